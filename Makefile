@@ -1,0 +1,42 @@
+# Everything a newcomer needs; `make` alone explains itself.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint fmt doc bench
+
+# Where the set-up put the servers and, if need be, the test runner.
+ENVIRONMENT = . "$$(tests/set-up/install.sh env)"
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+
+demo: ## back up, lose and restore a real database, on this machine
+	@tests/set-up/install.sh build mariadb
+	$(ENVIRONMENT)
+	cargo build --locked --workspace --bins
+	packaging/demo.sh
+
+test: ## set up everything, then every check and every test
+	@tests/set-up/install.sh all
+	$(ENVIRONMENT)
+	step() { local started=$$SECONDS; echo "test: $$*"; "$$@"; echo "test: $$1 $$2 took $$((SECONDS - started)) s"; }
+	step cargo fmt --all --check
+	step cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" step cargo doc --locked --workspace --no-deps
+	step cargo nextest run --locked --workspace
+	echo "test: everything passed in $$SECONDS s"
+
+lint: ## format check and clippy
+	@cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+fmt: ## format the sources
+	@cargo fmt --all
+
+doc: ## the documentation of the crates
+	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+
+bench: ## not there yet
+	@echo "make bench: not there yet" >&2
+	exit 1

@@ -1,0 +1,242 @@
+//! Reads every table from the snapshot's connections in parallel and hands finished parts to the uploader.
+//!
+//! The work is a queue of key ranges, largest table first; each connection takes the next one. What a range is and how a
+//! row is selected are the server layer's.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use holdfast_proto::container::{Codec, Core, Kind, Sealer, Summary, seal};
+use holdfast_proto::digest::{DigestSecret, RowDigest};
+use holdfast_proto::ids::{BackupId, ClusterId, Generation, ObjectHash};
+use holdfast_proto::manifest::{Part, TableRows};
+use holdfast_proto::names::{Day, ObjectName};
+use tokio::sync::Mutex;
+
+use super::encode::{EncodedPart, PartEncoder};
+use super::snapshot::source_problem;
+use crate::problem::{Code, Problem};
+use crate::progress::Progress;
+use crate::repository::upload::Uploader;
+use crate::rows::{self, Unit};
+use crate::server::columns::RowPlan;
+use crate::server::inventory::{Inventory, Table};
+use crate::wire::{Connection, Pump, WireError};
+
+/// What every object of one backup has in common.
+pub struct Envelope {
+    /// Whose.
+    pub cluster: ClusterId,
+    /// Which backup.
+    pub backup: BackupId,
+    /// The day it began.
+    pub day: Day,
+    /// This start of the agent.
+    pub generation: Generation,
+    /// What it is sealed with.
+    pub sealer: Sealer,
+}
+
+impl Envelope {
+    /// The core of an object of this backup.
+    pub fn core(
+        &self,
+        name: ObjectName,
+        kind: Kind,
+        sequence: u64,
+        plain_bytes: u64,
+        summary: Summary,
+    ) -> Core {
+        Core {
+            repository: self.sealer.repository,
+            chain: self.backup.0,
+            kind,
+            sequence,
+            generation: self.generation,
+            writer: self.sealer.writer.public().id(),
+            created_ms: crate::words::now_ms(),
+            previous: ObjectHash::NONE,
+            name: name.to_string(),
+            codec: Codec::Zstd,
+            plain_bytes,
+            summary,
+        }
+    }
+}
+
+/// What was dumped.
+pub struct Dumped {
+    /// Every table with rows of its own.
+    pub tables: Vec<TableRows>,
+    /// Every part; those of one range together and in order.
+    pub parts: Vec<Part>,
+}
+
+struct Shared {
+    tables: Vec<(Table, RowPlan)>,
+    units: Mutex<VecDeque<Unit>>,
+    parts: Mutex<Vec<Part>>,
+    next_sequence: AtomicU64,
+    envelope: Arc<Envelope>,
+    uploader: Arc<Uploader>,
+    secret: DigestSecret,
+    zstd_level: i32,
+    progress: Progress,
+}
+
+/// Dumps every table of `inventory`.
+pub async fn dump(
+    readers: Vec<Connection>,
+    inventory: &Inventory,
+    envelope: Arc<Envelope>,
+    uploader: Arc<Uploader>,
+    secret: DigestSecret,
+    zstd_level: i32,
+) -> Result<Dumped, Problem> {
+    let mut readers = readers;
+    let tables = rows::tables_with_rows(inventory);
+    let planner = readers.first_mut().expect("a snapshot has at least one reader");
+    let units = rows::ranges(planner, &tables)
+        .await
+        .map_err(|e| source_problem("find the key ranges", &e))?;
+    let total_bytes = units.iter().map(|unit| unit.estimated_bytes).sum();
+    let shared = Arc::new(Shared {
+        tables,
+        units: Mutex::new(units.into()),
+        parts: Mutex::new(Vec::new()),
+        next_sequence: AtomicU64::new(0),
+        envelope,
+        uploader,
+        secret,
+        zstd_level,
+        progress: Progress::bytes("dump", total_bytes),
+    });
+    let mut workers = tokio::task::JoinSet::new();
+    for reader in readers {
+        workers.spawn(work(reader, shared.clone()));
+    }
+    while let Some(ended) = workers.join_next().await {
+        ended.expect("readers do not panic")?;
+    }
+    shared.progress.finish();
+    let shared = Arc::into_inner(shared).expect("every worker has ended");
+    Ok(add_up(shared.tables, shared.parts.into_inner()))
+}
+
+fn add_up(tables: Vec<(Table, RowPlan)>, parts: Vec<Part>) -> Dumped {
+    let mut sums = vec![RowDigest::default(); tables.len()];
+    for part in &parts {
+        sums[part.table as usize].merge(&part.digest);
+    }
+    let tables = tables
+        .into_iter()
+        .zip(sums)
+        .map(|((table, _), digest)| TableRows {
+            schema: table.name.schema.as_str().to_owned(),
+            name: table.name.name.as_str().to_owned(),
+            digest,
+        });
+    Dumped {
+        tables: tables.collect(),
+        parts,
+    }
+}
+
+async fn work(mut reader: Connection, shared: Arc<Shared>) -> Result<(), Problem> {
+    loop {
+        let unit = shared.units.lock().await.pop_front();
+        let Some(unit) = unit else { break };
+        read_unit(&mut reader, &unit, &shared).await?;
+        shared.progress.add(unit.estimated_bytes);
+    }
+    // Ends the snapshot: nothing on the source is held for longer than needed.
+    reader
+        .execute("ROLLBACK")
+        .await
+        .map_err(|e| source_problem("end the snapshot", &e))?;
+    Ok(())
+}
+
+async fn read_unit(reader: &mut Connection, unit: &Unit, shared: &Shared) -> Result<(), Problem> {
+    let (table, plan) = &shared.tables[unit.table];
+    let fail = |error: WireError| read_problem(table, &error);
+    let encoding = |error: std::io::Error| {
+        Problem::new(
+            Code::Internal,
+            format!("compress rows of {}: {error}", table.name),
+            "report this",
+        )
+    };
+    let mut encoder = PartEncoder::new(&shared.secret, shared.zstd_level).map_err(encoding)?;
+    let mut stream = reader
+        .query_stream(plan.select(&unit.range))
+        .await
+        .map_err(fail)?;
+    let mut parts = Vec::new();
+    loop {
+        let pumped = stream.pump(&mut encoder).await.map_err(fail)?;
+        if let Some(part) = encoder.cut().map_err(encoding)? {
+            parts.push(store(shared, unit.table, part).await?);
+        }
+        if matches!(pumped, Pump::End(_)) {
+            break;
+        }
+    }
+    if let Some(part) = encoder.finish().map_err(encoding)? {
+        parts.push(store(shared, unit.table, part).await?);
+    }
+    // A range's parts stay together: a row that goes on does so in the next part of the manifest.
+    shared.parts.lock().await.extend(parts);
+    Ok(())
+}
+
+fn read_problem(table: &Table, error: &WireError) -> Problem {
+    match error {
+        WireError::Server {
+            code: 1146 | 1412, ..
+        } => Problem::new(
+            Code::DefinitionsChanged,
+            format!("{} was changed or dropped while it was read: {error}", table.name),
+            "take the backup again; it does not mix definitions",
+        ),
+        _ => source_problem(&format!("read {}", table.name), error),
+    }
+}
+
+/// Seals a part and hands it to the uploader; returns its line of the manifest.
+async fn store(shared: &Shared, table: usize, part: EncodedPart) -> Result<Part, Problem> {
+    let sequence = shared.next_sequence.fetch_add(1, Ordering::Relaxed);
+    let mut line = Part {
+        sequence,
+        table: u32::try_from(table).expect("a server has fewer than 2^32 tables"),
+        hash: ObjectHash::NONE,
+        stored_bytes: 0,
+        plain_bytes: part.plain_bytes,
+        digest: part.digest,
+        continues: part.continues,
+    };
+    let envelope = shared.envelope.clone();
+    let sealing = tokio::task::spawn_blocking(move || {
+        let (cluster, day, backup) = (envelope.cluster, envelope.day, envelope.backup);
+        let name = ObjectName::Part {
+            cluster,
+            day,
+            backup,
+            sequence,
+        };
+        let core = envelope.core(name, Kind::Part, sequence, part.plain_bytes, Summary::default());
+        seal(&core, &part.payload, &envelope.sealer)
+    });
+    let sealed = sealing.await.expect("sealing does not panic");
+    line.hash = sealed.hash;
+    line.stored_bytes = sealed.bytes.len() as u64;
+    if shared.uploader.put(sealed).await {
+        return Ok(line);
+    }
+    Err(Problem::new(
+        Code::ProviderUnreachable,
+        "no provider takes objects any more",
+        "see the warnings above for each provider's reason; nothing was committed, take the backup again",
+    ))
+}

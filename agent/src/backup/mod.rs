@@ -1,0 +1,168 @@
+//! Takes a full, consistent backup: plan, snapshot, dump, upload, commit.
+//!
+//! A backup exists when its manifest does. Anything that fails before leaves objects that nothing refers to and a
+//! non-zero exit, never half a backup.
+
+mod complete;
+pub mod dump;
+pub mod encode;
+mod outcome;
+pub mod readiness;
+pub mod snapshot;
+
+use std::sync::Arc;
+
+use holdfast_proto::digest::{DigestSecret, RECIPE};
+use holdfast_proto::ids::{BackupId, ClusterId, Generation};
+use holdfast_proto::keys::WriterKey;
+use holdfast_proto::manifest::{Exception, Manifest, Source};
+use holdfast_proto::names::Day;
+
+use crate::config::Config;
+use crate::problem::{Code, Problem};
+use crate::repository::Repository;
+use crate::repository::upload::{LaneOutcome, Uploader};
+use crate::server::capture;
+use crate::server::identifiers::TableName;
+use crate::server::inventory::{Inventory, RowSource, tables_changed};
+use crate::wire::Connection;
+
+pub use outcome::BackupPlan;
+
+/// A finished backup.
+#[derive(Debug)]
+pub struct Taken {
+    /// What was committed.
+    pub manifest: Manifest,
+    /// What became of each provider.
+    pub providers: Vec<LaneOutcome>,
+}
+
+/// Looks at the source and says what a backup would read.
+pub async fn plan(config: &Config) -> Result<BackupPlan, Problem> {
+    let source = config.source.connect_options()?;
+    let mut control = Connection::connect(&source)
+        .await
+        .map_err(|error| snapshot::source_problem("connect to the source", &error))?;
+    readiness::check(&mut control).await?;
+    let inventory = capture::capture(&mut control)
+        .await
+        .map_err(|error| snapshot::capture_problem(&error))?;
+    Ok(BackupPlan { inventory })
+}
+
+/// Takes a backup of the configured source into every provider of `repository`.
+pub async fn run(config: &Config, repository: &Repository, writer: WriterKey) -> Result<Taken, Problem> {
+    let started_ms = crate::words::now_ms();
+    let source = config.source.connect_options()?;
+    let envelope = Arc::new(dump::Envelope {
+        cluster: ClusterId::of(&repository.trust.descriptor().repository, &config.cluster),
+        backup: BackupId::random(),
+        day: Day::of(started_ms),
+        generation: Generation::random(),
+        sealer: repository.sealer(writer),
+    });
+    let snapshot = snapshot::open(&source, config.backup.threads, config.backup.lock_wait).await?;
+    let snapshot::Snapshot {
+        readers,
+        mut control,
+        position,
+        inventory,
+    } = snapshot;
+    tracing::info!(
+        file = position.file,
+        offset = position.offset,
+        gtid = position.gtid,
+        "snapshot opened"
+    );
+    let uploader = Arc::new(Uploader::start(&repository.providers, config.backup.stall));
+    let secret = DigestSecret::generate();
+    let level = config.backup.zstd_level;
+    let dumping = dump::dump(
+        readers,
+        &inventory,
+        envelope.clone(),
+        uploader.clone(),
+        secret.clone(),
+        level,
+    );
+    let dumped = dumping.await?;
+    let uploader = Arc::into_inner(uploader).expect("the dump has let go of it");
+    let lanes = uploader.finish().await;
+    refuse_changed_definitions(&mut control, &inventory).await?;
+    let manifest = Manifest {
+        crit: Vec::new(),
+        backup: envelope.backup,
+        cluster: config.cluster.clone(),
+        host: config.host.clone(),
+        tool: env!("CARGO_PKG_VERSION").into(),
+        started_ms,
+        finished_ms: crate::words::now_ms(),
+        source: Source {
+            flavour: inventory.server.flavour,
+            version: inventory.server.version.clone(),
+            server_id: inventory.server.server_id,
+            server_uuid: inventory.server.server_uuid.clone().unwrap_or_default(),
+        },
+        position,
+        recipe: RECIPE.into(),
+        secret,
+        exceptions: exceptions(&inventory),
+        definitions: serde_json::to_value(&inventory).expect("an inventory serialises"),
+        tables: dumped.tables,
+        parts: dumped.parts,
+    };
+    let providers = complete::commit(
+        &manifest,
+        &envelope,
+        &repository.providers,
+        lanes,
+        config.backup.stall,
+    )
+    .await?;
+    Ok(Taken { manifest, providers })
+}
+
+/// A table that is not what it was at the cut may have been read half in one shape, half in another, or swapped by an
+/// online schema change with no error at all: then this is not a backup.
+async fn refuse_changed_definitions(control: &mut Connection, inventory: &Inventory) -> Result<(), Problem> {
+    let after = capture::capture(control)
+        .await
+        .map_err(|error| snapshot::capture_problem(&error))?;
+    let dumped = |name: &TableName| {
+        inventory
+            .table(name)
+            .is_some_and(|table| !matches!(table.rows, RowSource::None(_)))
+    };
+    let changed: Vec<String> = tables_changed(inventory, &after)
+        .into_iter()
+        .filter(|(name, _)| dumped(name))
+        .map(|(name, change)| format!("{name} ({change:?})").to_lowercase())
+        .collect();
+    if changed.is_empty() {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::DefinitionsChanged,
+        format!("definitions changed while the backup ran: {}", changed.join(", ")),
+        "take the backup again when the migration is over; nothing was committed",
+    ))
+}
+
+/// What a restore of this backup does not bring back exactly. Named in the manifest and shown.
+fn exceptions(inventory: &Inventory) -> Vec<Exception> {
+    let inconsistent = inventory.inconsistent_tables().map(|table| Exception {
+        kind: "not-transactional".into(),
+        object: table.name.to_string(),
+        detail: format!(
+            "{} has no transactions: its rows may be from a moment after the cut",
+            table.engine
+        ),
+    });
+    let lost = inventory.not_carried.iter().map(|lost| Exception {
+        kind: lost.code.clone(),
+        object: lost.object.clone(),
+        detail: lost.what.clone(),
+    });
+    inconsistent.chain(lost).collect()
+}

@@ -1,0 +1,13 @@
+//! Archives the source's binlogs: streams them as a replica, cuts segments, keeps them in a spool until every provider
+//! has them, and says how far each provider is.
+//!
+//! The position reported as durable is durable: in the spool is not enough, in the providers is. Filtering is never done
+//! here, it would make what is archived unreplayable.
+
+pub mod archive;
+pub mod cursor;
+pub mod outbox;
+pub mod segment;
+pub mod spool;
+pub mod status;
+pub mod stream;

@@ -1,0 +1,373 @@
+//! What is sealed and on its way: the spool, and for each provider its own two queues out of it.
+//!
+//! Each provider takes small segments and large ones independently and in order, at its own pace. An entry leaves the
+//! spool when every provider has it. When the spool is full, a provider that lags lets go of what another one holds
+//! already, and is levelled from there later; if no provider has it, nothing is dropped: the source is read no further.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use holdfast_proto::container::Sealed;
+use holdfast_proto::names::Level;
+use holdfast_proto::stream::LevelHead;
+use serde::Serialize;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::spool::{EntryId, Spool};
+use crate::repository::OpenProvider;
+use crate::repository::upload::put_with_patience_bytes;
+
+/// One try at an object may take so long; then it is shown as trouble and tried again.
+const PATIENCE: Duration = Duration::from_secs(20);
+const PAUSE_FIRST: Duration = Duration::from_millis(500);
+const PAUSE_LAST: Duration = Duration::from_secs(15);
+
+/// How far a stream is durable somewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Durable {
+    /// The binlog file.
+    pub file: String,
+    /// Its place among the stream's files.
+    pub file_index: u64,
+    /// Everything before this offset of it.
+    pub end: u64,
+    /// The end of the last whole transaction before that.
+    pub boundary: u64,
+    /// Everything committed before `boundary`.
+    pub gtid: String,
+    /// When the last of it was committed, in microseconds since 1970.
+    pub commit_us: Option<u64>,
+}
+
+/// What an entry means once it is durable.
+#[derive(Debug, Clone)]
+pub struct Mark {
+    /// Its level; gaps travel with the small ones.
+    pub level: Level,
+    /// Its place in the chain, if it is a segment.
+    pub head: Option<LevelHead>,
+    /// The position it brings, if it is a small segment.
+    pub durable: Option<Durable>,
+}
+
+struct Entry {
+    name: String,
+    mark: Mark,
+    /// Lanes that still need it, by index.
+    needed_by: Vec<usize>,
+    /// Some required provider has it.
+    is_safe: bool,
+}
+
+/// One provider's state, for status and heads.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct LaneStatus {
+    /// The provider.
+    pub provider: String,
+    /// Whether durability needs it.
+    pub required: bool,
+    /// How far it is.
+    pub durable: Option<Durable>,
+    /// Segments that wait for it.
+    pub waiting: usize,
+    /// Why it does not take them, if it does not.
+    pub trouble: Option<String>,
+    /// It let go of entries that another provider holds; they must be copied to it.
+    pub needs_levelling: bool,
+    #[serde(skip)]
+    pub(crate) small: Option<LevelHead>,
+    #[serde(skip)]
+    pub(crate) large: Option<LevelHead>,
+    #[serde(skip)]
+    ahead: Option<Durable>,
+}
+
+struct Inner {
+    spool: Spool,
+    entries: BTreeMap<EntryId, Entry>,
+    /// By lane, then small and large.
+    queues: Vec<[VecDeque<EntryId>; 2]>,
+    lanes: Vec<LaneStatus>,
+    is_full: bool,
+}
+
+/// Shared by the archiver, which pushes, and the lanes, which take.
+#[derive(Clone)]
+pub struct Outbox {
+    inner: Arc<Mutex<Inner>>,
+    pushed: Arc<Notify>,
+    room: Arc<Notify>,
+}
+
+fn queue_of(level: Level) -> usize {
+    match level {
+        Level::Small => 0,
+        Level::Large => 1,
+    }
+}
+
+impl Outbox {
+    /// Over a spool, with a lane for each provider. What is in the spool from before goes to every provider again: a
+    /// create-only put of the same bytes is harmless.
+    pub fn new(
+        spool: Spool,
+        providers: &[OpenProvider],
+        mut describe: impl FnMut(&Bytes) -> Option<(String, Mark)>,
+    ) -> Self {
+        let lanes = providers.iter().map(|p| LaneStatus {
+            provider: p.name.clone(),
+            required: p.required,
+            ..LaneStatus::default()
+        });
+        let mut inner = Inner {
+            entries: BTreeMap::new(),
+            queues: providers.iter().map(|_| Default::default()).collect(),
+            lanes: lanes.collect(),
+            is_full: false,
+            spool,
+        };
+        for id in inner.spool.entries() {
+            match inner.spool.read(id).ok().and_then(|object| describe(&object)) {
+                Some((name, mark)) => inner.add(id, name, mark),
+                None => {
+                    tracing::warn!("a spool entry is not an object of ours and is left where it is");
+                }
+            }
+        }
+        Self {
+            inner: Arc::new(Mutex::new(inner)),
+            pushed: Arc::default(),
+            room: Arc::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("no panic while the lock is held")
+    }
+
+    /// Stores an object durably on local disk and queues it for every provider. Waits, however long, while there is no
+    /// room; an error is one of the local disk.
+    pub async fn push(&self, sealed: &Sealed, mark: Mark) -> std::io::Result<()> {
+        loop {
+            let room = self.room.notified();
+            {
+                let mut inner = self.lock();
+                let bytes = sealed.bytes.len() as u64;
+                if !inner.spool.has_room_for(bytes) {
+                    inner.let_laggards_go()?;
+                }
+                if inner.spool.has_room_for(bytes) {
+                    inner.is_full = false;
+                    let id = inner.spool.push(&sealed.bytes)?;
+                    inner.add(id, sealed.name.clone(), mark);
+                    break;
+                }
+                if !std::mem::replace(&mut inner.is_full, true) {
+                    tracing::warn!(
+                        "the spool is full: reading the source no further until a provider takes something"
+                    );
+                }
+            }
+            room.await;
+        }
+        self.pushed.notify_waiters();
+        Ok(())
+    }
+
+    /// Whether the spool is full, how much it holds, how much it may.
+    pub fn spool(&self) -> (bool, u64, u64) {
+        let inner = self.lock();
+        (inner.is_full, inner.spool.used_bytes(), inner.spool.limit_bytes())
+    }
+
+    /// Every provider's state.
+    pub fn lanes(&self) -> Vec<LaneStatus> {
+        let inner = self.lock();
+        let waiting = |lane: usize| inner.queues[lane].iter().map(VecDeque::len).sum();
+        let lanes = inner.lanes.iter().enumerate();
+        lanes
+            .map(|(index, lane)| LaneStatus {
+                waiting: waiting(index),
+                ..lane.clone()
+            })
+            .collect()
+    }
+
+    /// A new stream begins: what was durable of the one before says nothing of it.
+    pub fn begin_stream(&self) {
+        for lane in &mut self.lock().lanes {
+            (lane.durable, lane.ahead, lane.small, lane.large) = (None, None, None, None);
+        }
+    }
+
+    /// An earlier start of the agent had brought everything up to here on its way, and the spool was empty: once a
+    /// provider is levelled, it holds that.
+    pub fn resume_at(&self, durable: &Durable) {
+        let mut inner = self.lock();
+        if inner.entries.is_empty() {
+            for lane in inner.lanes.iter_mut().filter(|lane| lane.durable.is_none()) {
+                lane.ahead = Some(durable.clone());
+            }
+        }
+    }
+
+    /// Whether everything pushed so far is in every provider that works.
+    pub fn is_drained(&self) -> bool {
+        let inner = self.lock();
+        inner
+            .queues
+            .iter()
+            .zip(&inner.lanes)
+            .all(|(queues, lane)| lane.trouble.is_some() || queues.iter().all(VecDeque::is_empty))
+    }
+
+    /// A provider was levelled: it holds what it had let go of.
+    pub fn levelled(&self, provider: &str) {
+        let mut inner = self.lock();
+        for lane in inner.lanes.iter_mut().filter(|lane| lane.provider == provider) {
+            lane.needs_levelling = false;
+            lane.durable = lane.ahead.take().or(lane.durable.take());
+        }
+    }
+
+    /// Takes entries of one level to one provider until `stop`.
+    pub async fn run_lane(self, lane: usize, level: Level, provider: OpenProvider, stop: CancellationToken) {
+        let mut pause = PAUSE_FIRST;
+        loop {
+            let pushed = self.pushed.notified();
+            let next = self.lock().peek(lane, level);
+            let Some((id, name)) = next else {
+                tokio::select! {
+                    () = pushed => continue,
+                    // Notifications are not kept for whoever comes late.
+                    () = tokio::time::sleep(Duration::from_millis(200)) => continue,
+                    () = stop.cancelled() => return,
+                }
+            };
+            let read = self.lock().spool.read(id);
+            let put = async {
+                let bytes =
+                    read.map_err(|error| crate::store::StoreError::other(format!("the spool: {error}")))?;
+                put_with_patience_bytes(&provider, &name, &bytes, PATIENCE).await
+            };
+            let result = tokio::select! {
+                result = put => result,
+                () = stop.cancelled() => return,
+            };
+            match result {
+                Ok(()) => {
+                    pause = PAUSE_FIRST;
+                    if let Err(error) = self.lock().stored(lane, level, id) {
+                        tracing::warn!("the spool cannot let go of an entry: {error}");
+                    }
+                    self.room.notify_waiters();
+                }
+                Err(error) => {
+                    let first = self.lock().lanes[lane]
+                        .trouble
+                        .replace(error.to_string())
+                        .is_none();
+                    if first {
+                        tracing::warn!(
+                            provider = provider.name,
+                            "takes no segments, trying again: {error}"
+                        );
+                    }
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = stop.cancelled() => return,
+                    }
+                    pause = (pause * 2).min(PAUSE_LAST);
+                }
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn add(&mut self, id: EntryId, name: String, mark: Mark) {
+        for queues in &mut self.queues {
+            queues[queue_of(mark.level)].push_back(id);
+        }
+        let needed_by = (0..self.queues.len()).collect();
+        self.entries.insert(
+            id,
+            Entry {
+                name,
+                mark,
+                needed_by,
+                is_safe: false,
+            },
+        );
+    }
+
+    fn peek(&self, lane: usize, level: Level) -> Option<(EntryId, String)> {
+        let id = *self.queues[lane][queue_of(level)].front()?;
+        Some((id, self.entries.get(&id)?.name.clone()))
+    }
+
+    /// `lane` has durably stored `id`.
+    fn stored(&mut self, lane: usize, level: Level, id: EntryId) -> std::io::Result<()> {
+        let queue = &mut self.queues[lane][queue_of(level)];
+        if queue.front() == Some(&id) {
+            queue.pop_front();
+        }
+        let status = &mut self.lanes[lane];
+        if status.trouble.take().is_some() {
+            tracing::info!(provider = status.provider, "takes segments again");
+        }
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return Ok(());
+        };
+        match entry.mark.level {
+            Level::Small => status.small = entry.mark.head.clone().or(status.small.take()),
+            Level::Large => status.large = entry.mark.head.clone().or(status.large.take()),
+        }
+        if let Some(durable) = entry.mark.durable.clone() {
+            // Behind a hole nothing counts as durable until the hole is filled.
+            if status.needs_levelling {
+                status.ahead = Some(durable);
+            } else {
+                (status.durable, status.ahead) = (Some(durable), None);
+            }
+        }
+        entry.is_safe |= status.required;
+        entry.needed_by.retain(|other| *other != lane);
+        if entry.needed_by.is_empty() {
+            self.entries.remove(&id);
+            self.spool.remove(id)?;
+        }
+        Ok(())
+    }
+
+    /// Drops from the queues of lagging providers what a required provider holds already.
+    fn let_laggards_go(&mut self) -> std::io::Result<()> {
+        let safe: Vec<EntryId> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.is_safe)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in safe {
+            let Some(entry) = self.entries.remove(&id) else {
+                continue;
+            };
+            for lane in entry.needed_by {
+                self.queues[lane]
+                    .iter_mut()
+                    .for_each(|queue| queue.retain(|other| *other != id));
+                if !std::mem::replace(&mut self.lanes[lane].needs_levelling, true) {
+                    tracing::warn!(
+                        provider = self.lanes[lane].provider,
+                        "lags: it will be levelled from another provider"
+                    );
+                }
+            }
+            self.spool.remove(id)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,669 @@
+//! Streams the source's binlog into the archive: connects as a replica, decides where to go on, feeds the state machine,
+//! seals what it cuts, and notices when history is not what it was.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_proto::container::{Codec, Core, Kind, Sealed, Sealer, Summary, seal};
+use holdfast_proto::ids::{ClusterId, Generation, ObjectHash, StreamId};
+use holdfast_proto::names::{Day, Level, ObjectName};
+use holdfast_proto::record::Record as _;
+use holdfast_proto::stream::{GapCause, GapSummary, LevelHead, StreamOrigin};
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::archive::{Archive, ArchiveError, Happened};
+use super::cursor::{Cursor, LevelCursor};
+use super::outbox::{Durable, Mark, Outbox};
+use super::segment::CutSegment;
+use super::status::Board;
+use crate::backup::snapshot::{position, source_problem};
+use crate::problem::{Code, Problem};
+use crate::wire::event::EventType;
+use crate::wire::{
+    BinlogDump, BinlogEvent, BinlogPacket, BinlogStream, ConnectOptions, Connection, WireError,
+};
+use crate::words;
+
+const HEARTBEAT: Duration = Duration::from_secs(2);
+/// How often the source is asked where it is.
+const LOOK_PERIOD: Duration = Duration::from_secs(5);
+const IDLE: Duration = Duration::from_secs(15);
+/// Binlogs compress well at the lowest level, and the source shares this machine.
+const ZSTD_LEVEL: i32 = 1;
+
+/// What the archiver works with.
+pub struct Context {
+    /// How to reach the source.
+    pub source: ConnectOptions,
+    /// Whose binlogs these are.
+    pub cluster: ClusterId,
+    /// What segments are sealed with.
+    pub sealer: Sealer,
+    /// This start of the agent.
+    pub generation: Generation,
+    /// Our number as a replica.
+    pub server_id: u32,
+    /// A small segment is cut so long after its first byte.
+    pub flush_interval: Duration,
+    /// Where the durable state lies.
+    pub cursor_path: PathBuf,
+    /// Where sealed segments go.
+    pub outbox: Outbox,
+    /// Where we say how things are.
+    pub board: Arc<Board>,
+    /// The binlog file that the newest backup stands in, if there is one: a first stream begins there.
+    pub backup_file: Option<String>,
+    /// Whether this cluster has streams already: losing the local state is not a first start.
+    pub has_history: bool,
+}
+
+/// Why a session ended.
+enum Ended {
+    /// We were told to stop.
+    Stopped,
+    /// This history is over: go on with a new stream.
+    NewStream(GapCause, String),
+    /// Something that may pass: try again.
+    Retry(Problem),
+}
+
+struct Chain {
+    small: LevelCursor,
+    large: LevelCursor,
+}
+
+/// Archives until `stop`.
+pub async fn run(context: Context, stop: CancellationToken) {
+    let mut cursor = Cursor::read(&context.cursor_path);
+    let mut cause = if context.has_history {
+        GapCause::StateLost
+    } else {
+        GapCause::First
+    };
+    let mut pause = Duration::from_millis(500);
+    while !stop.is_cancelled() {
+        let began = Instant::now();
+        match session(&context, &mut cursor, cause, &stop).await {
+            Ended::Stopped => return,
+            Ended::NewStream(why, text) => {
+                tracing::warn!("a new stream begins: {text}");
+                context.board.new_stream(why, &text);
+                context.board.want_backup();
+                cause = why;
+                if let Some(old) = cursor.take() {
+                    context.board.remember_previous(&old);
+                }
+            }
+            Ended::Retry(problem) => {
+                if context.board.source_down(&problem) {
+                    tracing::warn!("the binlog stream is interrupted, trying again: {}", problem.fact);
+                }
+                if began.elapsed() > Duration::from_secs(60) {
+                    pause = Duration::from_millis(500);
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = stop.cancelled() => return,
+                }
+                pause = (pause * 2).min(Duration::from_secs(15));
+            }
+        }
+    }
+}
+
+async fn session(
+    context: &Context,
+    cursor: &mut Option<Cursor>,
+    cause: GapCause,
+    stop: &CancellationToken,
+) -> Ended {
+    match try_session(context, cursor, cause, stop).await {
+        Ok(ended) => ended,
+        Err(problem) => Ended::Retry(problem),
+    }
+}
+
+async fn try_session(
+    context: &Context,
+    cursor: &mut Option<Cursor>,
+    cause: GapCause,
+    stop: &CancellationToken,
+) -> Result<Ended, Problem> {
+    let wire = |error: WireError| source_problem("stream the binlog", &error);
+    let mut control = Connection::connect(&context.source).await.map_err(wire)?;
+    let origin = origin(&mut control).await.map_err(wire)?;
+    refuse_same_server_id(context, &origin)?;
+    let files = binlog_files(&mut control).await?;
+    let mut archive = match &cursor {
+        Some(known) => match still_there(context, known, &files).await? {
+            None => match Archive::resume(origin.flavour, known, ZSTD_LEVEL) {
+                Ok(archive) => {
+                    context.outbox.resume_at(&durable_of(known));
+                    archive
+                }
+                Err(error) => return Ok(Ended::NewStream(GapCause::Diverged, error.to_string())),
+            },
+            Some((cause, text)) => return Ok(Ended::NewStream(cause, text)),
+        },
+        None => {
+            let first = first_file(context, cause, &files)?;
+            let archive = Archive::begin(origin.flavour, StreamId::random(), first, ZSTD_LEVEL);
+            context.outbox.begin_stream();
+            write_gap(context, &archive, &origin, cause).await?;
+            archive
+        }
+    };
+    let mut chain = chain_of(cursor.as_ref());
+    let (file, position) = archive.ask_from();
+    let dump = BinlogDump {
+        server_id: context.server_id,
+        replica_uuid: None,
+        file,
+        position,
+        heartbeat_period: HEARTBEAT,
+        idle_timeout: IDLE,
+        semi_sync: false,
+        stop_at_end: false,
+    };
+    let mut stream = control.binlog_dump(dump).await.map_err(wire)?;
+    context.board.stream_open(archive.stream(), &origin);
+    follow(context, &mut archive, &mut chain, cursor, &mut stream, stop).await
+}
+
+fn durable_of(known: &Cursor) -> Durable {
+    Durable {
+        file: known.restart.file.clone(),
+        file_index: known.restart.file_index,
+        end: known.restart.digested_to,
+        boundary: known.boundary,
+        gtid: known.gtid.clone(),
+        commit_us: known.commit_us,
+    }
+}
+
+fn chain_of(cursor: Option<&Cursor>) -> Chain {
+    let none = || LevelCursor {
+        file_index: 0,
+        end: 0,
+        last: ObjectHash::NONE,
+        head: None,
+    };
+    // Sequences count from 0 in each generation; only the hash links back.
+    let again = |level: &LevelCursor| LevelCursor {
+        head: None,
+        ..level.clone()
+    };
+    match cursor {
+        Some(cursor) => Chain {
+            small: again(&cursor.small),
+            large: again(&cursor.large),
+        },
+        None => Chain {
+            small: none(),
+            large: none(),
+        },
+    }
+}
+
+/// Reads events until the stream ends, we are told to stop, or history turns out to be another.
+async fn follow(
+    context: &Context,
+    archive: &mut Archive,
+    chain: &mut Chain,
+    cursor: &mut Option<Cursor>,
+    stream: &mut BinlogStream,
+    stop: &CancellationToken,
+) -> Result<Ended, Problem> {
+    let mut flush_at: Option<Instant> = None;
+    let mut look = tokio::time::interval(LOOK_PERIOD);
+    look.reset();
+    loop {
+        let due = flush_at.unwrap_or_else(|| Instant::now() + HEARTBEAT);
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {
+                seal_open(context, archive, chain, cursor).await?;
+                return Ok(Ended::Stopped);
+            }
+            () = tokio::time::sleep_until(due), if flush_at.is_some() && !archive.is_within_event() => {
+                seal_open(context, archive, chain, cursor).await?;
+                flush_at = None;
+            }
+            _ = look.tick() => {
+                if let Some(problem) = stalled(context, archive).await {
+                    return Err(problem);
+                }
+            }
+            taken = take_event(archive, stream) => {
+                match taken {
+                    Ok(Some(happened)) => happened.iter().for_each(|event| context.board.happened(event)),
+                    Ok(None) => {
+                        seal_open(context, archive, chain, cursor).await?;
+                        return Err(interrupted("the source ended the stream; it shuts down or restarts"));
+                    }
+                    Err(Failed::Archive(ArchiveError::Diverged(text))) => {
+                        return Ok(Ended::NewStream(GapCause::Diverged, text));
+                    }
+                    Err(Failed::Archive(error)) => return Err(interrupted(&error.to_string())),
+                    Err(Failed::Wire(error)) => {
+                        if let Some(ended) = refused(&error) {
+                            return Ok(ended);
+                        }
+                        return Err(source_problem("stream the binlog", &error));
+                    }
+                }
+                if archive.has_unsealed() && flush_at.is_none() {
+                    flush_at = Some(Instant::now() + context.flush_interval);
+                }
+                let (file, offset) = archive.position();
+                context.board.received(file, offset);
+            }
+        }
+        seal_cuts(context, archive, chain).await?;
+        if !archive.has_unsealed() && !archive.is_within_event() && flush_at.is_some() {
+            remember(context, archive, chain, cursor)?;
+            flush_at = None;
+        }
+    }
+}
+
+/// A stream may be silent although the source moves on: after RESET MASTER the source goes on sending heartbeats of a file
+/// that is gone. So the source is asked, beside the stream, where it is.
+async fn stalled(context: &Context, archive: &Archive) -> Option<Problem> {
+    let (file, offset) = archive.position();
+    let mut control = Connection::connect(&context.source).await.ok()?;
+    let now = position(&mut control).await.ok()?;
+    let is_behind_us = number(&now.file) < number(file) || (now.file == file && now.offset < offset);
+    is_behind_us.then(|| {
+        interrupted(&format!(
+            "the source is at {}:{}, before {file}:{offset}, which it sent",
+            now.file, now.offset
+        ))
+    })
+}
+
+fn interrupted(text: &str) -> Problem {
+    Problem::new(
+        Code::Source,
+        text,
+        "archiving goes on by itself; look into the server's error log if it does not",
+    )
+}
+
+/// The source says that it cannot send what we ask for: then it is not where we left it.
+fn refused(error: &WireError) -> Option<Ended> {
+    let WireError::Server {
+        code: 1236, message, ..
+    } = error
+    else {
+        return None;
+    };
+    let purged = message.contains("purged") || message.contains("Could not find first log");
+    let cause = if purged {
+        GapCause::Purged
+    } else {
+        GapCause::Diverged
+    };
+    Some(Ended::NewStream(
+        cause,
+        format!("the source cannot go on where the archive ends: {message}"),
+    ))
+}
+
+enum Failed {
+    Wire(WireError),
+    Archive(ArchiveError),
+}
+
+/// Takes one event, however large; `None` at the end of the stream. May be cancelled while it waits for the first byte
+/// of an event or between pieces of a large one, and called again.
+async fn take_event(
+    archive: &mut Archive,
+    stream: &mut BinlogStream,
+) -> Result<Option<Vec<Happened>>, Failed> {
+    if !archive.is_within_event() {
+        match stream.next_event().await.map_err(Failed::Wire)? {
+            BinlogEvent::Eof => return Ok(None),
+            BinlogEvent::Whole { bytes, .. } => {
+                return archive.event(bytes).map(Some).map_err(Failed::Archive);
+            }
+            BinlogEvent::Large { header, .. } => archive.event_begin(&header).map_err(Failed::Archive)?,
+        }
+    }
+    match stream.next().await.map_err(Failed::Wire)? {
+        BinlogPacket::Data(bytes) => archive
+            .event_data(bytes)
+            .map(|()| Some(Vec::new()))
+            .map_err(Failed::Archive),
+        BinlogPacket::EventEnd => archive.event_end().map(Some).map_err(Failed::Archive),
+        BinlogPacket::EventBegin { .. } | BinlogPacket::Eof => Err(Failed::Wire(WireError::Protocol(
+            "a large event ends too early".into(),
+        ))),
+    }
+}
+
+/// Cuts what is open and makes it durable, with the place to go on from.
+async fn seal_open(
+    context: &Context,
+    archive: &mut Archive,
+    chain: &mut Chain,
+    cursor: &mut Option<Cursor>,
+) -> Result<(), Problem> {
+    if archive.is_within_event() {
+        return Ok(()); // what began is read again
+    }
+    archive.flush().map_err(|e| interrupted(&e.to_string()))?;
+    seal_cuts(context, archive, chain).await?;
+    remember(context, archive, chain, cursor)
+}
+
+fn disk(error: std::io::Error) -> Problem {
+    Problem::new(
+        Code::LocalDisk,
+        format!("the spool or state folder: {error}"),
+        "make room on the disk of the state folder; the source keeps its binlogs meanwhile",
+    )
+}
+
+async fn seal_cuts(context: &Context, archive: &mut Archive, chain: &mut Chain) -> Result<(), Problem> {
+    for cut in archive.take_cuts() {
+        let (sealed, mark) = seal_segment(context, archive, chain, cut);
+        context.outbox.push(&sealed, mark).await.map_err(disk)?;
+    }
+    Ok(())
+}
+
+fn seal_segment(context: &Context, archive: &Archive, chain: &mut Chain, cut: CutSegment) -> (Sealed, Mark) {
+    let summary = cut.summary;
+    let level = summary.level;
+    let link = match level {
+        Level::Small => &mut chain.small,
+        Level::Large => &mut chain.large,
+    };
+    let sequence = link.head.as_ref().map_or(0, |head| head.sequence + 1);
+    let now_ms = words::now_ms();
+    let name = ObjectName::Segment {
+        cluster: context.cluster,
+        level,
+        stream: summary.stream,
+        day: Day::of(now_ms),
+        generation: context.generation,
+        sequence,
+    };
+    let plain_bytes = summary.end - summary.start;
+    let core = core(
+        context,
+        name,
+        Kind::Segment,
+        summary.stream,
+        sequence,
+        link.last,
+        plain_bytes,
+        summary.encode(),
+    );
+    let sealed = seal(&core, &cut.payload, &context.sealer);
+    link.last = sealed.hash;
+    link.head = Some(LevelHead {
+        sequence,
+        hash: sealed.hash,
+    });
+    (link.file_index, link.end) = (summary.file_index, summary.end);
+    let durable = (level == Level::Small).then(|| Durable {
+        boundary: summary.boundary.unwrap_or(0),
+        file: summary.file,
+        file_index: summary.file_index,
+        end: summary.end,
+        gtid: summary.gtid,
+        commit_us: summary.commit_us_max.or(archive.commit_us()),
+    });
+    (
+        sealed,
+        Mark {
+            level,
+            head: link.head.clone(),
+            durable,
+        },
+    )
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the fields of a header, named at the one place each is known"
+)]
+fn core(
+    context: &Context,
+    name: ObjectName,
+    kind: Kind,
+    stream: StreamId,
+    sequence: u64,
+    previous: ObjectHash,
+    plain_bytes: u64,
+    summary: Vec<u8>,
+) -> Core {
+    Core {
+        repository: context.sealer.repository,
+        chain: stream.0,
+        kind,
+        sequence,
+        generation: context.generation,
+        writer: context.sealer.writer.public().id(),
+        created_ms: words::now_ms(),
+        previous,
+        name: name.to_string(),
+        codec: Codec::Zstd,
+        plain_bytes,
+        summary: Summary(summary),
+    }
+}
+
+fn remember(
+    context: &Context,
+    archive: &mut Archive,
+    chain: &Chain,
+    cursor: &mut Option<Cursor>,
+) -> Result<(), Problem> {
+    let now = Cursor {
+        stream: archive.stream(),
+        restart: archive.restart(),
+        format_hash: archive.format_hash(),
+        small: chain.small.clone(),
+        large: chain.large.clone(),
+        boundary: archive.boundary(),
+        gtid: archive.gtid().to_string(),
+        commit_us: archive.commit_us(),
+    };
+    now.write(&context.cursor_path).map_err(disk)?;
+    *cursor = Some(now);
+    Ok(())
+}
+
+async fn origin(control: &mut Connection) -> Result<StreamOrigin, WireError> {
+    let rows = control
+        .query("SHOW GLOBAL VARIABLES WHERE Variable_name IN ('server_id', 'server_uuid', 'server_uid')")
+        .await?;
+    let mut origin = StreamOrigin {
+        flavour: control.flavour(),
+        version: control.version().to_owned(),
+        server_id: 0,
+        server_uuid: String::new(),
+    };
+    for row in rows.iter() {
+        match row.text(0)?.as_str() {
+            "server_id" => origin.server_id = row.text(1)?.parse().unwrap_or(0),
+            _ => origin.server_uuid = row.text(1)?,
+        }
+    }
+    Ok(origin)
+}
+
+fn refuse_same_server_id(context: &Context, origin: &StreamOrigin) -> Result<(), Problem> {
+    if origin.server_id != u64::from(context.server_id) {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::ServerIdClash,
+        format!(
+            "binlog.server_id is {}, which is the source's own server_id",
+            context.server_id
+        ),
+        "give the agent a server_id that no server or replica of this cluster has",
+    ))
+}
+
+/// The source's binlog files and their sizes, oldest first.
+async fn binlog_files(control: &mut Connection) -> Result<Vec<(String, u64)>, Problem> {
+    let rows = control.query("SHOW BINARY LOGS").await.map_err(|error| match error {
+        WireError::Server { code: 1381, .. } => Problem::new(
+            Code::LogBinOff,
+            "the source has no binlog",
+            "set log_bin in the server's configuration and restart it; without it there is no point-in-time recovery",
+        ),
+        other => source_problem("list the binlogs", &other),
+    })?;
+    let files = rows
+        .iter()
+        .map(|row| Ok((row.text(0)?, row.text(1)?.parse().unwrap_or(0))));
+    files
+        .collect::<Result<Vec<_>, WireError>>()
+        .map_err(|e| source_problem("list the binlogs", &e))
+}
+
+/// Where a new stream begins: at the file the newest backup stands in while that is the same history, else at the
+/// newest file.
+fn first_file(context: &Context, cause: GapCause, files: &[(String, u64)]) -> Result<String, Problem> {
+    let same_history = matches!(cause, GapCause::First | GapCause::StateLost);
+    let wanted = context.backup_file.as_ref().filter(|_| same_history);
+    let found = wanted.and_then(|wanted| files.iter().find(|(name, _)| name == wanted));
+    found
+        .or(files.last())
+        .map(|(name, _)| name.clone())
+        .ok_or_else(|| {
+            Problem::new(
+                Code::LogBinOff,
+                "the source lists no binlog file",
+                "set log_bin and restart the server",
+            )
+        })
+}
+
+/// Whether the source still has what we archived last, at the same place. `None` if so, else why a new stream begins.
+async fn still_there(
+    context: &Context,
+    known: &Cursor,
+    files: &[(String, u64)],
+) -> Result<Option<(GapCause, String)>, Problem> {
+    let Some((_, size)) = files.iter().find(|(name, _)| *name == known.restart.file) else {
+        let later = files
+            .first()
+            .is_some_and(|(first, _)| number(first) > number(&known.restart.file));
+        let cause = if later { GapCause::Purged } else { GapCause::Reset };
+        let text = format!("{} is not on the source any more", known.restart.file);
+        return Ok(Some((cause, text)));
+    };
+    if *size < known.small.end && known.small.file_index == known.restart.file_index {
+        // Encrypted files are larger on disk than in the stream, never smaller.
+        let text = format!(
+            "{} has {size} bytes, but {} were archived",
+            known.restart.file, known.small.end
+        );
+        return Ok(Some((GapCause::Diverged, text)));
+    }
+    if known.restart.offset <= 4 || known.format_hash == ObjectHash::NONE {
+        return Ok(None); // the stream begins with the first event, which is compared with the rest
+    }
+    let found = first_event_hash(context, &known.restart.file)
+        .await
+        .map_err(|e| source_problem("read a binlog", &e))?;
+    Ok((found != known.format_hash).then(|| {
+        (
+            GapCause::Reset,
+            format!("{} is another file of the same name", known.restart.file),
+        )
+    }))
+}
+
+fn number(file: &str) -> u64 {
+    file.rsplit_once('.')
+        .and_then(|(_, number)| number.parse().ok())
+        .unwrap_or(0)
+}
+
+/// The hash of the first event of a file, read on a connection of its own.
+async fn first_event_hash(context: &Context, file: &str) -> Result<ObjectHash, WireError> {
+    let control = Connection::connect(&context.source).await?;
+    let dump = BinlogDump {
+        server_id: context.server_id,
+        replica_uuid: None,
+        file: file.to_owned(),
+        position: 4,
+        heartbeat_period: HEARTBEAT,
+        idle_timeout: IDLE,
+        semi_sync: false,
+        stop_at_end: true,
+    };
+    let mut stream = control.binlog_dump(dump).await?;
+    for _ in 0..4 {
+        if let BinlogEvent::Whole { bytes, .. } = stream.next_event().await?
+            && bytes.get(4) == Some(&EventType::FORMAT_DESCRIPTION.0)
+        {
+            return Ok(ObjectHash(Sha256::digest(bytes).into()));
+        }
+    }
+    Err(WireError::Protocol(format!(
+        "{file} does not begin with a format description"
+    )))
+}
+
+/// Records that a stream begins, and why, before anything of it is archived.
+async fn write_gap(
+    context: &Context,
+    archive: &Archive,
+    origin: &StreamOrigin,
+    cause: GapCause,
+) -> Result<(), Problem> {
+    let previous = context.board.previous();
+    let now_ms = words::now_ms();
+    let summary = GapSummary {
+        cause,
+        stream: archive.stream(),
+        file: archive.position().0.to_owned(),
+        gtid: String::new(),
+        previous: previous.as_ref().map(|p| p.stream),
+        previous_file: previous.as_ref().map(|p| p.restart.file.clone()),
+        previous_offset: previous.as_ref().map(|p| p.boundary),
+        previous_gtid: previous.as_ref().map(|p| p.gtid.clone()),
+        found_ms: now_ms,
+    };
+    let plain = serde_json::to_vec(origin).expect("our own record serialises");
+    let payload = zstd::bulk::compress(&plain, ZSTD_LEVEL).map_err(|e| interrupted(&e.to_string()))?;
+    let name = ObjectName::Gap {
+        cluster: context.cluster,
+        stream: archive.stream(),
+        day: Day::of(now_ms),
+        generation: context.generation,
+        sequence: 0,
+    };
+    let core = core(
+        context,
+        name,
+        Kind::Gap,
+        archive.stream(),
+        0,
+        ObjectHash::NONE,
+        plain.len() as u64,
+        summary.encode(),
+    );
+    let mark = Mark {
+        level: Level::Small,
+        head: None,
+        durable: None,
+    };
+    context
+        .outbox
+        .push(&seal(&core, &payload, &context.sealer), mark)
+        .await
+        .map_err(disk)
+}

@@ -1,0 +1,244 @@
+//! The command line of `holdfast`. Parsing checks form only and never does anything.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::restore::target_point::{FilePosition, Moment, TargetPoint};
+
+/// Backup and point-in-time recovery for MySQL, Percona Server and MariaDB that proves it restores.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast", version, max_term_width = 110)]
+pub struct Cli {
+    /// The configuration file.
+    #[arg(long, global = true, default_value = crate::config::DEFAULT_PATH, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Answer in JSON on standard output.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// How much to log on standard error: error, warn, info, debug, trace.
+    #[arg(long, global = true, default_value = "warn", value_name = "LEVEL",
+        value_parser = ["error", "warn", "info", "debug", "trace"])]
+    pub log: String,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What `holdfast` can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make and use the recovery kit. Run this away from every database host.
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Make this host's signing key and put this host into the repository.
+    Init,
+    /// Check everything a backup needs: configuration, keys, providers, source server.
+    Doctor,
+    /// Take a full, consistent backup into every provider now.
+    Backup {
+        /// Say what would be done and do nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Run the agent: archive binlogs, take backups on schedule. What the service runs.
+    Run,
+    /// Say how the running agent is; exit status 0 only if all is well.
+    Status,
+    /// List what can be restored and which provider has it.
+    List(ReaderArgs),
+    /// Restore a backup into an empty server, to the point asked for.
+    Restore(Box<RestoreArgs>),
+    /// Write what is archived as plain files.
+    #[command(subcommand)]
+    Export(ExportCommand),
+}
+
+/// See [`Command::Keys`].
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Make a new recovery kit.
+    New {
+        /// The new folder to write it to.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Certify a host's or verifier's signing key with the kit's root key.
+    Certify {
+        /// The recovery kit.
+        #[arg(long, value_name = "DIR")]
+        kit: PathBuf,
+        /// What the host or verifier is called.
+        #[arg(long)]
+        name: String,
+        /// What the key may write.
+        #[arg(long, value_enum, default_value = "agent")]
+        role: RoleArg,
+        /// The file with the line that `holdfast init` printed, or that line itself.
+        request: String,
+        /// Where to write the certificate.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+}
+
+/// What a certified key may write.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum RoleArg {
+    /// Backups and binlogs.
+    Agent,
+    /// Reports.
+    Verifier,
+}
+
+/// Where to read a repository: by the configuration of a host, or by a recovery kit and providers alone.
+#[derive(Debug, Clone, Args)]
+pub struct ReaderArgs {
+    /// A provider, instead of those of the configuration: `file:/mnt/backups`. Repeatable.
+    #[arg(long, value_name = "PROVIDER")]
+    pub provider: Vec<String>,
+    /// A recovery kit: its descriptor and its identities.
+    #[arg(long, value_name = "DIR")]
+    pub kit: Option<PathBuf>,
+    /// The public descriptor of the repository, if neither a kit nor the configuration names it.
+    #[arg(long, value_name = "FILE")]
+    pub descriptor: Option<PathBuf>,
+    /// Only this cluster.
+    #[arg(long)]
+    pub cluster: Option<String>,
+}
+
+/// See [`Command::Restore`].
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// Where to read.
+    #[command(flatten)]
+    pub reader: ReaderArgs,
+    /// An identity that opens the backup, or a folder of them. Repeatable.
+    #[arg(long, value_name = "FILE")]
+    pub identity: Vec<PathBuf>,
+    /// The backup, by the beginning of its id; the newest one otherwise.
+    #[arg(long, value_name = "ID")]
+    pub backup: Option<String>,
+    /// The point to restore to; the last archived transaction otherwise, or the backup where no binlogs are archived.
+    #[command(flatten)]
+    pub point: PointArgs,
+    /// Say what would be done and do nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Connections that load at once; twice as many workers replay.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub threads: u16,
+    /// Where to restore to.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+/// See [`Command::Export`].
+#[derive(Debug, Subcommand)]
+pub enum ExportCommand {
+    /// Write archived binlog files, byte for byte as the source has them.
+    Binlog(ExportArgs),
+}
+
+/// See [`ExportCommand::Binlog`].
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// Where to read.
+    #[command(flatten)]
+    pub reader: ReaderArgs,
+    /// An identity that opens the archive, or a folder of them. Repeatable.
+    #[arg(long, value_name = "FILE")]
+    pub identity: Vec<PathBuf>,
+    /// The folder to write to. Files that are there are not touched.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// The first binlog file; the oldest one otherwise.
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<String>,
+    /// The last binlog file; the newest one otherwise.
+    #[arg(long, value_name = "FILE")]
+    pub to: Option<String>,
+}
+
+/// The target point: how far to go. At most one.
+#[derive(Debug, Clone, Default, Args)]
+#[group(multiple = false)]
+pub struct PointArgs {
+    /// To the last complete transaction in the archive.
+    #[arg(long, value_enum, value_name = "latest")]
+    pub to: Option<ToArg>,
+    /// Before the first transaction, in the binlog's order, committed later: 2026-11-22T14:03:00Z.
+    #[arg(long, value_name = "RFC3339")]
+    pub to_time: Option<Moment>,
+    /// After this transaction, or where exactly this set (MariaDB: a position per domain) is committed.
+    #[arg(long, value_name = "GTID|SET")]
+    pub to_gtid: Option<String>,
+    /// Before this transaction.
+    #[arg(long, value_name = "GTID")]
+    pub before_gtid: Option<String>,
+    /// Before the transaction that lies there.
+    #[arg(long, value_name = "FILE:OFFSET")]
+    pub before: Option<FilePosition>,
+    /// After the transaction that ends there.
+    #[arg(long, value_name = "FILE:OFFSET")]
+    pub to_position: Option<FilePosition>,
+    /// To the moment of the backup: replay nothing.
+    #[arg(long)]
+    pub backup_only: bool,
+}
+
+/// See [`PointArgs::to`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ToArg {
+    /// The last complete transaction in the archive.
+    Latest,
+}
+
+impl PointArgs {
+    /// The target point they name.
+    pub fn target_point(&self) -> TargetPoint {
+        let given = [
+            self.to.map(|ToArg::Latest| TargetPoint::LatestAskedFor),
+            self.to_time.clone().map(TargetPoint::Time),
+            self.to_gtid.clone().map(TargetPoint::Gtid),
+            self.before_gtid.clone().map(TargetPoint::BeforeGtid),
+            self.before.clone().map(TargetPoint::Before),
+            self.to_position.clone().map(TargetPoint::Position),
+            self.backup_only.then_some(TargetPoint::BackupOnly),
+        ];
+        given.into_iter().flatten().next().unwrap_or_default()
+    }
+}
+
+/// The target server: one that runs and is empty, or a new one in a folder.
+#[derive(Debug, Args)]
+pub struct TargetArgs {
+    /// Make and start a new server in this new folder, and restore into it.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["socket", "host"])]
+    pub scratch: Option<PathBuf>,
+    /// Where the server's package is unpacked, for --scratch; the system's otherwise.
+    #[arg(long, value_name = "DIR", requires = "scratch")]
+    pub server_prefix: Option<PathBuf>,
+    /// Stop the new server when the restore is over.
+    #[arg(long, requires = "scratch")]
+    pub stop: bool,
+    /// The socket of an empty server.
+    #[arg(long, value_name = "PATH", conflicts_with = "host")]
+    pub socket: Option<PathBuf>,
+    /// The host of an empty server, reached by verified TLS.
+    #[arg(long)]
+    pub host: Option<String>,
+    /// Its port.
+    #[arg(long, default_value_t = 3306)]
+    pub port: u16,
+    /// The authorities its certificate is checked by; the system's otherwise.
+    #[arg(long, value_name = "FILE")]
+    pub tls_ca_file: Option<PathBuf>,
+    /// The account to restore with.
+    #[arg(long, default_value = "root")]
+    pub user: String,
+    /// The file with the account's password.
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+}

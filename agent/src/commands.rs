@@ -1,0 +1,598 @@
+//! What each command does, in the order in which it does it, and what it says.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_proto::ids::ClusterId;
+use holdfast_proto::keys::{Certificate, Descriptor, Identity, Role};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::{
+    Cli, Command, ExportArgs, ExportCommand, KeysCommand, ReaderArgs, RestoreArgs, RoleArg, TargetArgs,
+};
+use crate::config::{self, Config, Provider};
+use crate::instance::{Instance, Programs};
+use crate::problem::{Code, Problem, Result};
+use crate::repository::{self, OpenProvider, Repository};
+use crate::restore::{self, RestoreOptions, RestorePlan, Restored};
+use crate::store::config::{FileConfig, ProviderConfig};
+use crate::wire::{ConnectOptions, Endpoint, TlsMode};
+use crate::{backup, doctor, export, kit, service, status, words};
+
+/// Does what the command line says, until it is done or this process is told to end.
+pub async fn run(cli: Cli) -> Result<()> {
+    if matches!(cli.command, Command::Run) {
+        return execute(&cli).await; // ends in order when it is asked to
+    }
+    let interrupted = interruption()?;
+    tokio::select! {
+        result = execute(&cli) => result,
+        signal = interrupted => Err(Problem::new(
+            Code::Interrupted,
+            format!("ended by {signal} before the work was done"),
+            "a backup counts only if `holdfast list` shows it; a target server that is half restored must not be used",
+        )
+        .into()),
+    }
+}
+
+/// Resolves to the name of the first signal that asks this process to end.
+fn interruption() -> Result<impl Future<Output = &'static str>, Problem> {
+    let listen = |kind| {
+        signal(kind).map_err(|error| {
+            Problem::new(
+                Code::Internal,
+                format!("cannot listen for signals: {error}"),
+                "report this",
+            )
+        })
+    };
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
+    })
+}
+
+async fn execute(cli: &Cli) -> Result<()> {
+    match &cli.command {
+        Command::Keys(KeysCommand::New { out }) => keys_new(out, cli.json),
+        Command::Keys(KeysCommand::Certify {
+            kit,
+            name,
+            role,
+            request,
+            out,
+        }) => keys_certify(kit, name, *role, request, out, cli.json),
+        Command::Init => init(&cli.config, cli.json).await,
+        Command::Doctor => doctor::run(&cli.config, cli.json).await,
+        Command::Backup { dry_run } => take_backup(&cli.config, *dry_run, cli.json).await,
+        Command::Run => run_service(&cli.config).await,
+        Command::Status => status::run(&cli.config, cli.json),
+        Command::List(reader) => list(&cli.config, reader, cli.json).await,
+        Command::Restore(args) => restore(&cli.config, args, cli.json).await,
+        Command::Export(ExportCommand::Binlog(args)) => export_binlog(&cli.config, args, cli.json).await,
+    }
+}
+
+fn say(json: bool, record: &serde_json::Value, lines: &[String]) {
+    if json {
+        println!("{record}");
+    } else {
+        lines.iter().for_each(|line| println!("{line}"));
+    }
+}
+
+fn keys_new(out: &Path, json: bool) -> Result<()> {
+    let descriptor = kit::create(out, words::now_ms())?;
+    let record = serde_json::json!({ "repository": descriptor.repository, "kit": out });
+    say(json, &record, &[
+        format!("made the recovery kit of repository {} in {}", descriptor.repository, out.display()),
+        format!("  {}  opens every backup: print it and keep it in a safe", kit::RECOVERY),
+        format!("  {}  opens every backup: for the verifier's host only", kit::VERIFIER),
+        format!("  {}  certifies hosts: keep it offline", kit::ROOT),
+        format!("  {}  public: copy this one to every host", kit::DESCRIPTOR),
+        "without this kit nothing can be restored; keep two copies in two places, none on a database host".into(),
+    ]);
+    Ok(())
+}
+
+fn keys_certify(
+    kit_dir: &Path,
+    name: &str,
+    role: RoleArg,
+    request: &str,
+    out: &Path,
+    json: bool,
+) -> Result<()> {
+    let role = match role {
+        RoleArg::Agent => Role::Agent,
+        RoleArg::Verifier => Role::Verifier,
+    };
+    let from_file = Path::new(request)
+        .is_file()
+        .then(|| std::fs::read_to_string(request))
+        .transpose();
+    let text = from_file.map_err(|e| {
+        Problem::new(
+            Code::KeyMissing,
+            format!("cannot read {request}: {e}"),
+            "check the path",
+        )
+    })?;
+    let request = text.as_deref().unwrap_or(request);
+    let (certificate, stored) = kit::certify(kit_dir, request, name, role, words::now_ms())?;
+    crate::durable::replace(out, &stored, 0o644).map_err(|e| {
+        Problem::new(
+            Code::LocalDisk,
+            format!("cannot write {}: {e}", out.display()),
+            "name another file with --out",
+        )
+    })?;
+    let record = serde_json::json!({ "key": certificate.key.id(), "name": name, "certificate": out });
+    say(json, &record, &[
+        format!("certified {name} ({}) in {}", certificate.key.id(), out.display()),
+        "copy this file to the host, to repository.certificate of its configuration, and run `holdfast init` there".into(),
+    ]);
+    Ok(())
+}
+
+/// Reads this host's certificate and checks that it is for the key we hold.
+fn host_certificate(config: &Config, descriptor: &Descriptor) -> Result<(Certificate, Vec<u8>), Problem> {
+    let writer = kit::host_signing_key(&config.state_dir)?;
+    let request = writer.public().to_line();
+    let bytes = std::fs::read(&config.certificate).map_err(|error| {
+        Problem::new(
+            Code::NotCertified,
+            format!("this host has no certificate at {} ({error})", config.certificate.display()),
+            format!(
+                "where the recovery kit is, run:\n  holdfast keys certify --kit KIT --name {} --out certificate {request}\n\
+                 then copy the certificate to {} and run `holdfast init` again",
+                config.host,
+                config.certificate.display()
+            ),
+        )
+    })?;
+    let certificate = Certificate::verify(&bytes, descriptor).map_err(|error| {
+        Problem::new(
+            Code::NotCertified,
+            format!(
+                "the certificate {} is not good for this repository: {error}",
+                config.certificate.display()
+            ),
+            "certify this host again with the kit that the descriptor comes from",
+        )
+    })?;
+    if certificate.key != writer.public() || certificate.role != Role::Agent {
+        return Err(Problem::new(
+            Code::NotCertified,
+            format!(
+                "the certificate {} is for another key or role",
+                config.certificate.display()
+            ),
+            format!("certify this host's own key as an agent: {request}"),
+        ));
+    }
+    Ok((certificate, bytes))
+}
+
+async fn init(path: &Path, json: bool) -> Result<()> {
+    let config = Config::load(path)?;
+    let descriptor = kit::descriptor(&config.descriptor)?;
+    let (certificate, certificate_bytes) = host_certificate(&config, &descriptor)?;
+    let descriptor_bytes = std::fs::read(&config.descriptor).expect("it was read a moment ago");
+    let (providers, failed) = repository::open_providers(&config.providers).await?;
+    let works = |provider: &OpenProvider| !failed.iter().any(|(name, _)| *name == provider.name);
+    let providers: Vec<OpenProvider> = providers.into_iter().filter(works).collect();
+    repository::initialise(
+        &providers,
+        (&descriptor, descriptor_bytes),
+        (&certificate, certificate_bytes),
+    )
+    .await?;
+    for (name, error) in &failed {
+        let problem = repository::store_problem(name, error);
+        eprintln!(
+            "warning: {}; run `holdfast init` again when it is back",
+            problem.fact
+        );
+    }
+    let record = serde_json::json!({
+        "repository": descriptor.repository, "host": config.host, "key": certificate.key.id(),
+        "providers": providers.iter().map(|p| &p.name).collect::<Vec<_>>(),
+        "failed": failed.iter().map(|(name, _)| name).collect::<Vec<_>>(),
+    });
+    let mut lines = vec![format!(
+        "{} is part of repository {}",
+        config.host, descriptor.repository
+    )];
+    lines.extend(
+        providers
+            .iter()
+            .map(|p| format!("  provider {}: {}", p.name, p.store.describe())),
+    );
+    say(json, &record, &lines);
+    match failed.first() {
+        Some((name, error)) => Err(repository::store_problem(name, error).into()),
+        None => Ok(()),
+    }
+}
+
+/// Opens what an agent works with: configuration, repository, its own key.
+pub(crate) async fn open_agent(config: &Config) -> Result<Repository, Problem> {
+    let descriptor = kit::descriptor(&config.descriptor)?;
+    host_certificate(config, &descriptor)?;
+    let (providers, failed) = repository::open_providers(&config.providers).await?;
+    for (name, error) in &failed {
+        tracing::warn!(provider = name, "cannot be opened, going on without it: {error}");
+    }
+    Repository::open(descriptor, providers).await
+}
+
+async fn take_backup(path: &Path, dry_run: bool, json: bool) -> Result<()> {
+    let config = Config::load(path)?;
+    let repository = open_agent(&config).await?;
+    if dry_run {
+        let plan = backup::plan(&config).await?;
+        say(json, &plan.to_json(), &plan.describe(&config));
+        return Ok(());
+    }
+    let started = std::time::Instant::now();
+    let writer = kit::host_signing_key(&config.state_dir)?;
+    let mut taken = backup::run(&config, &repository, writer).await?;
+    taken.note_unopened(&config.providers);
+    let took = started.elapsed();
+    say(json, &taken.to_json(took), &taken.describe(took));
+    taken.refuse_behind()?;
+    Ok(())
+}
+
+async fn run_service(path: &Path) -> Result<()> {
+    let config = Config::load(path)?;
+    let repository = open_agent(&config).await?;
+    let stop = tokio_util::sync::CancellationToken::new();
+    let signalled = stop.clone();
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        signalled.cancel();
+    });
+    service::run(config, repository, stop).await?;
+    Ok(())
+}
+
+/// What a reader of a repository works with.
+struct Reader {
+    repository: Repository,
+    cluster: Option<ClusterId>,
+    identities: Arc<Vec<Identity>>,
+}
+
+async fn open_reader(
+    config_path: &Path,
+    args: &ReaderArgs,
+    identities: &[std::path::PathBuf],
+) -> Result<Reader, Problem> {
+    let by_hand = !args.provider.is_empty() && (args.kit.is_some() || args.descriptor.is_some());
+    let config = if by_hand {
+        None
+    } else {
+        Some(config::ReaderConfig::load(config_path)?)
+    };
+    let descriptor = match (&args.kit, &args.descriptor, &config) {
+        (_, Some(path), _) => kit::descriptor(path)?,
+        (Some(kit_dir), None, _) => kit::descriptor(&kit_dir.join(kit::DESCRIPTOR))?,
+        (
+            None,
+            None,
+            Some(config::ReaderConfig {
+                descriptor: Some(path),
+                ..
+            }),
+        ) => kit::descriptor(path)?,
+        _ => {
+            return Err(Problem::new(
+                Code::Configuration,
+                "nothing says which repository this is",
+                "give the recovery kit with --kit DIR, or --descriptor FILE",
+            ));
+        }
+    };
+    let providers = match (args.provider.as_slice(), config) {
+        ([], Some(config)) => config.providers,
+        (given, _) => given
+            .iter()
+            .map(|text| provider_from(text))
+            .collect::<Result<Vec<_>, _>>()?,
+    };
+    let (open, failed) = repository::open_providers(&providers).await?;
+    failed
+        .iter()
+        .for_each(|(name, error)| eprintln!("warning: provider {name}: {error}"));
+    let mut files = identities.to_vec();
+    files.extend(
+        args.kit
+            .iter()
+            .filter(|_| identities.is_empty())
+            .map(|kit_dir| kit_dir.join(kit::RECOVERY)),
+    );
+    let identities = Arc::new(kit::identities(&files)?);
+    let repository = Repository::open(descriptor, open).await?;
+    let id = repository.trust.descriptor().repository;
+    let cluster = args.cluster.as_ref().map(|name| ClusterId::of(&id, name));
+    Ok(Reader {
+        repository,
+        cluster,
+        identities,
+    })
+}
+
+/// A provider as it is given on the command line.
+fn provider_from(text: &str) -> Result<Provider, Problem> {
+    match text.split_once(':') {
+        Some(("file", path)) if !path.is_empty() => Ok(Provider {
+            store: ProviderConfig::File(FileConfig {
+                name: path.into(),
+                prefix: None,
+                path: path.into(),
+            }),
+            required: true,
+        }),
+        _ => Err(Problem::new(
+            Code::Configuration,
+            format!("`{text}` is not a provider"),
+            "write --provider file:/folder, or describe it as a [[provider]] in a file and give that with --config",
+        )),
+    }
+}
+
+async fn list(config_path: &Path, args: &ReaderArgs, json: bool) -> Result<()> {
+    let reader = open_reader(config_path, args, &[]).await?;
+    let catalog = reader.repository.catalog(reader.cluster).await?;
+    let all: Vec<&OpenProvider> = reader.repository.providers.iter().collect();
+    let mut lines = Vec::new();
+    for listed in &catalog.backups {
+        let summary = &listed.summary;
+        let missing: Vec<&str> = all
+            .iter()
+            .filter(|p| !listed.providers.contains(&p.name))
+            .map(|p| p.name.as_str())
+            .collect();
+        let lacking = if missing.is_empty() {
+            String::new()
+        } else {
+            format!("  NOT IN {}", missing.join(", "))
+        };
+        lines.push(format!(
+            "{}  {}  {} {}  {}  {}:{}  in {}{lacking}",
+            &listed.backup.to_string()[..12],
+            words::moment(summary.started_ms),
+            summary.flavour,
+            summary.version,
+            words::bytes(summary.stored_bytes),
+            summary.position.file,
+            summary.position.offset,
+            listed.providers.join(", "),
+        ));
+    }
+    if lines.is_empty() {
+        lines.push("there is no backup yet".into());
+    }
+    lines.extend(
+        catalog
+            .troubles
+            .iter()
+            .map(|trouble| format!("warning: {trouble}")),
+    );
+    let backups: Vec<serde_json::Value> = catalog.backups.iter().map(|listed| {
+        serde_json::json!({
+            "backup": listed.backup, "cluster": listed.cluster, "summary": listed.summary, "providers": listed.providers,
+        })
+    }).collect();
+    say(
+        json,
+        &serde_json::json!({ "backups": backups, "troubles": catalog.troubles }),
+        &lines,
+    );
+    Ok(())
+}
+
+async fn restore(config_path: &Path, args: &RestoreArgs, json: bool) -> Result<()> {
+    let started = std::time::Instant::now();
+    let reader = open_reader(config_path, &args.reader, &args.identity).await?;
+    let catalog = reader.repository.catalog(reader.cluster).await?;
+    catalog
+        .troubles
+        .iter()
+        .for_each(|trouble| eprintln!("warning: {trouble}"));
+    catalog.one_cluster(reader.cluster)?;
+    let wanted = args.point.target_point();
+    let choice = restore::moment::choose(
+        &reader.repository,
+        &reader.identities,
+        &catalog,
+        args.backup.as_deref(),
+        &wanted,
+    )
+    .await?;
+    let plan = restore::select::plan(&reader.repository, choice, &reader.identities).await?;
+    if args.dry_run {
+        say(json, &plan.to_json(), &plan.describe());
+        return Ok(());
+    }
+    if !json {
+        plan.describe().iter().for_each(|line| println!("{line}"));
+    }
+    let options = RestoreOptions {
+        threads: usize::from(args.threads),
+    };
+    let (target, mut instance) = open_target(&args.target, &plan).await?;
+    let restored = restore::run(&plan, &reader.repository, &reader.identities, &target, &options).await;
+    if let (Err(_), Some(instance)) = (&restored, &mut instance) {
+        instance.discard().await;
+    }
+    let restored = restored?;
+    if let Some(instance) = &instance {
+        instance.mark_whole()?;
+    }
+    let place = match &mut instance {
+        Some(instance) if args.target.stop => {
+            instance.stop().await?;
+            format!("a new server in {} (stopped)", instance.folder().display())
+        }
+        Some(instance) => {
+            instance.hand_over();
+            format!(
+                "a new server in {}, listening on {}",
+                instance.folder().display(),
+                instance.socket().display()
+            )
+        }
+        None => target.endpoint.to_string(),
+    };
+    let took = started.elapsed();
+    say(
+        json,
+        &report(&plan, &restored, &place, took),
+        &told(&plan, &restored, &place, took),
+    );
+    Ok(())
+}
+
+async fn export_binlog(config_path: &Path, args: &ExportArgs, json: bool) -> Result<()> {
+    let reader = open_reader(config_path, &args.reader, &args.identity).await?;
+    let catalog = reader.repository.catalog(reader.cluster).await?;
+    catalog.one_cluster(reader.cluster)?;
+    let cluster = reader
+        .cluster
+        .or(catalog.backups.first().map(|listed| listed.cluster));
+    let cluster = cluster.ok_or_else(|| {
+        Problem::new(
+            Code::NoBackup,
+            "nothing says which cluster's binlogs",
+            "say which one with --cluster NAME",
+        )
+    })?;
+    let range = export::FileRange {
+        from: args.from.as_deref(),
+        to: args.to.as_deref(),
+    };
+    let exported = export::binlogs(&reader.repository, &reader.identities, cluster, range, &args.out).await?;
+    let told = |file: &export::ExportedFile| {
+        let open = if file.closed {
+            ""
+        } else {
+            ", as far as it is archived"
+        };
+        format!("{}  {}{open}", file.path, words::bytes(file.bytes))
+    };
+    let mut lines: Vec<String> = exported.files.iter().map(told).collect();
+    lines.extend(
+        exported
+            .troubles
+            .iter()
+            .map(|trouble| format!("warning: {trouble}")),
+    );
+    say(json, &serde_json::to_value(&exported)?, &lines);
+    if exported.incomplete.is_empty() {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::ObjectMissing,
+        format!(
+            "not every file is whole in the archive: {}",
+            exported.incomplete.join("; ")
+        ),
+        "the other files were written; another provider may have what is missing",
+    )
+    .into())
+}
+
+async fn open_target(
+    args: &TargetArgs,
+    plan: &RestorePlan,
+) -> Result<(ConnectOptions, Option<Instance>), Problem> {
+    if let Some(folder) = &args.scratch {
+        let programs = Programs::find(plan.manifest.source.flavour, args.server_prefix.as_deref())?;
+        let instance = Instance::create(programs, folder, &restore::scratch_options(plan)).await?;
+        return Ok((instance.connect_options(), Some(instance)));
+    }
+    let (endpoint, tls) = match (&args.socket, &args.host) {
+        (Some(path), _) => (Endpoint::Unix(path.clone()), TlsMode::UnixSocketOnly),
+        (None, Some(host)) => (
+            Endpoint::Tcp {
+                host: host.clone(),
+                port: args.port,
+            },
+            TlsMode::Verify {
+                ca_file: args.tls_ca_file.clone(),
+                server_name: None,
+            },
+        ),
+        (None, None) => {
+            return Err(Problem::new(
+                Code::Configuration,
+                "nothing says where to restore to",
+                "give --scratch DIR for a new server, or --socket PATH or --host NAME of an empty one",
+            ));
+        }
+    };
+    let server = config::SourceConfig {
+        endpoint,
+        user: args.user.clone(),
+        password_file: args.password_file.clone(),
+        tls,
+    };
+    let mut options = server.connect_options()?;
+    options.read_timeout = Duration::from_secs(3600);
+    Ok((options, None))
+}
+
+fn report(plan: &RestorePlan, restored: &Restored, place: &str, took: Duration) -> serde_json::Value {
+    let phases: serde_json::Map<String, serde_json::Value> = restored
+        .phases
+        .iter()
+        .map(|(name, span)| ((*name).into(), span.as_secs_f64().into()))
+        .collect();
+    serde_json::json!({
+        "restored": plan.manifest.backup, "target": place, "position": plan.manifest.position,
+        "tables": restored.tables, "rows": restored.rows, "equal": true, "seconds": took.as_secs_f64(), "phases": phases,
+        "providers_failed": restored.misses, "not_in_backup": plan.manifest.exceptions,
+        "exceptions": restored.exceptions.iter().map(|e| format!("{}: {}", e.object, e.reason)).collect::<Vec<_>>(),
+        "replay": plan.replay.as_ref().map(restore::ReplayPlan::to_json), "notes": plan.notes,
+        "transactions_replayed": restored.replayed.as_ref().map(|replayed| replayed.transactions),
+    })
+}
+
+fn told(plan: &RestorePlan, restored: &Restored, place: &str, took: Duration) -> Vec<String> {
+    let mut lines = vec![format!(
+        "restored   {} tables with {} rows into {place} in {}; every table equals the source at the backup's moment",
+        words::count(restored.tables),
+        words::count(restored.rows),
+        words::span(took)
+    )];
+    let phases = restored
+        .phases
+        .iter()
+        .map(|(name, span)| format!("{name} {}", words::span(*span)));
+    lines.push(format!("phases     {}", phases.collect::<Vec<_>>().join(", ")));
+    lines.extend(restored.misses.iter().map(|(provider, count)| {
+        format!("warning    {count} object(s) were missing or damaged in {provider} and came from another provider")
+    }));
+    lines.extend(
+        restored
+            .exceptions
+            .iter()
+            .map(|e| format!("exception  {}: {}", e.object, e.reason)),
+    );
+    if let (Some(replay), Some(replayed)) = (&plan.replay, &restored.replayed) {
+        lines.push(replay.told(replayed));
+    }
+    lines
+}

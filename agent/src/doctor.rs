@@ -1,0 +1,146 @@
+//! `holdfast doctor`: checks everything a backup needs and says what to do about each thing that is missing.
+//!
+//! Changes nothing but a probe object in each provider.
+
+use std::path::Path;
+
+use crate::config::Config;
+use crate::problem::{Problem, Result};
+use crate::server::capture;
+use crate::server::preflight::{self, Finding, Severity};
+use crate::store;
+use crate::wire::Connection;
+use crate::{backup, commands, kit, repository};
+
+/// How one check ended.
+enum Verdict {
+    Good(String),
+    /// Works, but promises less: the fact and what to do.
+    Doubtful(String, String),
+    Bad(Problem),
+}
+
+/// Runs every check that can be run and fails if any of them does.
+pub async fn run(path: &Path, json: bool) -> Result<()> {
+    let config = Config::load(path)?;
+    let mut checks: Vec<(String, Verdict)> =
+        vec![("configuration".into(), Verdict::Good(path.display().to_string()))];
+    checks.push((
+        "descriptor".into(),
+        verdict(kit::descriptor(&config.descriptor), |d| {
+            format!("repository {}", d.repository)
+        }),
+    ));
+    checks.extend(providers(&config).await);
+    let repository = commands::open_agent(&config).await;
+    checks.push((
+        "repository".into(),
+        verdict(repository, |_| "this host is certified and initialised".into()),
+    ));
+    match source(&config).await {
+        Ok(found) => checks.extend(found),
+        Err(problem) => checks.push(("source".into(), Verdict::Bad(problem))),
+    }
+    tell(&checks, json);
+    let failures: Vec<&Problem> = checks
+        .iter()
+        .filter_map(|(_, v)| match v {
+            Verdict::Bad(problem) => Some(problem),
+            Verdict::Good(_) | Verdict::Doubtful(..) => None,
+        })
+        .collect();
+    match failures.first() {
+        None => Ok(()),
+        Some(first) => {
+            let fact = format!(
+                "{} of {} checks failed, the first: {}",
+                failures.len(),
+                checks.len(),
+                first.fact
+            );
+            Err(Problem::new(first.code, fact, first.hint.clone()).into())
+        }
+    }
+}
+
+fn verdict<T>(result: Result<T, Problem>, good: impl FnOnce(T) -> String) -> Verdict {
+    match result {
+        Ok(value) => Verdict::Good(good(value)),
+        Err(problem) => Verdict::Bad(problem),
+    }
+}
+
+async fn providers(config: &Config) -> Vec<(String, Verdict)> {
+    let mut checks = Vec::new();
+    for provider in &config.providers {
+        let name = provider.store.name();
+        let opened = store::config::open(&provider.store, &store::secret::from_file).await;
+        let probed = match opened {
+            Ok(store) => store::probe::prove_conditional_writes(store.as_ref())
+                .await
+                .map(|()| store.describe()),
+            Err(error) => Err(error),
+        };
+        let probed = probed.map_err(|error| repository::store_problem(name, &error));
+        checks.push((
+            format!("provider {name}"),
+            verdict(probed, |place| format!("{place}, never overwrites")),
+        ));
+    }
+    checks
+}
+
+async fn source(config: &Config) -> Result<Vec<(String, Verdict)>, Problem> {
+    let options = config.source.connect_options()?;
+    let fail = |error| backup::snapshot::source_problem("connect to the source", &error);
+    let mut connection = Connection::connect(&options).await.map_err(fail)?;
+    let inventory = capture::capture(&mut connection)
+        .await
+        .map_err(|e| backup::snapshot::capture_problem(&e))?;
+    let findings = preflight::check_source(&mut connection, Some(&inventory)).await;
+    let findings = findings.map_err(|e| backup::snapshot::capture_problem(&e))?;
+    let described = format!(
+        "{} {} at {}",
+        connection.flavour(),
+        connection.version(),
+        config.source.endpoint
+    );
+    let mut checks = vec![("source".to_owned(), Verdict::Good(described))];
+    checks.extend(
+        findings
+            .into_iter()
+            .map(|finding| (format!("source {}", finding.code), finding_verdict(finding))),
+    );
+    Ok(checks)
+}
+
+fn finding_verdict(finding: Finding) -> Verdict {
+    let code = backup::readiness::code_of(&finding);
+    let hint = finding.hint.unwrap_or_default();
+    match finding.severity {
+        Severity::Ok => Verdict::Good(finding.fact),
+        Severity::Warn => Verdict::Doubtful(finding.fact, hint),
+        Severity::Fail => Verdict::Bad(Problem::new(code, finding.fact, hint)),
+    }
+}
+
+fn tell(checks: &[(String, Verdict)], json: bool) {
+    if json {
+        let list: Vec<serde_json::Value> = checks.iter().map(|(name, verdict)| match verdict {
+            Verdict::Good(text) => serde_json::json!({ "check": name, "ok": true, "text": text }),
+            Verdict::Doubtful(text, hint) => serde_json::json!({ "check": name, "ok": true, "doubtful": true, "text": text, "hint": hint }),
+            Verdict::Bad(problem) => serde_json::json!({
+                "check": name, "ok": false, "text": problem.fact, "hint": problem.hint, "code": problem.code.to_string(),
+            }),
+        }).collect();
+        println!("{}", serde_json::json!({ "checks": list }));
+        return;
+    }
+    for (name, verdict) in checks {
+        match verdict {
+            Verdict::Good(text) => println!("ok    {name}: {text}"),
+            Verdict::Doubtful(text, hint) => println!("warn  {name}: {text}\n      {hint}"),
+            Verdict::Bad(problem) => println!("FAIL  {name}: {}\n      {}", problem.fact, problem.hint),
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! A database server that we start ourselves, in a folder of its own: a scratch server of a drill, or the target of a
+//! restore on an empty machine.
+//!
+//! It listens on a Unix socket in that folder and on nothing else, and dies with us unless it is handed over. Finding
+//! and starting the programs is done here; what goes into the server is not.
+
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use holdfast_proto::Flavour;
+use tokio::process::{Child, Command};
+
+use crate::problem::{Code, Problem};
+use crate::wire::{ConnectOptions, Connection, Endpoint, TlsMode};
+
+const START_SECONDS: u64 = 120;
+const STOP_SECONDS: u64 = 120;
+
+/// The programs of one flavour.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// Which flavour they serve.
+    pub flavour: Flavour,
+    /// `mariadbd` or `mysqld`.
+    pub server: PathBuf,
+    /// `mariadb-install-db`; MySQL's server initialises by itself.
+    pub install: Option<PathBuf>,
+    /// Where the package lies, for its message files and plugins: the folder above `sbin` or `bin`.
+    base: PathBuf,
+}
+
+/// A running server of ours.
+pub struct Instance {
+    programs: Programs,
+    folder: PathBuf,
+    child: Option<Child>,
+}
+
+fn failed(fact: String) -> Problem {
+    Problem::new(
+        Code::TargetServer,
+        fact,
+        "look into error.log in the folder of the server; the package of the server must be installed on this machine",
+    )
+}
+
+impl Programs {
+    /// Finds the programs of `flavour`: below `prefix` if given, else where packages put them.
+    pub fn find(flavour: Flavour, prefix: Option<&Path>) -> Result<Self, Problem> {
+        let names: &[&str] = match flavour {
+            Flavour::MariaDb => &["mariadbd"],
+            Flavour::MySql => &["mysqld"],
+        };
+        let mut folders: Vec<PathBuf> = match prefix {
+            Some(prefix) => ["usr/sbin", "usr/bin", "sbin", "bin"]
+                .iter()
+                .map(|below| prefix.join(below))
+                .collect(),
+            None => std::env::var_os("PATH")
+                .map(|path| std::env::split_paths(&path).collect())
+                .unwrap_or_default(),
+        };
+        if prefix.is_none() {
+            folders.extend(["/usr/sbin", "/usr/local/sbin", "/usr/libexec"].map(PathBuf::from));
+        }
+        let look_for = |name: &str| {
+            folders
+                .iter()
+                .map(|folder| folder.join(name))
+                .find(|path| path.is_file())
+        };
+        let server = names.iter().find_map(|name| look_for(name)).ok_or_else(|| {
+            Problem::new(
+                Code::TargetServer,
+                format!("{} is not installed here", names[0]),
+                format!("install the {flavour} server package, or give its place with --server-prefix DIR"),
+            )
+        })?;
+        let base = server
+            .parent()
+            .and_then(Path::parent)
+            .unwrap_or(Path::new("/usr"))
+            .to_owned();
+        let install = look_for("mariadb-install-db").or_else(|| look_for("mysql_install_db"));
+        if flavour == Flavour::MariaDb && install.is_none() {
+            return Err(failed("mariadb-install-db is not installed here".into()));
+        }
+        Ok(Self {
+            flavour,
+            server,
+            install,
+            base,
+        })
+    }
+}
+
+impl Instance {
+    /// Makes a new server in `folder`, which must be empty or absent, and starts it.
+    pub async fn create(programs: Programs, folder: &Path, options: &[String]) -> Result<Self, Problem> {
+        let disk = |error: std::io::Error| {
+            Problem::new(
+                Code::LocalDisk,
+                format!("cannot use {}: {error}", folder.display()),
+                "name another folder",
+            )
+        };
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(disk)?;
+        if std::fs::read_dir(folder).map_err(disk)?.next().is_some() {
+            return Err(Problem::new(
+                Code::TargetNotEmpty,
+                format!("{} is not empty", folder.display()),
+                "name a new folder; nothing in this one was touched",
+            ));
+        }
+        let folder = folder.canonicalize().map_err(disk)?;
+        let mut instance = Self {
+            programs,
+            folder,
+            child: None,
+        };
+        if instance.socket().as_os_str().len() > 100 {
+            return Err(failed(format!(
+                "the path {} is too long for a Unix socket",
+                instance.socket().display()
+            )));
+        }
+        std::fs::create_dir(instance.folder.join("tmp")).map_err(disk)?;
+        std::fs::write(
+            instance.mark(),
+            "This server was never finished: do not use its data.\n",
+        )
+        .map_err(disk)?;
+        instance.initialise().await?;
+        instance.start(options).await?;
+        Ok(instance)
+    }
+
+    /// Stands in the folder until the server holds all it should, however we end.
+    fn mark(&self) -> PathBuf {
+        self.folder.join("UNFINISHED-DO-NOT-USE")
+    }
+
+    /// Says that the server holds all it should: takes away the mark that every new one has.
+    pub fn mark_whole(&self) -> Result<(), Problem> {
+        std::fs::remove_file(self.mark())
+            .and_then(|()| crate::durable::sync_folder(&self.folder))
+            .map_err(|error| failed(format!("cannot remove {}: {error}", self.mark().display())))
+    }
+
+    /// Ends the server and removes its data, since half of it is worth nothing. Its logs and the mark stay.
+    pub async fn discard(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // An error means that it has ended already.
+            let _ = child.kill().await;
+        }
+        for name in ["data", "tmp"] {
+            if let Err(error) = std::fs::remove_dir_all(self.folder.join(name)) {
+                tracing::warn!(
+                    "cannot remove {name} of the unfinished server in {}: {error}",
+                    self.folder.display()
+                );
+            }
+        }
+    }
+
+    /// Where it listens.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join("server.sock")
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// How to connect as its administrator.
+    pub fn connect_options(&self) -> ConnectOptions {
+        ConnectOptions {
+            endpoint: Endpoint::Unix(self.socket()),
+            user: "root".into(),
+            password: None,
+            tls: TlsMode::UnixSocketOnly,
+            database: None,
+            connect_timeout: Duration::from_secs(10),
+            read_timeout: Duration::from_secs(3600),
+            program_name: "holdfast".into(),
+        }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    fn common(&self) -> Vec<String> {
+        let mut options = vec![
+            "--no-defaults".into(),
+            format!("--datadir={}", self.data().display()),
+            format!("--basedir={}", self.programs.base.display()),
+        ];
+        if rustix::process::geteuid().is_root() {
+            options.push("--user=root".into());
+        }
+        let plugins = self.programs.base.join("lib/mysql/plugin");
+        if self.programs.flavour == Flavour::MariaDb && plugins.is_dir() {
+            // Where the package was unpacked, not where it would have been installed.
+            options.push(format!("--plugin-dir={}", plugins.display()));
+        }
+        if self.programs.flavour == Flavour::MySql {
+            // The packaged default is a folder that exists only where the package is installed; no files are read here.
+            options.push("--secure-file-priv=NULL".into());
+        }
+        options
+    }
+
+    async fn initialise(&self) -> Result<(), Problem> {
+        let log = self.folder.join("initialise.log");
+        let mut command = match (&self.programs.install, self.programs.flavour) {
+            (Some(install), Flavour::MariaDb) => {
+                let mut command = Command::new(install);
+                command.args(self.common()).args([
+                    "--auth-root-authentication-method=normal",
+                    "--skip-test-db",
+                    "--skip-name-resolve",
+                    "--force",
+                ]);
+                command
+            }
+            _ => {
+                let mut command = Command::new(&self.programs.server);
+                command.args(self.common()).arg("--initialize-insecure");
+                command
+            }
+        };
+        let output = std::fs::File::create(&log).and_then(|file| Ok((file.try_clone()?, file)));
+        let (out, err) = output.map_err(|e| failed(format!("cannot write {}: {e}", log.display())))?;
+        command
+            .stdin(Stdio::null())
+            .stdout(out)
+            .stderr(err)
+            .kill_on_drop(true);
+        let status = command
+            .status()
+            .await
+            .map_err(|e| failed(format!("cannot initialise a server: {e}")))?;
+        if !status.success() {
+            return Err(failed(format!(
+                "initialising a server ended with {status}; see {}",
+                log.display()
+            )));
+        }
+        Ok(())
+    }
+
+    async fn start(&mut self, options: &[String]) -> Result<(), Problem> {
+        let mut command = Command::new(&self.programs.server);
+        command
+            .args(self.common())
+            .arg(format!("--socket={}", self.socket().display()))
+            .arg(format!("--pid-file={}", self.folder.join("pid").display()))
+            .arg(format!("--tmpdir={}", self.folder.join("tmp").display()))
+            .arg(format!("--log-error={}", self.folder.join("error.log").display()))
+            .args([
+                "--skip-networking",
+                "--local-infile=ON",
+                "--event-scheduler=OFF",
+                "--max-allowed-packet=1G",
+            ])
+            .args(options);
+        if self.programs.flavour == Flavour::MySql {
+            command.arg("--mysqlx=OFF");
+        }
+        let log = std::fs::File::create(self.folder.join("output.log"));
+        let log = log.map_err(|e| failed(format!("cannot write a log: {e}")))?;
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .kill_on_drop(true);
+        let mut child = command
+            .spawn()
+            .map_err(|e| failed(format!("cannot start the server: {e}")))?;
+        let options = self.connect_options();
+        let deadline = Instant::now() + Duration::from_secs(START_SECONDS);
+        while Connection::connect(&options).await.is_err() {
+            if let Ok(Some(status)) = child.try_wait() {
+                return Err(failed(format!(
+                    "the server in {} ended with {status}",
+                    self.folder.display()
+                )));
+            }
+            if Instant::now() > deadline {
+                return Err(failed(format!(
+                    "the server did not start within {START_SECONDS} s"
+                )));
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Lets it go on when we end: it belongs to the operator now.
+    pub fn hand_over(&mut self) {
+        if let Some(child) = self.child.take() {
+            // Dropping would kill it; the process table keeps it either way.
+            std::mem::forget(child);
+        }
+    }
+
+    /// Stops it in order, so that its data folder is whole.
+    pub async fn stop(&mut self) -> Result<(), Problem> {
+        let Some(mut child) = self.child.take() else {
+            return Ok(());
+        };
+        if let Some(pid) = child
+            .id()
+            .and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?))
+        {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        match tokio::time::timeout(Duration::from_secs(STOP_SECONDS), child.wait()).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(failed(format!("waiting for the server to end: {error}"))),
+            Err(_) => Err(failed(format!(
+                "the server did not stop within {STOP_SECONDS} s and was killed"
+            ))),
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! What a repository holds, derived by listing: the union over all providers, with who has what.
+
+use std::collections::BTreeMap;
+
+use holdfast_proto::ids::{BackupId, ClusterId};
+use holdfast_proto::manifest::ManifestSummary;
+use holdfast_proto::names::{Day, ObjectName};
+use holdfast_proto::record::Record as _;
+
+use super::{Repository, store_problem};
+use crate::problem::{Code, Problem};
+
+/// A backup as its manifest's signed header tells it, without a key.
+#[derive(Debug, Clone)]
+pub struct ListedBackup {
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// Its id.
+    pub backup: BackupId,
+    /// Its manifest.
+    pub name: ObjectName,
+    /// The clear summary.
+    pub summary: ManifestSummary,
+    /// The providers that list its manifest.
+    pub providers: Vec<String>,
+}
+
+/// A backup that is listed and cannot be told about.
+#[derive(Debug, Clone)]
+pub struct Unreadable {
+    /// Its id.
+    pub backup: BackupId,
+    /// The day on which it began.
+    pub day: Day,
+    /// What is wrong with its manifest.
+    pub problem: Problem,
+}
+
+/// All backups, oldest first, and what went wrong while listing.
+#[derive(Debug, Clone, Default)]
+pub struct Catalog {
+    /// By the moment they show.
+    pub backups: Vec<ListedBackup>,
+    /// Providers that could not be listed and manifests that could not be read, for people.
+    pub troubles: Vec<String>,
+    /// The manifests of which no provider has a good header.
+    pub unreadable: Vec<Unreadable>,
+}
+
+impl Repository {
+    /// Lists the backups of `cluster`, or of all clusters. A provider that cannot be listed is a trouble, not an error,
+    /// as long as one can.
+    pub async fn catalog(&self, cluster: Option<ClusterId>) -> Result<Catalog, Problem> {
+        let mut catalog = Catalog::default();
+        let mut names: BTreeMap<ObjectName, Vec<String>> = BTreeMap::new();
+        let mut failed = None;
+        let mut listed = 0;
+        for provider in &self.providers {
+            match self.manifest_names(provider, cluster).await {
+                Ok(found) => {
+                    listed += 1;
+                    found
+                        .into_iter()
+                        .for_each(|name| names.entry(name).or_default().push(provider.name.clone()));
+                }
+                Err(problem) => {
+                    catalog.troubles.push(problem.fact.clone());
+                    failed = Some(problem);
+                }
+            }
+        }
+        if let (0, Some(problem)) = (listed, failed) {
+            return Err(problem);
+        }
+        for (name, providers) in names {
+            let ObjectName::Manifest { cluster, day, backup } = name else {
+                continue;
+            };
+            match self.manifest_summary(&name).await {
+                Ok(summary) => catalog.backups.push(ListedBackup {
+                    cluster,
+                    backup,
+                    name,
+                    summary,
+                    providers,
+                }),
+                Err(problem) => {
+                    catalog.troubles.push(problem.fact.clone());
+                    catalog.unreadable.push(Unreadable { backup, day, problem });
+                }
+            }
+        }
+        catalog
+            .backups
+            .sort_by_key(|listed| (listed.summary.started_ms, listed.backup));
+        Ok(catalog)
+    }
+
+    async fn manifest_names(
+        &self,
+        provider: &super::OpenProvider,
+        cluster: Option<ClusterId>,
+    ) -> Result<Vec<ObjectName>, Problem> {
+        let fail = |error| store_problem(&provider.name, &error);
+        let clusters = match cluster {
+            Some(cluster) => vec![cluster],
+            None => {
+                let folders = provider
+                    .store
+                    .list_folders(ObjectName::CLUSTERS)
+                    .await
+                    .map_err(fail)?;
+                folders.iter().filter_map(|folder| folder.parse().ok()).collect()
+            }
+        };
+        let mut names = Vec::new();
+        for cluster in clusters {
+            let listed = provider
+                .store
+                .list(&ObjectName::manifests(&cluster), None)
+                .await
+                .map_err(fail)?;
+            names.extend(
+                listed
+                    .iter()
+                    .filter_map(|object| object.name.parse::<ObjectName>().ok()),
+            );
+        }
+        Ok(names)
+    }
+
+    async fn manifest_summary(&self, name: &ObjectName) -> Result<ManifestSummary, Problem> {
+        let header = self.header(name).await?;
+        ManifestSummary::decode(&header.core.summary.0).map_err(|error| {
+            Problem::new(
+                Code::ObjectCorrupt,
+                format!("{name}: {error}"),
+                "another provider may have a good copy",
+            )
+        })
+    }
+}
+
+impl Catalog {
+    /// The backup whose id starts with `prefix`, or the newest one. Refuses to take an older one silently where a
+    /// newer one is listed but cannot be read.
+    pub fn choose(&self, prefix: Option<&str>) -> Result<&ListedBackup, Problem> {
+        let none = |fact: String| {
+            Problem::new(
+                Code::NoBackup,
+                fact,
+                "`holdfast list` shows what there is and where",
+            )
+        };
+        let Some(prefix) = prefix else {
+            let newest = self.backups.last();
+            let day_of = |listed: &ListedBackup| match listed.name {
+                ObjectName::Manifest { day, .. } => Some(day),
+                _ => None,
+            };
+            let newest_day = newest.and_then(day_of);
+            if let Some(unreadable) = self
+                .unreadable
+                .iter()
+                .find(|u| newest_day.is_none_or(|day| u.day >= day))
+            {
+                let mut problem = unreadable.problem.clone();
+                problem
+                    .hint
+                    .push_str("\nto restore an older backup all the same, name it with --backup ID");
+                return Err(problem);
+            }
+            return newest.ok_or_else(|| none("there is no backup".into()));
+        };
+        let unreadable = self
+            .unreadable
+            .iter()
+            .find(|u| u.backup.to_string().starts_with(prefix));
+        let mut matching = self
+            .backups
+            .iter()
+            .filter(|b| b.backup.to_string().starts_with(prefix));
+        match (matching.next(), matching.next()) {
+            (Some(one), None) => Ok(one),
+            (Some(_), Some(_)) => Err(none(format!("more than one backup begins with {prefix}"))),
+            (None, _) => Err(match unreadable {
+                Some(unreadable) => unreadable.problem.clone(),
+                None => none(format!("there is no backup {prefix}")),
+            }),
+        }
+    }
+}
+
+impl Catalog {
+    /// Refuses to guess: without a cluster given, there must be backups of one only.
+    pub fn one_cluster(&self, given: Option<ClusterId>) -> Result<(), Problem> {
+        let clusters: std::collections::BTreeSet<_> =
+            self.backups.iter().map(|listed| listed.cluster).collect();
+        if given.is_some() || clusters.len() <= 1 {
+            return Ok(());
+        }
+        Err(Problem::new(
+            Code::NoBackup,
+            format!("the repository holds backups of {} clusters", clusters.len()),
+            "say which one with --cluster NAME",
+        ))
+    }
+}

@@ -1,0 +1,436 @@
+//! The repository over its providers: who may write to it, whom we believe, what is there, and one object fetched from
+//! whichever provider has it whole.
+//!
+//! Every provider holds the same objects under the same names; the catalog is the union of their listings. Names and
+//! bytes are `proto`'s, how a provider stores them is `store`'s. Writing many objects at once is [`upload`]'s.
+
+pub mod catalog;
+pub mod level;
+mod reopening;
+pub mod segments;
+pub mod upload;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use holdfast_proto::FormatError;
+use holdfast_proto::container::{self, Expect, Header, Kind, OBJECT_BYTES_MAX, Opened, Sealer};
+use holdfast_proto::ids::ObjectHash;
+use holdfast_proto::keys::{Certificate, Descriptor, Identity, Trust, WriterKey};
+use holdfast_proto::names::ObjectName;
+
+use reopening::Reopening;
+
+use crate::config::Provider;
+use crate::problem::{Code, Problem};
+use crate::store::{self, SharedStore, StoreError};
+
+/// One provider, open.
+#[derive(Clone)]
+pub struct OpenProvider {
+    /// What people call it.
+    pub name: String,
+    /// Whether durability needs it.
+    pub required: bool,
+    /// Its store.
+    pub store: SharedStore,
+}
+
+/// A repository and the providers that could be opened.
+#[derive(Clone)]
+pub struct Repository {
+    /// Whom we believe.
+    pub trust: Arc<Trust>,
+    /// In the order of the configuration.
+    pub providers: Vec<OpenProvider>,
+}
+
+/// Why an object could not be had from a provider.
+#[derive(Debug, Clone)]
+pub struct Miss {
+    /// Which provider.
+    pub provider: String,
+    /// What it said.
+    pub reason: MissReason,
+}
+
+/// See [`Miss`].
+#[derive(Debug, Clone)]
+pub enum MissReason {
+    /// The store failed or has no such object.
+    Store(StoreError),
+    /// The object is not what it should be.
+    Format(FormatError),
+}
+
+impl std::fmt::Display for Miss {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.reason {
+            MissReason::Store(error) => write!(f, "{}: {error}", self.provider),
+            MissReason::Format(error) => write!(f, "{}: {error}", self.provider),
+        }
+    }
+}
+
+/// Opens every provider. One that cannot be opened now stays in the list and is opened when it can be; why not is
+/// returned beside it. It is an error if none can be opened.
+pub async fn open_providers(
+    providers: &[Provider],
+) -> Result<(Vec<OpenProvider>, Vec<(String, StoreError)>), Problem> {
+    let mut open = Vec::new();
+    let mut failed = Vec::new();
+    for provider in providers {
+        let name = provider.store.name().to_owned();
+        let store = Reopening::new(provider.store.clone());
+        if let Err(error) = store.opened().await {
+            failed.push((name.clone(), error));
+        }
+        open.push(OpenProvider {
+            name,
+            required: provider.required,
+            store: Arc::new(store),
+        });
+    }
+    match failed.first() {
+        Some((name, error)) if failed.len() == open.len() => Err(store_problem(name, error)),
+        None if open.is_empty() => Err(Problem::new(
+            Code::Configuration,
+            "no provider is given",
+            "add a [[provider]]",
+        )),
+        _ => Ok((open, failed)),
+    }
+}
+
+/// What a failure of a provider means to a person.
+pub fn store_problem(provider: &str, error: &StoreError) -> Problem {
+    let fact = format!("provider {provider}: {error}");
+    match error {
+        StoreError::PermissionDenied { .. } => Problem::new(
+            Code::ProviderDenied,
+            fact,
+            "grant the named permission on this prefix; docs/permissions.md lists all",
+        ),
+        StoreError::Unauthenticated { .. } => Problem::new(
+            Code::ProviderDenied,
+            fact,
+            "check the provider's credentials and this machine's clock",
+        ),
+        StoreError::ConditionalWritesNotEnforced { .. } => Problem::new(
+            Code::ProviderOverwrites,
+            fact,
+            "this store would let one writer overwrite another's objects; use one that enforces If-None-Match",
+        ),
+        StoreError::NotFound { .. } => Problem::new(
+            Code::ObjectMissing,
+            fact,
+            "another provider may have it; `holdfast list` shows what is where",
+        ),
+        error if error.is_transient() => Problem::new(
+            Code::ProviderUnreachable,
+            fact,
+            "check the network and the provider's status; nothing is lost, work goes on with the other providers",
+        ),
+        _ => Problem::new(
+            Code::Provider,
+            fact,
+            "check the provider's section of the configuration",
+        ),
+    }
+}
+
+impl Repository {
+    /// Opens the repository that `descriptor` describes, believing every writer that its root has certified. The
+    /// providers' copies of the descriptor must be the same: another one means another repository lies there.
+    pub async fn open(descriptor: Descriptor, providers: Vec<OpenProvider>) -> Result<Self, Problem> {
+        let mut trust = Trust::new(descriptor);
+        let mut initialised = false;
+        let mut last_failure = None;
+        for provider in &providers {
+            match load_trust(provider, &mut trust).await {
+                Ok(found) => initialised |= found,
+                Err(problem) if problem.code == Code::ForeignRepository => return Err(problem),
+                Err(problem) => {
+                    tracing::warn!(provider = provider.name, "{}", problem.fact);
+                    last_failure = Some(problem);
+                }
+            }
+        }
+        match (initialised, last_failure) {
+            (true, _) => Ok(Self {
+                trust: Arc::new(trust),
+                providers,
+            }),
+            (false, Some(problem)) => Err(problem),
+            (false, None) => Err(Problem::new(
+                Code::NotInitialised,
+                format!("no provider holds repository {}", trust.descriptor().repository),
+                "run `holdfast init` on a database host first, or check the providers' paths and prefixes",
+            )),
+        }
+    }
+
+    /// What a host seals with.
+    pub fn sealer(&self, writer: WriterKey) -> Sealer {
+        let descriptor = self.trust.descriptor();
+        Sealer {
+            repository: descriptor.repository,
+            recipients: descriptor
+                .recipients
+                .iter()
+                .map(|recipient| recipient.key.clone())
+                .collect(),
+            writer,
+        }
+    }
+
+    /// Fetches one object from the first provider that has it whole and opens it. The misses on the way are returned
+    /// with it: the caller reports them.
+    pub async fn open_object(
+        &self,
+        name: &ObjectName,
+        expect_hash: Option<ObjectHash>,
+        identities: &Arc<Vec<Identity>>,
+    ) -> Result<(Opened, Vec<Miss>), Problem> {
+        let mut misses = Vec::new();
+        for provider in &self.providers {
+            match self.open_from(provider, name, expect_hash, identities).await {
+                Ok(opened) => return Ok((opened, misses)),
+                Err(reason) => misses.push(Miss {
+                    provider: provider.name.clone(),
+                    reason,
+                }),
+            }
+        }
+        Err(misses_problem(name, &misses))
+    }
+
+    /// Fetches and opens one object from one provider.
+    pub async fn open_from(
+        &self,
+        provider: &OpenProvider,
+        name: &ObjectName,
+        expect_hash: Option<ObjectHash>,
+        identities: &Arc<Vec<Identity>>,
+    ) -> Result<Opened, MissReason> {
+        let text = name.to_string();
+        let bytes = provider
+            .store
+            .get(&text, OBJECT_BYTES_MAX as u64)
+            .await
+            .map_err(MissReason::Store)?;
+        let (trust, identities, name) = (self.trust.clone(), identities.clone(), *name);
+        let opened = tokio::task::spawn_blocking(move || {
+            let expect = expect(&name, &text, expect_hash);
+            container::open(Vec::from(bytes), &expect, &trust, &identities)
+        });
+        opened
+            .await
+            .expect("opening does not panic")
+            .map_err(MissReason::Format)
+    }
+
+    /// Reads and verifies the header of one object, from the first provider that has a good one.
+    pub async fn header(&self, name: &ObjectName) -> Result<Header, Problem> {
+        let mut misses = Vec::new();
+        for provider in &self.providers {
+            match self.header_from(provider, name).await {
+                Ok(header) => return Ok(header),
+                Err(reason) => misses.push(Miss {
+                    provider: provider.name.clone(),
+                    reason,
+                }),
+            }
+        }
+        Err(misses_problem(name, &misses))
+    }
+
+    async fn header_from(&self, provider: &OpenProvider, name: &ObjectName) -> Result<Header, MissReason> {
+        let text = name.to_string();
+        let size = provider.store.size(&text).await.map_err(MissReason::Store)?;
+        let size = size.ok_or_else(|| MissReason::Store(StoreError::NotFound { name: text.clone() }))?;
+        // Headers without a long GTID set fit in the first read.
+        for limit in [16 << 10, container::HEADER_BYTES_MAX as u64] {
+            let range = 0..size.min(limit);
+            if range.is_empty() {
+                break;
+            }
+            let bytes = provider
+                .store
+                .get_range(&text, range)
+                .await
+                .map_err(MissReason::Store)?;
+            match container::read_header(&bytes, &expect(name, &text, None), &self.trust) {
+                Err(FormatError::Truncated(_)) if size > limit => {}
+                other => return other.map_err(MissReason::Format),
+            }
+        }
+        Err(MissReason::Format(FormatError::Truncated("header")))
+    }
+}
+
+/// What a reader asks of the object called `name`.
+pub fn expect<'a>(name: &ObjectName, text: &'a str, hash: Option<ObjectHash>) -> Expect<'a> {
+    let (kind, sequence) = match name {
+        ObjectName::Part { sequence, .. } => (Kind::Part, Some(*sequence)),
+        ObjectName::ManifestPage { sequence, .. } => (Kind::ManifestPage, Some(*sequence)),
+        ObjectName::Segment { sequence, .. } => (Kind::Segment, Some(*sequence)),
+        ObjectName::Gap { sequence, .. } => (Kind::Gap, Some(*sequence)),
+        ObjectName::Head { sequence, .. } => (Kind::Head, Some(*sequence)),
+        ObjectName::Report { .. } => (Kind::Report, None),
+        ObjectName::Manifest { .. } | ObjectName::Descriptor | ObjectName::Certificate(_) => {
+            (Kind::Manifest, None)
+        }
+    };
+    Expect {
+        name: text,
+        kind,
+        sequence,
+        hash,
+    }
+}
+
+/// What it means that no provider gave a good copy of an object.
+pub fn misses_problem(name: &ObjectName, misses: &[Miss]) -> Problem {
+    let list: Vec<String> = misses.iter().map(ToString::to_string).collect();
+    let fact = format!("no provider has a good copy of {name} ({})", list.join("; "));
+    let formats = || {
+        misses.iter().filter_map(|miss| match &miss.reason {
+            MissReason::Format(error) => Some(error),
+            MissReason::Store(_) => None,
+        })
+    };
+    if formats().any(|error| matches!(error, FormatError::WrongKey { .. } | FormatError::KeyMismatch(_))) {
+        return Problem::new(
+            Code::WrongKey,
+            fact,
+            "give the recovery identity of this repository's own kit with --identity",
+        );
+    }
+    if formats().any(|error| matches!(error, FormatError::ForeignRepository { .. })) {
+        return Problem::new(
+            Code::ForeignRepository,
+            fact,
+            "the kit and the providers belong to different repositories",
+        );
+    }
+    if formats().any(|error| matches!(error, FormatError::UnknownWriter(_))) {
+        return Problem::new(
+            Code::NotCertified,
+            fact,
+            "the writer's certificate is missing from the providers, or somebody else wrote this object",
+        );
+    }
+    if formats().next().is_some() {
+        return Problem::new(
+            Code::ObjectCorrupt,
+            fact,
+            "restore another backup, or bring back a good copy of this object from versions or replicas of the bucket",
+        );
+    }
+    let unreachable = misses
+        .iter()
+        .any(|m| matches!(&m.reason, MissReason::Store(e) if e.is_transient()));
+    let code = if unreachable {
+        Code::ProviderUnreachable
+    } else {
+        Code::ObjectMissing
+    };
+    Problem::new(
+        code,
+        fact,
+        "bring the provider back, or restore from another backup: `holdfast list`",
+    )
+}
+
+/// Loads the certificates one provider holds. Says whether the repository was found there at all.
+async fn load_trust(provider: &OpenProvider, trust: &mut Trust) -> Result<bool, Problem> {
+    let fail = |error: StoreError| store_problem(&provider.name, &error);
+    let name = ObjectName::Descriptor.to_string();
+    let stored = match provider.store.get(&name, 1 << 20).await {
+        Ok(bytes) => bytes,
+        Err(StoreError::NotFound { .. }) => return Ok(false),
+        Err(error) => return Err(fail(error)),
+    };
+    check_descriptor(&provider.name, &stored, trust.descriptor())?;
+    for listed in provider
+        .store
+        .list(ObjectName::CERTIFICATES, None)
+        .await
+        .map_err(fail)?
+    {
+        let bytes = provider.store.get(&listed.name, 1 << 20).await.map_err(fail)?;
+        if let Err(error) = trust.add(&bytes) {
+            tracing::warn!(
+                provider = provider.name,
+                object = listed.name,
+                "a certificate is not believed: {error}"
+            );
+        }
+    }
+    Ok(true)
+}
+
+fn check_descriptor(provider: &str, stored: &[u8], ours: &Descriptor) -> Result<(), Problem> {
+    let foreign = |found: String| {
+        Problem::new(
+            Code::ForeignRepository,
+            format!(
+                "provider {provider} holds {found}, not repository {}",
+                ours.repository
+            ),
+            "give each repository a folder or prefix of its own, and use the kit that belongs to it",
+        )
+    };
+    match Descriptor::verify(stored) {
+        Ok(found) if found.repository == ours.repository && found.root == ours.root => Ok(()),
+        Ok(found) => Err(foreign(format!("repository {}", found.repository))),
+        Err(error) => Err(foreign(format!(
+            "something else under the name of a repository ({error})"
+        ))),
+    }
+}
+
+/// Makes sure that every open provider holds this repository's descriptor and this host's certificate.
+pub async fn initialise(
+    providers: &[OpenProvider],
+    descriptor: (&Descriptor, Vec<u8>),
+    certificate: (&Certificate, Vec<u8>),
+) -> Result<(), Problem> {
+    let (descriptor, descriptor_bytes) = descriptor;
+    let (certificate, certificate_bytes) = certificate;
+    let certificate_name = ObjectName::Certificate(certificate.key.id()).to_string();
+    // Another repository is left as it is, and none is begun while one of the providers is wrong.
+    for provider in providers {
+        match provider
+            .store
+            .get(&ObjectName::Descriptor.to_string(), 1 << 20)
+            .await
+        {
+            Ok(stored) => check_descriptor(&provider.name, &stored, descriptor)?,
+            Err(StoreError::NotFound { .. }) => {}
+            Err(error) => return Err(store_problem(&provider.name, &error)),
+        }
+    }
+    for provider in providers {
+        let fail = |error: StoreError| store_problem(&provider.name, &error);
+        store::probe::prove_conditional_writes(provider.store.as_ref())
+            .await
+            .map_err(fail)?;
+        let name = ObjectName::Descriptor.to_string();
+        let put = store::put_new_settled(
+            provider.store.as_ref(),
+            &name,
+            Bytes::from(descriptor_bytes.clone()),
+        );
+        if put.await.map_err(fail)? == store::PutOutcome::AlreadyExists {
+            let stored = provider.store.get(&name, 1 << 20).await.map_err(fail)?;
+            check_descriptor(&provider.name, &stored, descriptor)?;
+        }
+        let bytes = Bytes::from(certificate_bytes.clone());
+        store::put_new_settled(provider.store.as_ref(), &certificate_name, bytes)
+            .await
+            .map_err(fail)?;
+    }
+    Ok(())
+}

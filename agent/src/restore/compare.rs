@@ -1,0 +1,146 @@
+//! Compares what came back with what was there: every table is read again from the target server and digested by the
+//! recipe and secret of the manifest.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use holdfast_proto::digest::{DigestSecret, RowDigest, RowHasher};
+use holdfast_proto::manifest::Manifest;
+use tokio::sync::Mutex;
+
+use super::load::load_problem;
+use crate::problem::{Code, Problem};
+use crate::progress::Progress;
+use crate::rows::{self, DigestSink, Unit};
+use crate::server::columns::RowPlan;
+use crate::server::inventory::{Inventory, Table};
+use crate::server::session::{self, Settings};
+use crate::wire::{ConnectOptions, Connection, Pump, WireError};
+
+/// One table that is not equal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The table.
+    pub table: String,
+    /// What the source had.
+    pub wanted: RowDigest,
+    /// What the target has.
+    pub found: RowDigest,
+}
+
+struct Shared {
+    tables: Vec<(Table, RowPlan)>,
+    units: Mutex<VecDeque<Unit>>,
+    sums: Mutex<Vec<RowDigest>>,
+    secret: DigestSecret,
+    progress: Progress,
+}
+
+/// Digests every table of `inventory` on the target server.
+pub async fn digests(
+    target: &ConnectOptions,
+    settings: &Settings,
+    inventory: &Inventory,
+    secret: &DigestSecret,
+    threads: usize,
+) -> Result<Vec<(Table, RowDigest)>, Problem> {
+    let fail = |error: WireError| load_problem("compare tables", &error);
+    let tables = rows::tables_with_rows(inventory);
+    let mut connections = Vec::new();
+    for _ in 0..threads.max(1) {
+        connections.push(connect(target, settings).await.map_err(fail)?);
+    }
+    let units = rows::ranges(&mut connections[0], &tables).await.map_err(fail)?;
+    let shared = Arc::new(Shared {
+        sums: Mutex::new(vec![RowDigest::default(); tables.len()]),
+        progress: Progress::bytes("compare", units.iter().map(|unit| unit.estimated_bytes).sum()),
+        units: Mutex::new(units.into()),
+        tables,
+        secret: secret.clone(),
+    });
+    let mut workers = tokio::task::JoinSet::new();
+    for connection in connections {
+        workers.spawn(work(connection, shared.clone()));
+    }
+    while let Some(ended) = workers.join_next().await {
+        ended.expect("comparing does not panic")?;
+    }
+    shared.progress.finish();
+    let shared = Arc::into_inner(shared).expect("every worker has ended");
+    Ok(shared
+        .tables
+        .into_iter()
+        .map(|(table, _)| table)
+        .zip(shared.sums.into_inner())
+        .collect())
+}
+
+async fn connect(target: &ConnectOptions, settings: &Settings) -> Result<Connection, WireError> {
+    let mut connection = Connection::connect(target).await?;
+    for statement in session::dump_session(settings) {
+        connection.execute(statement).await?;
+    }
+    Ok(connection)
+}
+
+async fn work(mut connection: Connection, shared: Arc<Shared>) -> Result<(), Problem> {
+    loop {
+        let unit = shared.units.lock().await.pop_front();
+        let Some(unit) = unit else { return Ok(()) };
+        let (table, plan) = &shared.tables[unit.table];
+        let fail = |error: WireError| load_problem(&format!("compare {}", table.name), &error);
+        let mut sink = DigestSink(RowHasher::new(&shared.secret));
+        let mut stream = connection
+            .query_stream(plan.select(&unit.range))
+            .await
+            .map_err(fail)?;
+        while !matches!(stream.pump(&mut sink).await.map_err(fail)?, Pump::End(_)) {}
+        shared.sums.lock().await[unit.table].merge(&sink.0.take());
+        shared.progress.add(unit.estimated_bytes);
+    }
+}
+
+/// The tables of `manifest` that `found` does not equal. A table that is missing altogether has no rows.
+pub fn differences(manifest: &Manifest, found: &[(Table, RowDigest)]) -> Vec<Difference> {
+    let wanted = manifest.tables.iter().filter_map(|rows| {
+        let now = found.iter().find(|(table, _)| {
+            table.name.schema.as_str() == rows.schema && table.name.name.as_str() == rows.name
+        });
+        let now = now.map(|(_, digest)| *digest).unwrap_or_default();
+        (now != rows.digest).then(|| Difference {
+            table: format!("{}.{}", rows.schema, rows.name),
+            wanted: rows.digest,
+            found: now,
+        })
+    });
+    wanted.collect()
+}
+
+/// Refuses differences, naming them.
+pub fn refuse(differences: &[Difference]) -> Result<(), Problem> {
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let list =
+        differences.iter().take(20).map(
+            |difference| match difference.wanted.rows == difference.found.rows {
+                true => format!(
+                    "{} has the right number of rows but not the same ones",
+                    difference.table
+                ),
+                false => format!(
+                    "{} has {} rows instead of {}",
+                    difference.table, difference.found.rows, difference.wanted.rows
+                ),
+            },
+        );
+    Err(Problem::new(
+        Code::Differs,
+        format!(
+            "{} table(s) differ from the source: {}",
+            differences.len(),
+            list.collect::<Vec<_>>().join("; ")
+        ),
+        "do not use this server; restore another backup and report this one",
+    ))
+}

@@ -1,0 +1,335 @@
+//! Loads every part of a backup into the target server, in parallel, straight from the providers.
+//!
+//! A load unit is one part, or the run of parts that a large row spans. Each is one LOAD DATA, whose row count and
+//! warnings are checked: LOAD DATA LOCAL drops bad rows without an error.
+
+use std::io::Read as _;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use holdfast_proto::container::PlainReader;
+use holdfast_proto::digest::RowDigest;
+use holdfast_proto::keys::Identity;
+use holdfast_proto::manifest::{Manifest, Part};
+use holdfast_proto::names::ObjectName;
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinHandle;
+
+use super::select::{Misses, RestorePlan, note_misses};
+use crate::problem::{Code, Problem};
+use crate::progress::Progress;
+use crate::repository::Repository;
+use crate::server::columns::RowPlan;
+use crate::server::identifiers::TableName;
+use crate::server::session::{self, Settings};
+use crate::wire::{ConnectOptions, Connection, LocalSource, WireError};
+
+type Reader = PlainReader<std::io::Cursor<Vec<u8>>>;
+
+/// Text is sent to the server in pieces of this size.
+const PIECE_BYTES: usize = 256 << 10;
+/// What MySQL 9 says of the first InnoDB table that is loaded after a MEMORY one, transaction ended or not: about engines,
+/// not about rows.
+const ENGINES_COMBINED: u16 = 6414;
+/// Units whose first part is fetched ahead.
+const PREFETCHED_UNITS: usize = 2;
+
+/// The parts that are loaded by one statement.
+struct Unit {
+    table: usize,
+    parts: Vec<Part>,
+}
+
+/// The run of parts that each unit is made of, in the order of the manifest.
+fn units(manifest: &Manifest) -> Vec<Unit> {
+    let mut units: Vec<Unit> = Vec::new();
+    let mut open = false;
+    for part in &manifest.parts {
+        match units.last_mut() {
+            Some(unit) if open => unit.parts.push(part.clone()),
+            _ => units.push(Unit {
+                table: part.table as usize,
+                parts: vec![part.clone()],
+            }),
+        }
+        open = part.continues;
+    }
+    units
+}
+
+struct Shared {
+    repository: Repository,
+    identities: Arc<Vec<Identity>>,
+    plans: Vec<(TableName, RowPlan)>,
+    cluster_day_backup: ObjectName,
+    /// Which providers failed how often, for the final report.
+    misses: Mutex<Misses>,
+    progress: Progress,
+}
+
+impl Shared {
+    async fn fetch(&self, part: &Part) -> Result<Reader, Problem> {
+        let ObjectName::Manifest { cluster, day, backup } = self.cluster_day_backup else {
+            unreachable!("backups are listed by their manifests")
+        };
+        let name = ObjectName::Part {
+            cluster,
+            day,
+            backup,
+            sequence: part.sequence,
+        };
+        let (opened, misses) = self
+            .repository
+            .open_object(&name, Some(part.hash), &self.identities)
+            .await?;
+        note_misses(&mut *self.misses.lock().await, &name, misses);
+        opened.into_reader().map_err(|error| {
+            Problem::new(
+                Code::ObjectCorrupt,
+                format!("{name}: {error}"),
+                "restore another backup: `holdfast list`",
+            )
+        })
+    }
+}
+
+/// The text of a unit's parts, one after the other.
+struct UnitText {
+    shared: Arc<Shared>,
+    current: Option<Reader>,
+    rest: std::vec::IntoIter<Part>,
+    problem: Arc<std::sync::Mutex<Option<Problem>>>,
+}
+
+impl LocalSource for UnitText {
+    async fn next(&mut self) -> std::io::Result<Option<Bytes>> {
+        loop {
+            if let Some(reader) = &mut self.current {
+                let mut piece = vec![0; PIECE_BYTES];
+                let mut filled = 0;
+                while filled < piece.len() {
+                    match reader.read(&mut piece[filled..])? {
+                        0 => break,
+                        count => filled += count,
+                    }
+                }
+                if filled > 0 {
+                    piece.truncate(filled);
+                    return Ok(Some(Bytes::from(piece)));
+                }
+            }
+            let Some(part) = self.rest.next() else {
+                return Ok(None);
+            };
+            match self.shared.fetch(&part).await {
+                Ok(reader) => self.current = Some(reader),
+                Err(problem) => {
+                    *self.problem.lock().expect("no panic while the lock is held") = Some(problem);
+                    return Err(std::io::Error::other("a part could not be fetched"));
+                }
+            }
+        }
+    }
+}
+
+type Prefetched = (Unit, JoinHandle<Result<Reader, Problem>>);
+
+/// Loads everything. Returns how many objects had to come from another provider than the first, by the provider that
+/// failed.
+pub async fn load(
+    plan: &RestorePlan,
+    repository: &Repository,
+    identities: &Arc<Vec<Identity>>,
+    target: &ConnectOptions,
+    settings: &Settings,
+    threads: usize,
+) -> Result<Misses, Problem> {
+    let manifest = &plan.manifest;
+    let total = manifest.parts.iter().map(|part| part.plain_bytes).sum();
+    let shared = Arc::new(Shared {
+        repository: repository.clone(),
+        identities: identities.clone(),
+        plans: row_plans(plan)?,
+        cluster_day_backup: plan.listed.name,
+        misses: Mutex::new(plan.misses.clone()),
+        progress: Progress::bytes("load", total),
+    });
+    let (sender, receiver) = mpsc::channel::<Prefetched>(PREFETCHED_UNITS);
+    let receiver = Arc::new(Mutex::new(receiver));
+    let mut workers = tokio::task::JoinSet::new();
+    for _ in 0..threads.max(1) {
+        let connection = connect(target, settings)
+            .await
+            .map_err(|e| load_problem("connect to the target server", &e))?;
+        workers.spawn(work(connection, receiver.clone(), shared.clone()));
+    }
+    let feeder = tokio::spawn(feed(units(manifest), sender, shared.clone()));
+    drop(receiver);
+    while let Some(ended) = workers.join_next().await {
+        ended.expect("loaders do not panic")?;
+    }
+    feeder.await.expect("the feeder does not panic");
+    shared.progress.finish();
+    let misses = shared.misses.lock().await.clone();
+    Ok(misses)
+}
+
+async fn feed(units: Vec<Unit>, sender: mpsc::Sender<Prefetched>, shared: Arc<Shared>) {
+    for unit in units {
+        let first = unit.parts.first().expect("a unit has a part").clone();
+        let shared = shared.clone();
+        let fetch = tokio::spawn(async move { shared.fetch(&first).await });
+        if sender.send((unit, fetch)).await.is_err() {
+            return; // every loader has ended: one of them tells why
+        }
+    }
+}
+
+/// How the rows of each table of the manifest travel, by its index.
+fn row_plans(plan: &RestorePlan) -> Result<Vec<(TableName, RowPlan)>, Problem> {
+    let wanted = plan.manifest.tables.iter().map(|rows| {
+        let name = TableName::new(&rows.schema, &rows.name).ok()?;
+        let table = plan.inventory.table(&name)?;
+        Some((name, RowPlan::of(table)?))
+    });
+    wanted.collect::<Option<Vec<_>>>().ok_or_else(|| {
+        Problem::new(
+            Code::ObjectCorrupt,
+            "the manifest has rows of a table that it does not define",
+            "restore another backup: `holdfast list`",
+        )
+    })
+}
+
+async fn connect(target: &ConnectOptions, settings: &Settings) -> Result<Connection, WireError> {
+    let mut connection = Connection::connect(target).await?;
+    for statement in session::load_session(settings) {
+        connection.execute(statement).await?;
+    }
+    // Each unit is a transaction of its own, also where the target's accounts start without.
+    connection.execute("SET SESSION autocommit = 1").await?;
+    super::without_binlog(&mut connection).await;
+    Ok(connection)
+}
+
+/// What a failure of the target server means to a person.
+pub fn load_problem(doing: &str, error: &WireError) -> Problem {
+    Problem::new(
+        Code::Load,
+        format!("{doing}: {error}"),
+        "look into the target server's error log, its settings and the space on its disk",
+    )
+}
+
+async fn work(
+    mut connection: Connection,
+    queue: Arc<Mutex<mpsc::Receiver<Prefetched>>>,
+    shared: Arc<Shared>,
+) -> Result<(), Problem> {
+    loop {
+        let next = queue.lock().await.recv().await;
+        let Some((unit, first)) = next else { return Ok(()) };
+        let first = first.await.expect("fetching does not panic")?;
+        let plain_bytes = unit.parts.iter().map(|part| part.plain_bytes).sum();
+        load_unit(&mut connection, unit, first, &shared).await?;
+        shared.progress.add(plain_bytes);
+    }
+}
+
+async fn load_unit(
+    connection: &mut Connection,
+    unit: Unit,
+    first: Reader,
+    shared: &Arc<Shared>,
+) -> Result<(), Problem> {
+    let (table, plan) = &shared.plans[unit.table];
+    let mut expected = RowDigest::default();
+    unit.parts.iter().for_each(|part| expected.merge(&part.digest));
+    let problem = Arc::new(std::sync::Mutex::new(None));
+    let mut rest = unit.parts.into_iter();
+    rest.next();
+    let text = UnitText {
+        shared: shared.clone(),
+        current: Some(first),
+        rest,
+        problem: problem.clone(),
+    };
+    let loaded = connection.load_local(plan.load(table, "holdfast"), text).await;
+    if let Some(problem) = problem.lock().expect("no panic while the lock is held").take() {
+        return Err(problem);
+    }
+    let doing = format!("load rows of {table}");
+    let completion = loaded.map_err(|error| load_problem(&doing, &error))?;
+    if completion.warnings > 0 {
+        check_warnings(connection, plan, &doing).await?;
+    }
+    if completion.affected_rows != expected.rows {
+        return Err(Problem::new(
+            Code::Load,
+            format!(
+                "{doing}: {} of {} rows were taken",
+                completion.affected_rows, expected.rows
+            ),
+            "the target server refused rows; look into its error log and settings, and restore into an empty server",
+        ));
+    }
+    Ok(())
+}
+
+async fn check_warnings(connection: &mut Connection, plan: &RowPlan, doing: &str) -> Result<(), Problem> {
+    let rows = connection
+        .query("SHOW WARNINGS")
+        .await
+        .map_err(|error| load_problem(doing, &error))?;
+    for row in rows.iter() {
+        let (code, message) = (row.u64("Code"), row.str("Message").unwrap_or_default());
+        let code = code.ok().and_then(|code| u16::try_from(code).ok());
+        let expected = code.is_some_and(|code| code == ENGINES_COMBINED || plan.is_expected_warning(code));
+        if !expected {
+            return Err(Problem::new(
+                Code::Load,
+                format!("{doing}: the server warns: {message}"),
+                "rows may not be exact; restore into a server of the source's version and settings",
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_proto::ids::ObjectHash;
+
+    #[test]
+    fn a_row_that_goes_on_keeps_its_parts_in_one_unit() {
+        let part = |sequence, table, continues| Part {
+            sequence,
+            table,
+            hash: ObjectHash::NONE,
+            stored_bytes: 0,
+            plain_bytes: 0,
+            digest: RowDigest::default(),
+            continues,
+        };
+        let parts = vec![
+            part(4, 0, false),
+            part(0, 1, true),
+            part(7, 1, true),
+            part(2, 1, false),
+            part(3, 1, false),
+        ];
+        let manifest: Manifest = serde_json::from_value(serde_json::json!({
+            "backup": "00".repeat(16), "cluster": "c", "host": "h", "tool": "0", "started_ms": 0, "finished_ms": 0,
+            "source": {"flavour": "mariadb", "version": "", "server_id": 1, "server_uuid": ""},
+            "position": {"file": "", "offset": 0, "gtid": ""}, "recipe": "", "secret": "00".repeat(64),
+            "definitions": {}, "tables": [], "parts": parts, "exceptions": [],
+        }))
+        .unwrap();
+        let sequences: Vec<Vec<u64>> = units(&manifest)
+            .iter()
+            .map(|unit| unit.parts.iter().map(|p| p.sequence).collect())
+            .collect();
+        assert_eq!(sequences, [vec![4], vec![0, 7, 2], vec![3]]);
+    }
+}

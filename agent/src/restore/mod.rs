@@ -1,0 +1,333 @@
+//! Restores a backup into an empty server, to the point asked for: plan, check the target, definitions, rows, programs,
+//! comparison, replay of archived binlogs.
+//!
+//! Nothing is changed before every check has passed. What is restored is compared with the digests taken on the source
+//! before anything is replayed on top of it, and what is committed then with the plan.
+
+pub mod compare;
+pub mod coverage;
+pub mod feed;
+pub mod load;
+pub mod moment;
+pub mod replay;
+mod replica;
+pub mod resolve;
+pub mod scan;
+pub mod select;
+pub mod target_point;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use holdfast_proto::Flavour;
+use holdfast_proto::keys::Identity;
+
+use crate::problem::{Code, Problem};
+use crate::repository::Repository;
+use crate::server::apply::{self, ExceptionKind};
+use crate::server::capture;
+use crate::server::inventory::Inventory;
+use crate::server::preflight::{self, Finding, Severity};
+use crate::server::rebuild::Phase;
+use crate::server::session::Settings;
+use crate::wire::{ConnectOptions, Connection, WireError};
+
+pub use moment::ReplayPlan;
+pub use replay::Replayed;
+pub use select::RestorePlan;
+
+/// Workers mostly wait for each other's commits: fewer than this leave processors idle (measured on two).
+const REPLAY_WORKERS_MIN: usize = 4;
+
+/// How the work is done.
+#[derive(Debug, Clone)]
+pub struct RestoreOptions {
+    /// Connections that load at once; twice as many workers replay.
+    pub threads: usize,
+}
+
+/// What a restore did.
+#[derive(Debug)]
+pub struct Restored {
+    /// Tables compared and found equal.
+    pub tables: u64,
+    /// Their rows.
+    pub rows: u64,
+    /// Objects that had to come from another provider, by the one that failed.
+    pub misses: BTreeMap<String, u64>,
+    /// What is not as it was on the source.
+    pub exceptions: Vec<apply::Exception>,
+    /// How long each phase took.
+    pub phases: Vec<(&'static str, Duration)>,
+    /// What was replayed on top of the backup.
+    pub replayed: Option<Replayed>,
+}
+
+/// Does not write what is restored into the target's own binlog, where that is allowed: the rows are not new history.
+pub(crate) async fn without_binlog(connection: &mut Connection) {
+    if let Err(error) = connection.execute("SET SESSION sql_log_bin = 0").await {
+        tracing::debug!("the target's binlog stays on: {error}");
+    }
+}
+
+fn target_problem(doing: &str, error: &WireError) -> Problem {
+    Problem::new(
+        Code::TargetServer,
+        format!("{doing}: {error}"),
+        "check that the target server runs and that the account may do everything on it",
+    )
+}
+
+/// Refuses a target server that is not empty or of another flavour, before the first byte.
+pub async fn check_target(plan: &RestorePlan, target: &ConnectOptions) -> Result<Settings, Problem> {
+    let mut connection = Connection::connect(target)
+        .await
+        .map_err(|e| target_problem("connect to the target server", &e))?;
+    let findings = preflight::check_target(&mut connection, Some(&plan.inventory), &[])
+        .await
+        .map_err(|error| {
+            Problem::new(
+                Code::TargetServer,
+                error.to_string(),
+                "check that the account may do everything on the target",
+            )
+        })?;
+    refuse_findings(&findings)?;
+    let settings = capture::read_settings(&mut connection).await.map_err(|error| {
+        Problem::new(
+            Code::TargetServer,
+            error.to_string(),
+            "check that the account may do everything on the target",
+        )
+    })?;
+    if let Some(replay) = &plan.replay {
+        let flavour = plan.manifest.source.flavour;
+        replay::check_target(replay, flavour, &settings, target, &mut connection).await?;
+    }
+    Ok(settings)
+}
+
+/// The worst thing about a target server decides; warnings are said and passed over.
+fn refuse_findings(findings: &[Finding]) -> Result<(), Problem> {
+    for finding in findings
+        .iter()
+        .filter(|finding| finding.severity == Severity::Warn)
+    {
+        tracing::info!("target server: {}", finding.fact);
+    }
+    let failed: Vec<&Finding> = findings
+        .iter()
+        .filter(|finding| finding.severity == Severity::Fail)
+        .collect();
+    let Some(first) = failed.first() else {
+        return Ok(());
+    };
+    let code = match first.code {
+        "target-flavour" | "target-version" => Code::TargetVersion,
+        code if code.starts_with("target-") => Code::TargetNotEmpty,
+        _ => Code::TargetServer,
+    };
+    let facts: Vec<&str> = failed.iter().map(|finding| finding.fact.as_str()).collect();
+    let hint = first.hint.clone().unwrap_or_default();
+    Err(Problem::new(
+        code,
+        facts.join("; "),
+        format!("{hint}\nrestore into a new server: --scratch DIR makes one; nothing was changed here")
+            .trim()
+            .to_owned(),
+    ))
+}
+
+/// Applies a plan to a checked, empty target server.
+pub async fn run(
+    plan: &RestorePlan,
+    repository: &Repository,
+    identities: &Arc<Vec<Identity>>,
+    target: &ConnectOptions,
+    options: &RestoreOptions,
+) -> Result<Restored, Problem> {
+    let settings = check_target(plan, target).await?;
+    change(plan, repository, identities, target, &settings, options)
+        .await
+        .map_err(|mut problem| {
+            problem.hint.push_str(HALF_RESTORED);
+            problem
+        })
+}
+
+/// Added to the hint of whatever fails after the first change.
+const HALF_RESTORED: &str =
+    "\nthe target server is half restored and must not be used: empty it, or restore into a new one";
+
+async fn change(
+    plan: &RestorePlan,
+    repository: &Repository,
+    identities: &Arc<Vec<Identity>>,
+    target: &ConnectOptions,
+    settings: &Settings,
+    options: &RestoreOptions,
+) -> Result<Restored, Problem> {
+    let mut phases = Vec::new();
+    let mut exceptions = Vec::new();
+    let mut started = Instant::now();
+    let mut lap = |name, phases: &mut Vec<_>| {
+        phases.push((name, started.elapsed()));
+        started = Instant::now();
+    };
+    let mut control = Connection::connect(target)
+        .await
+        .map_err(|e| target_problem("connect to the target server", &e))?;
+    without_binlog(&mut control).await;
+    exceptions.extend(make_again(&mut control, plan, Phase::Structure).await?);
+    lap("structure", &mut phases);
+    let misses = load::load(plan, repository, identities, target, settings, options.threads).await?;
+    lap("load", &mut phases);
+    for phase in [Phase::Positions, Phase::Programs, Phase::Finish] {
+        exceptions.extend(make_again(&mut control, plan, phase).await?);
+    }
+    lap("programs", &mut phases);
+    let restored = capture_target(&mut control).await?;
+    let found = compare::digests(
+        target,
+        settings,
+        &restored,
+        &plan.manifest.secret,
+        options.threads,
+    )
+    .await?;
+    compare::refuse(&compare::differences(&plan.manifest, &found))?;
+    refuse_missing(&exceptions)?;
+    lap("compare", &mut phases);
+    let rows = plan.manifest.tables.iter().map(|table| table.digest.rows).sum();
+    drop(control);
+    let (mut misses, mut replayed) = (misses, None);
+    if let Some(replay) = &plan.replay {
+        let flavour = plan.manifest.source.flavour;
+        let workers = (2 * options.threads).max(REPLAY_WORKERS_MIN);
+        replayed = Some(replay::run(replay, flavour, target, workers).await?);
+        lap("replay", &mut phases);
+        for (provider, count) in replay.archive.misses() {
+            *misses.entry(provider).or_default() += count;
+        }
+    }
+    Ok(Restored {
+        tables: plan.manifest.tables.len() as u64,
+        rows,
+        misses,
+        exceptions,
+        phases,
+        replayed,
+    })
+}
+
+/// An object that should be there and could not be made is not an exception to live with.
+fn refuse_missing(exceptions: &[apply::Exception]) -> Result<(), Problem> {
+    let missing = exceptions.iter().filter(|e| e.kind == ExceptionKind::NotCreated);
+    let list: Vec<String> = missing.map(|e| format!("{}: {}", e.object, e.reason)).collect();
+    if list.is_empty() {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::Differs,
+        format!(
+            "all rows are restored, but {} object(s) could not be made: {}",
+            list.len(),
+            list.join("; ")
+        ),
+        "make them by hand, or restore into a server with the source's settings and plugins",
+    ))
+}
+
+async fn make_again(
+    control: &mut Connection,
+    plan: &RestorePlan,
+    phase: Phase,
+) -> Result<Vec<apply::Exception>, Problem> {
+    apply::apply(control, &plan.rebuild, phase)
+        .await
+        .map_err(|error| {
+            Problem::new(
+                Code::Load,
+                format!("make definitions again: {error}"),
+                "the target server must hold what the source held: the same flavour, version, settings and plugins",
+            )
+        })
+}
+
+async fn capture_target(control: &mut Connection) -> Result<Inventory, Problem> {
+    capture::capture(control).await.map_err(|error| {
+        Problem::new(
+            Code::TargetServer,
+            format!("capture what was restored: {error}"),
+            "look into the server's log",
+        )
+    })
+}
+
+/// Options of a server that we start to restore into: those of the source that decide what it can hold.
+pub fn scratch_options(plan: &RestorePlan) -> Vec<String> {
+    let mut options = vec![
+        "--server-id=4294967295".to_owned(),
+        "--innodb-buffer-pool-size=256M".to_owned(),
+    ];
+    for (setting, option) in [
+        ("lower_case_table_names", "lower-case-table-names"),
+        ("innodb_page_size", "innodb-page-size"),
+        ("character_set_server", "character-set-server"),
+        ("collation_server", "collation-server"),
+    ] {
+        let value = plan.inventory.server.settings.get(setting);
+        let plain = |v: &&String| !v.is_empty() && v.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        options.extend(value.filter(plain).map(|value| format!("--{option}={value}")));
+    }
+    options.extend(
+        engine_plugins(&plan.inventory)
+            .into_iter()
+            .map(|library| format!("--plugin-load-add={library}")),
+    );
+    if plan.replay.is_some() {
+        // What is received and not applied yet must not fill the disk.
+        options.push("--relay-log-space-limit=4G".to_owned());
+    }
+    if plan.manifest.source.flavour == Flavour::MySql {
+        // What is replayed must have names where the source's transactions have, and none where they have none.
+        let with_gtids = match &plan.replay {
+            Some(replay) => replay.has_gtids(),
+            None => plan
+                .inventory
+                .server
+                .settings
+                .get("gtid_mode")
+                .is_some_and(|mode| mode == "ON"),
+        };
+        let mode = if with_gtids { "ON" } else { "OFF" };
+        options.extend([
+            format!("--gtid-mode={mode}"),
+            format!("--enforce-gtid-consistency={mode}"),
+        ]);
+    }
+    options
+}
+
+/// The libraries of the storage engines that MariaDB does not hold itself: engine `X` is in `ha_x`.
+fn engine_plugins(inventory: &Inventory) -> BTreeSet<String> {
+    let loaded = |engine: &str| {
+        inventory
+            .server
+            .plugins
+            .iter()
+            .any(|plugin| plugin.eq_ignore_ascii_case(engine))
+    };
+    let engines = inventory
+        .tables
+        .iter()
+        .map(|table| table.engine.as_str())
+        .filter(|engine| loaded(engine));
+    // MySQL's packages build every engine in. The names come from a manifest that is authenticated, and are checked all the same.
+    let wanted = engines.filter(|_| inventory.server.flavour == Flavour::MariaDb);
+    wanted
+        .filter(|engine| engine.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'))
+        .map(|engine| format!("ha_{}", engine.to_ascii_lowercase()))
+        .collect()
+}

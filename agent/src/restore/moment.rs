@@ -1,0 +1,484 @@
+//! Chooses the backup to begin with and the stream whose binlogs go on from it, so that a target point is reached.
+//!
+//! The newest backup that is not behind the target point is taken. A stream goes on from a backup if it has the file of the
+//! backup's position and, at that very offset, the backup's GTIDs: names of files and numbers of servers repeat.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use holdfast_proto::gtid::GtidSet;
+use holdfast_proto::keys::Identity;
+use holdfast_proto::manifest::Source;
+use holdfast_proto::names::Day;
+use holdfast_proto::stream::StreamOrigin;
+
+use super::coverage::{self, Piece};
+use super::feed::{Archive, damaged};
+use super::replay::Replayed;
+use super::resolve::{Answer, History, Resolved, tell};
+use super::scan::{Committed, Seen, Stride, Transaction, Walk};
+use super::target_point::TargetPoint;
+use crate::problem::{Code, Problem};
+use crate::repository::Repository;
+use crate::repository::catalog::{Catalog, ListedBackup};
+use crate::repository::segments::{BinlogCatalog, SmallSegments};
+use crate::wire::source::Place;
+use crate::words;
+
+const DAY_MS: u64 = 86_400_000;
+const ORIGIN_BYTES_MAX: u64 = 64 << 10;
+
+/// What is to be replayed on top of a backup.
+pub struct ReplayPlan {
+    /// The stream's archive.
+    pub archive: Archive,
+    /// The bytes to replay.
+    pub pieces: Vec<Piece>,
+    /// The backup's position.
+    pub base: Committed,
+    /// Where replay ends, and what comes before and behind.
+    pub resolved: Resolved,
+    /// How many bytes of binlog that is.
+    pub bytes: u64,
+}
+
+/// What a restore begins with and where it goes.
+pub struct Choice {
+    /// The backup.
+    pub listed: ListedBackup,
+    /// What is replayed on top of it; `None`: the backup as it is.
+    pub replay: Option<ReplayPlan>,
+    /// What people should know about the choice.
+    pub notes: Vec<String>,
+}
+
+/// Chooses. `backup` is the beginning of a backup's id; with it no other is considered.
+pub async fn choose(
+    repository: &Repository,
+    identities: &Arc<Vec<Identity>>,
+    catalog: &Catalog,
+    backup: Option<&str>,
+    wanted: &TargetPoint,
+) -> Result<Choice, Problem> {
+    let newest = catalog.choose(backup)?;
+    if *wanted == TargetPoint::BackupOnly {
+        return Ok(Choice {
+            listed: newest.clone(),
+            replay: None,
+            notes: Vec::new(),
+        });
+    }
+    let candidates: Vec<&ListedBackup> = match backup {
+        Some(_) => vec![newest],
+        None => catalog.backups.iter().rev().collect(),
+    };
+    let mut notes = Vec::new();
+    let mut unattached = None;
+    for listed in &candidates {
+        let is_later =
+            |moment: &super::target_point::Moment| listed.summary.started_ms.saturating_mul(1000) > moment.us;
+        if matches!(wanted, TargetPoint::Time(moment) if is_later(moment)) {
+            continue;
+        }
+        match consider(repository, identities, listed, wanted, &mut notes).await? {
+            Considered::Chosen(replay) => {
+                return Ok(Choice {
+                    listed: (*listed).clone(),
+                    replay: replay.map(|plan| *plan),
+                    notes,
+                });
+            }
+            Considered::Unattached(problem) if is_latest(wanted) => return Err(problem),
+            Considered::Unattached(problem) => unattached = unattached.or(Some(problem)),
+            Considered::Earlier => {}
+        }
+    }
+    Err(unattached.unwrap_or_else(|| before_all(wanted, &candidates)))
+}
+
+fn is_latest(wanted: &TargetPoint) -> bool {
+    matches!(wanted, TargetPoint::Latest | TargetPoint::LatestAskedFor)
+}
+
+fn before_all(wanted: &TargetPoint, candidates: &[&ListedBackup]) -> Problem {
+    let oldest = candidates.last().map(|listed| {
+        let (summary, id) = (&listed.summary, listed.backup.to_string());
+        let gtid = if summary.position.gtid.is_empty() {
+            String::new()
+        } else {
+            format!(" GTID {}", summary.position.gtid)
+        };
+        format!(
+            "the earliest point is backup {} of {} at {}:{}{gtid}: --backup {} --backup-only",
+            &id[..12],
+            words::moment(summary.started_ms),
+            summary.position.file,
+            summary.position.offset,
+            &id[..12]
+        )
+    });
+    Problem::new(
+        Code::TargetPoint,
+        format!("{wanted} cannot be reached: no backup before it has binlogs that lead there"),
+        oldest.unwrap_or_else(|| "`holdfast list` shows what there is".into()),
+    )
+}
+
+/// What became of one backup.
+enum Considered {
+    /// It leads to the target point.
+    Chosen(Option<Box<ReplayPlan>>),
+    /// The target point lies before it, or elsewhere.
+    Earlier,
+    /// No stream goes on from it.
+    Unattached(Problem),
+}
+
+async fn consider(
+    repository: &Repository,
+    identities: &Arc<Vec<Identity>>,
+    listed: &ListedBackup,
+    wanted: &TargetPoint,
+    notes: &mut Vec<String>,
+) -> Result<Considered, Problem> {
+    // Nothing behind the backup's position was cut before the backup began; a day more is for clocks and time zones.
+    let since = Some(Day::of(listed.summary.started_ms.saturating_sub(DAY_MS)));
+    let mut last = None;
+    for (since, scope) in [
+        (since, SmallSegments::BeyondLarge),
+        (since, SmallSegments::All),
+        (None, SmallSegments::All),
+    ] {
+        let binlogs = repository.binlogs(listed.cluster, since, scope).await?;
+        binlogs
+            .troubles
+            .iter()
+            .for_each(|trouble| tracing::warn!("{trouble}"));
+        if binlogs.streams.is_empty() && since.is_none() {
+            return nothing_archived(wanted, notes);
+        }
+        // A hole may be there only because not everything was listed and read yet.
+        match attach(repository, identities, listed, &binlogs).await {
+            Ok(Some(history)) if history.coverage.hole.is_none() || since.is_none() => {
+                return resolve(history, wanted).await;
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => last = Some((binlogs, None)),
+            Err(problem) if problem.code == Code::TargetPoint => last = Some((binlogs, Some(problem))),
+            Err(problem) => return Err(problem),
+        }
+    }
+    let (binlogs, problem) = last.expect("the last round answers or leaves this");
+    if let (true, Some(ends)) = (is_latest(wanted), ends_before(listed, &binlogs)) {
+        notes.push(format!(
+            "the archived binlogs end at {ends}, before this backup: it is restored as it is"
+        ));
+        return Ok(Considered::Chosen(None));
+    }
+    let (id, position) = (listed.backup.to_string(), &listed.summary.position);
+    Ok(Considered::Unattached(problem.unwrap_or_else(|| {
+        Problem::new(
+            Code::TargetPoint,
+            format!(
+                "{wanted} cannot be reached: no archived binlog goes on from backup {} at {}:{}",
+                &id[..12],
+                position.file,
+                position.offset
+            ),
+            format!(
+                "the nearest point is the backup itself: --backup {} --backup-only",
+                &id[..12]
+            ),
+        )
+    })))
+}
+
+fn nothing_archived(wanted: &TargetPoint, notes: &mut Vec<String>) -> Result<Considered, Problem> {
+    if *wanted == TargetPoint::Latest {
+        notes.push("no binlogs are archived: the backup is restored as it is".into());
+        return Ok(Considered::Chosen(None));
+    }
+    Err(Problem::new(
+        Code::TargetPoint,
+        format!("{wanted} cannot be reached: no binlogs are archived"),
+        "the backups themselves can be restored: --backup-only",
+    ))
+}
+
+async fn resolve(history: History, wanted: &TargetPoint) -> Result<Considered, Problem> {
+    let Answer::Found(resolved) = history.resolve(wanted).await? else {
+        return Ok(Considered::Earlier);
+    };
+    let History {
+        archive,
+        base,
+        coverage,
+        ..
+    } = history;
+    let pieces = coverage::part(&coverage.pieces, base.place, resolved.target.place);
+    let bytes = pieces.iter().map(|piece| piece.to - piece.from).sum();
+    Ok(Considered::Chosen(Some(Box::new(ReplayPlan {
+        archive,
+        pieces,
+        base,
+        resolved: *resolved,
+        bytes,
+    }))))
+}
+
+/// Where the archive ends, if all of it is in the backup already.
+fn ends_before(listed: &ListedBackup, binlogs: &BinlogCatalog) -> Option<String> {
+    let summary = &listed.summary;
+    let base = GtidSet::parse(summary.flavour, &summary.position.gtid).ok()?;
+    let mut ends = None;
+    for stream in &binlogs.streams {
+        let last = stream
+            .segments
+            .iter()
+            .map(|s| &s.summary)
+            .max_by_key(|s| (s.file_index, s.end))?;
+        let same_file = last.file == summary.position.file && last.end <= summary.position.offset;
+        let committed = GtidSet::parse(summary.flavour, &last.gtid).ok()?;
+        let is_in_backup = match committed.is_empty() {
+            true => same_file || last.next_file.as_ref() == Some(&summary.position.file),
+            false => committed.is_subset(&base).ok()?,
+        };
+        if !is_in_backup {
+            return None;
+        }
+        ends = Some(format!("{}:{}", last.file, last.end));
+    }
+    ends
+}
+
+/// Finds the stream that goes on from a backup.
+async fn attach(
+    repository: &Repository,
+    identities: &Arc<Vec<Identity>>,
+    listed: &ListedBackup,
+    binlogs: &BinlogCatalog,
+) -> Result<Option<History>, Problem> {
+    let mut found = Vec::new();
+    for stream in &binlogs.streams {
+        let archive = Archive::new(repository.clone(), identities.clone(), stream.segments.clone());
+        found.extend(attach_to(listed, archive).await?);
+    }
+    if found.len() > 1 {
+        // Without GTIDs a server's files before and after a reset may look alike: the younger stream that had begun when
+        // the backup was taken is the one.
+        let gaps = repository.gaps(listed.cluster).await?;
+        let began = |history: &History| {
+            let of_stream = gaps
+                .iter()
+                .filter(|(_, gap)| Some(gap.stream) == history.archive.stream());
+            let began = of_stream.map(|(_, gap)| gap.found_ms).max().unwrap_or(0);
+            if began <= listed.summary.finished_ms {
+                began
+            } else {
+                0
+            }
+        };
+        found.sort_by_key(began);
+    }
+    Ok(found.pop())
+}
+
+async fn attach_to(listed: &ListedBackup, archive: Archive) -> Result<Option<History>, Problem> {
+    let position = &listed.summary.position;
+    let flavour = listed.summary.flavour;
+    let Some(file) = archive.file_of(&position.file) else {
+        return Ok(None);
+    };
+    let gtid = GtidSet::parse(flavour, &position.gtid).map_err(|error| {
+        Problem::new(
+            Code::ObjectCorrupt,
+            format!("the position of backup {}: {error}", listed.backup),
+            "restore another backup: `holdfast list`",
+        )
+    })?;
+    let base = Committed {
+        place: Place {
+            file_sequence: file,
+            position_bytes: position.offset,
+        },
+        gtid,
+    };
+    let Some(base_last) = goes_on_from(&archive, &base).await? else {
+        return Ok(None);
+    };
+    let coverage = coverage::cover(&archive.summaries(), base.place);
+    Ok(Some(History {
+        archive,
+        base,
+        base_last: base_last.last,
+        coverage,
+        flavour,
+    }))
+}
+
+/// Refuses a stream that was archived from another server than the backup was taken from, as far as that can be told.
+pub async fn check_origin(
+    repository: &Repository,
+    identities: &Arc<Vec<Identity>>,
+    listed: &ListedBackup,
+    replay: &ReplayPlan,
+    source: &Source,
+) -> Result<(), Problem> {
+    let gaps = repository.gaps(listed.cluster).await?;
+    let Some((name, _)) = gaps
+        .into_iter()
+        .find(|(_, gap)| Some(gap.stream) == replay.archive.stream())
+    else {
+        tracing::warn!(
+            "the object that opens the stream is missing: its server cannot be compared with the backup's"
+        );
+        return Ok(());
+    };
+    let (opened, _) = repository.open_object(&name, None, identities).await?;
+    let plain = opened
+        .plain(ORIGIN_BYTES_MAX)
+        .map_err(|e| damaged(format!("{name}: {e}")))?;
+    let origin: StreamOrigin = serde_json::from_slice(&plain).map_err(|e| damaged(format!("{name}: {e}")))?;
+    let same = if origin.server_uuid.is_empty() || source.server_uuid.is_empty() {
+        replay.has_gtids() || origin.server_id == source.server_id
+    } else {
+        origin.server_uuid == source.server_uuid
+    };
+    if same && origin.flavour == source.flavour {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::TargetPoint,
+        format!(
+            "the archived binlogs are of server {} {}, the backup of {} {}",
+            origin.server_id, origin.server_uuid, source.server_id, source.server_uuid
+        ),
+        "restore the backup alone with --backup-only, or another backup: `holdfast list`",
+    ))
+}
+
+/// That a stream goes on from a backup, and the last transaction before, if it was walked past.
+struct GoesOn {
+    last: Option<Transaction>,
+}
+
+/// Walks to the backup's offset and compares what is committed there with the backup; `None`: this is another history.
+async fn goes_on_from(archive: &Archive, base: &Committed) -> Result<Option<GoesOn>, Problem> {
+    let from = walk_from(archive, base);
+    let coverage = coverage::cover(&archive.summaries(), from.place);
+    if coverage.end < base.place {
+        return Ok(None);
+    }
+    let mut walk = Walk::new(archive, &coverage.pieces, from, base.place).await?;
+    while let Some(Stride { seen, .. }) = walk.next().await? {
+        if let Seen::FileList(list) = seen {
+            walk.committed.gtid = list;
+        }
+    }
+    let same = match (&walk.committed.gtid, &base.gtid) {
+        // What was set by hand (gtid_purged) is in no binlog.
+        (GtidSet::MySql(walked), GtidSet::MySql(base)) => walked.is_subset(base),
+        (walked, base) => walked == base,
+    };
+    Ok((same && walk.open.is_none()).then_some(GoesOn { last: walk.last }))
+}
+
+/// A place between transactions at or before the backup's position, in its file, a transaction before if there is one.
+fn walk_from(archive: &Archive, base: &Committed) -> Committed {
+    let file = base.place.file_sequence;
+    let empty = GtidSet::empty(base.gtid.flavour());
+    let mut known: BTreeMap<u64, GtidSet> = BTreeMap::from([(0, empty.clone())]);
+    for summary in archive.summaries() {
+        let boundary = summary
+            .boundary
+            .filter(|at| summary.file_index == file && *at < base.place.position_bytes);
+        if let Some(at) = boundary
+            && let Ok(gtid) = GtidSet::parse(base.gtid.flavour(), &summary.gtid)
+        {
+            known.insert(at, gtid);
+        }
+    }
+    let (at, gtid) = known.pop_last().unwrap_or((0, empty));
+    Committed {
+        place: Place {
+            file_sequence: file,
+            position_bytes: at,
+        },
+        gtid,
+    }
+}
+
+impl ReplayPlan {
+    /// Whether there is anything to replay.
+    pub fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// Whether the transactions have names.
+    pub fn has_gtids(&self) -> bool {
+        !self.resolved.target.gtid.is_empty()
+    }
+
+    /// What will be replayed, for people.
+    pub fn describe(&self) -> Vec<String> {
+        let target = &self.resolved.target;
+        let mut lines = vec![format!(
+            "replay     {} of binlog, {} to {}, from {} segments",
+            words::bytes(self.bytes),
+            self.archive.tell(self.base.place),
+            self.archive.tell(target.place),
+            words::count(self.segment_count())
+        )];
+        if !target.gtid.is_empty() {
+            lines.push(format!("GTIDs      {}", target.gtid));
+        }
+        lines.push(match &self.resolved.last {
+            Some(last) => format!("last       {}", tell(last)),
+            None => "last       nothing is replayed: the backup is at this point already".into(),
+        });
+        lines.extend(
+            self.resolved
+                .next
+                .iter()
+                .map(|next| format!("left out   {} and what follows", tell(next))),
+        );
+        lines.extend(
+            self.resolved
+                .backwards
+                .iter()
+                .map(|transaction| format!("left out   {}: its clock ran backwards", tell(transaction))),
+        );
+        lines
+    }
+
+    /// Where the restore ended, in one line.
+    pub fn told(&self, replayed: &Replayed) -> String {
+        let place = self.archive.tell(self.resolved.target.place);
+        match &self.resolved.last {
+            None => format!("point      the backup's own, {place}: nothing was committed between"),
+            Some(last) => format!(
+                "point      {place}, {} transactions replayed in {}; the last one: {}",
+                words::count(replayed.transactions),
+                words::span(replayed.took),
+                tell(last)
+            ),
+        }
+    }
+
+    fn segment_count(&self) -> u64 {
+        let distinct: std::collections::BTreeSet<usize> =
+            self.pieces.iter().map(|piece| piece.segment).collect();
+        distinct.len() as u64
+    }
+
+    /// The same, for machines.
+    pub fn to_json(&self) -> serde_json::Value {
+        let target = &self.resolved.target;
+        serde_json::json!({
+            "from": self.archive.tell(self.base.place),
+            "file": self.archive.file_name(target.place.file_sequence), "offset": target.place.position_bytes,
+            "gtid": target.gtid.to_string(), "bytes": self.bytes, "segments": self.segment_count(),
+            "last": self.resolved.last, "next": self.resolved.next, "backwards": self.resolved.backwards,
+        })
+    }
+}

@@ -1,0 +1,343 @@
+//! Replays archived binlogs on a loaded target server, up to an exact transaction: we are the source, it is the replica.
+//!
+//! Prepares the target server, lets it replicate from [`ArchiveFeed`], waits until it has applied exactly what was planned,
+//! and puts it back. What is sent and where that ends is decided by the plan: nothing behind the target point ever
+//! leaves us. An applier that fails stops the restore with the transaction that it failed at.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use holdfast_proto::Flavour;
+use holdfast_proto::gtid::GtidSet;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::feed::ArchiveFeed;
+use super::moment::ReplayPlan;
+use super::replica::{Replica, ReplicaStatus};
+use crate::problem::{Code, Problem};
+use crate::progress::Progress;
+use crate::server::session::Settings;
+use crate::wire::event::{FormatDescription, HEADER_BYTES};
+use crate::wire::source::{
+    AttachBy, Place, Selection, Source, SourceError, SourceOptions, SourceStatus, StopPoint,
+    attach_statements,
+};
+use crate::wire::{ConnectOptions, Connection, Endpoint, WireError};
+
+/// How often the target server is asked how far it is.
+const POLL: Duration = Duration::from_millis(100);
+/// Without any progress for this long while something is wrong, the restore gives up.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What a replay did.
+#[derive(Debug, Clone)]
+pub struct Replayed {
+    /// Transactions that were sent; one sent again after a broken connection counts again.
+    pub transactions: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// What a failure of the target server during replay means to a person.
+pub(super) fn replay_problem(doing: &str, error: &WireError) -> Problem {
+    Problem::new(
+        Code::Load,
+        format!("{doing}: {error}"),
+        "look into the target server's error log",
+    )
+}
+
+/// Refuses a target server that could not replay, before anything is loaded.
+pub async fn check_target(
+    plan: &ReplayPlan,
+    flavour: Flavour,
+    settings: &Settings,
+    target: &ConnectOptions,
+    connection: &mut Connection,
+) -> Result<(), Problem> {
+    let refuse = |fact: &str, hint: &str| Err(Problem::new(Code::TargetServer, fact, hint));
+    if !is_on_this_machine(&target.endpoint, settings) {
+        return refuse(
+            "the target server is on another machine: binlogs are replayed over this machine's loopback only",
+            "run this command on the target server's machine, or restore the backup alone with --backup-only",
+        );
+    }
+    let gtid_mode = settings.get("gtid_mode").unwrap_or("OFF");
+    if flavour == Flavour::MySql && plan.has_gtids() != (gtid_mode == "ON") {
+        let wanted = if plan.has_gtids() { "ON" } else { "OFF" };
+        return refuse(
+            &format!("the target server has gtid_mode={gtid_mode}, the archived binlogs need {wanted}"),
+            &format!("start it with gtid_mode={wanted} and enforce_gtid_consistency={wanted}"),
+        );
+    }
+    let replica = Replica { flavour };
+    let status = replica
+        .status(connection)
+        .await
+        .map_err(|e| replay_problem("look for replication", &e))?;
+    if status.is_some() {
+        return refuse(
+            "the target server is a replica already",
+            "restore into a new server: --scratch DIR makes one; nothing was changed here",
+        );
+    }
+    Ok(())
+}
+
+fn is_on_this_machine(endpoint: &Endpoint, settings: &Settings) -> bool {
+    match endpoint {
+        Endpoint::Unix(_) => true,
+        Endpoint::Tcp { host, .. } => {
+            let here = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+            host == "localhost"
+                || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+                || settings
+                    .get("hostname")
+                    .is_some_and(|name| !name.is_empty() && name == here.trim())
+        }
+    }
+}
+
+/// Replays the plan on a target server that holds just the backup.
+pub async fn run(
+    plan: &ReplayPlan,
+    flavour: Flavour,
+    target: &ConnectOptions,
+    workers: usize,
+) -> Result<Replayed, Problem> {
+    let started = Instant::now();
+    let mut control = Connection::connect(target)
+        .await
+        .map_err(|e| replay_problem("connect to the target server", &e))?;
+    let replica = Replica { flavour };
+    let put_back = replica
+        .prepare(&mut control, &plan.base.gtid, workers)
+        .await
+        .map_err(|e| replay_problem("prepare the target server for replay", &e))?;
+    let replayed = if plan.is_empty() {
+        Ok(0)
+    } else {
+        replicate(plan, flavour, &mut control).await
+    };
+    let detached = async {
+        replica.detach(&mut control).await?;
+        put_back.put_back(&mut control).await
+    };
+    let detached = detached
+        .await
+        .map_err(|e| replay_problem("end replication on the target server", &e));
+    let transactions = replayed?;
+    detached?;
+    let found = replica
+        .committed(&mut control)
+        .await
+        .map_err(|e| replay_problem("read what is committed", &e))?;
+    refuse_difference(plan, &found)?;
+    Ok(Replayed {
+        transactions,
+        took: started.elapsed(),
+    })
+}
+
+fn refuse_difference(plan: &ReplayPlan, found: &GtidSet) -> Result<(), Problem> {
+    let wanted = &plan.resolved.target.gtid;
+    if !plan.has_gtids() || found == wanted {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::Differs,
+        format!("the target server has committed GTID {found}, the plan was {wanted}"),
+        "somebody else wrote to the target server, or this is a defect",
+    ))
+}
+
+/// Runs source and replica until all is applied; returns how many transactions were sent.
+async fn replicate(plan: &ReplayPlan, flavour: Flavour, control: &mut Connection) -> Result<u64, Problem> {
+    let (base, end) = (plan.base.place, plan.resolved.target.place);
+    let source = Source::bind(source_options(plan, flavour, end).await?)
+        .await
+        .map_err(source_problem)?;
+    let status = source.status();
+    let file = plan.archive.file_name(base.file_sequence).to_owned();
+    let by = AttachBy::File {
+        name: file,
+        position_bytes: base.position_bytes.max(4),
+    };
+    let statements = attach_statements(&source, &by);
+    let feed = Arc::new(ArchiveFeed::new(plan.archive.clone(), &plan.pieces, base, end));
+    let shutdown = CancellationToken::new();
+    let _end_of_source = shutdown.clone().drop_guard();
+    let serving = tokio::spawn(source.run(feed, shutdown.clone()));
+    for statement in statements {
+        control
+            .execute(statement)
+            .await
+            .map_err(|e| replay_problem("start replication on the target server", &e))?;
+    }
+    let applied = wait(plan, flavour, control, &status).await;
+    shutdown.cancel();
+    if let Err(error) = serving.await {
+        tracing::warn!("the source of the replay failed: {error}");
+    }
+    applied?;
+    let sent = status.borrow().transactions_sent;
+    Ok(sent)
+}
+
+async fn source_options(plan: &ReplayPlan, flavour: Flavour, end: Place) -> Result<SourceOptions, Problem> {
+    let file = plan.base.place.file_sequence;
+    let format = plan.archive.format(file).await?;
+    let format =
+        FormatDescription::parse(&format[HEADER_BYTES..]).map_err(|e| plan.archive.no_binlog(file, &e))?;
+    Ok(SourceOptions {
+        flavour,
+        server_version: format.server_version,
+        gtid_mode_on: plan.has_gtids(),
+        selection: Selection {
+            stop: StopPoint::At(end),
+            ..Selection::everything()
+        },
+    })
+}
+
+fn source_problem(error: SourceError) -> Problem {
+    Problem::new(
+        Code::Load,
+        format!("serve the archived binlogs: {error}"),
+        "check that 127.0.0.1 can be listened on",
+    )
+}
+
+/// Waits until the target server has applied everything; looks for errors every time.
+async fn wait(
+    plan: &ReplayPlan,
+    flavour: Flavour,
+    control: &mut Connection,
+    source: &watch::Receiver<SourceStatus>,
+) -> Result<(), Problem> {
+    let replica = Replica { flavour };
+    let progress = Progress::bytes("replay", plan.bytes);
+    let (mut done, mut moved) = (0, Instant::now());
+    loop {
+        let status = replica
+            .status(control)
+            .await
+            .map_err(|e| replay_problem("watch the replay", &e))?;
+        let Some(status) = status else {
+            return Err(stopped("replication is not set up any more"));
+        };
+        if status.applier_error.is_some() {
+            return Err(applier_problem(plan, &replica, control, &status).await);
+        }
+        if is_applied(plan, &replica, control, source, &status).await? {
+            progress.finish();
+            return Ok(());
+        }
+        let now_done = bytes_before(plan, &status);
+        if now_done > done {
+            progress.add(now_done - done);
+            (done, moved) = (now_done, Instant::now());
+        }
+        refuse_trouble(&status, &source.borrow(), moved.elapsed())?;
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Whether everything is sent, applied, and nothing else.
+async fn is_applied(
+    plan: &ReplayPlan,
+    replica: &Replica,
+    control: &mut Connection,
+    source: &watch::Receiver<SourceStatus>,
+    status: &ReplicaStatus,
+) -> Result<bool, Problem> {
+    if source.borrow().end.is_none() {
+        return Ok(false);
+    }
+    let end = plan.resolved.target.place;
+    if !plan.has_gtids() {
+        return Ok(
+            status.file == plan.archive.file_name(end.file_sequence) && status.offset == end.position_bytes
+        );
+    }
+    let committed = replica
+        .committed(control)
+        .await
+        .map_err(|e| replay_problem("watch the replay", &e))?;
+    Ok(committed == plan.resolved.target.gtid)
+}
+
+/// How much of the plan's binlog lies before what is applied.
+fn bytes_before(plan: &ReplayPlan, status: &ReplicaStatus) -> u64 {
+    let Some(file) = plan.archive.file_of(&status.file) else {
+        return 0;
+    };
+    let pieces = plan.pieces.iter().filter(|piece| piece.file <= file);
+    let before = |piece: &super::coverage::Piece| {
+        if piece.file < file {
+            piece.to - piece.from
+        } else {
+            status.offset.clamp(piece.from, piece.to) - piece.from
+        }
+    };
+    pieces.map(before).sum()
+}
+
+fn stopped(fact: &str) -> Problem {
+    Problem::new(
+        Code::Load,
+        format!("the replay stopped: {fact}"),
+        "somebody else changed the target server",
+    )
+}
+
+fn refuse_trouble(status: &ReplicaStatus, source: &SourceStatus, idle: Duration) -> Result<(), Problem> {
+    let failure = source.failure.as_deref().or(status.receiver_error.as_deref());
+    if let Some(failure) = failure
+        && (source.failure_is_permanent || (idle > PATIENCE && source.replicas == 0))
+    {
+        return Err(Problem::new(
+            Code::Load,
+            format!("the replay cannot go on: {failure}"),
+            "what is missing or broken is named above; other points before it can be restored: --to-position",
+        ));
+    }
+    if !status.applier_runs && idle > Duration::from_secs(5) {
+        return Err(stopped("its applier was stopped"));
+    }
+    Ok(())
+}
+
+async fn applier_problem(
+    plan: &ReplayPlan,
+    replica: &Replica,
+    control: &mut Connection,
+    status: &ReplicaStatus,
+) -> Problem {
+    let committed = replica
+        .committed(control)
+        .await
+        .map(|set| set.to_string())
+        .unwrap_or_default();
+    let details = replica.worker_errors(control).await.unwrap_or_default();
+    let at = if plan.has_gtids() {
+        format!(" (GTID {committed})")
+    } else {
+        String::new()
+    };
+    Problem::new(
+        Code::Load,
+        format!(
+            "the target server cannot apply the transaction behind {}:{}{at}: {}{}",
+            status.file,
+            status.offset,
+            status.applier_error.as_deref().unwrap_or("unknown error"),
+            details
+                .iter()
+                .map(|detail| format!("; {detail}"))
+                .collect::<String>()
+        ),
+        "everything before that transaction can be restored: --to-position or --before-gtid",
+    )
+}

@@ -1,0 +1,240 @@
+//! The target server as a replica: its settings, its status, what it has committed. MariaDB's words and MySQL's.
+//!
+//! Not responsible for what it is sent or for waiting until it has applied it.
+
+use holdfast_proto::Flavour;
+use holdfast_proto::gtid::GtidSet;
+
+use crate::server::capture;
+use crate::server::identifiers::quote_text;
+use crate::server::session::Settings;
+use crate::wire::{Connection, WireError};
+
+const ER_PARSE_ERROR: u16 = 1064;
+
+/// A server that replays.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Replica {
+    /// Its family.
+    pub(super) flavour: Flavour,
+}
+
+/// How far a replica is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ReplicaStatus {
+    /// The source's file up to which everything is applied.
+    pub(super) file: String,
+    /// The offset in it, in bytes.
+    pub(super) offset: u64,
+    /// Whether its applier runs.
+    pub(super) applier_runs: bool,
+    /// Why the applier stopped.
+    pub(super) applier_error: Option<String>,
+    /// Why it does not receive.
+    pub(super) receiver_error: Option<String>,
+}
+
+/// Settings as they were before.
+pub(super) struct PutBack(Vec<(String, String)>);
+
+/// The settings of a replay: what exists of them is set, and put back afterwards. A crash during a restore means starting
+/// over, so nothing needs to be on the disk before the end.
+const SETTINGS: &[(&str, &str)] = &[
+    ("event_scheduler", "OFF"),
+    ("sync_binlog", "0"),
+    ("innodb_flush_log_at_trx_commit", "0"),
+    ("log_bin_trust_function_creators", "1"),
+    // The archive is what the source did, in its order, whatever it thinks of its sequence numbers.
+    ("gtid_strict_mode", "OFF"),
+    ("slave_run_triggers_for_rbr", "NO"),
+    ("slave_parallel_mode", "optimistic"),
+    ("slave_parallel_max_queued", "16777216"),
+    ("slave_preserve_commit_order", "ON"),
+    ("replica_preserve_commit_order", "ON"),
+    ("replica_checkpoint_period", "100"),
+];
+
+impl Replica {
+    /// Makes a loaded server ready to replicate from where the backup was taken.
+    pub(super) async fn prepare(
+        self,
+        control: &mut Connection,
+        base: &GtidSet,
+        workers: usize,
+    ) -> Result<PutBack, WireError> {
+        let settings = read_settings(control).await?;
+        let mut put_back = PutBack(Vec::new());
+        let workers = workers.max(1).to_string();
+        // Events with the server's own number are skipped in silence.
+        let mut number = [0; 4];
+        getrandom::fill(&mut number)
+            .map_err(|error| WireError::Protocol(format!("no random numbers: {error}")))?;
+        let server_id = (u32::from_le_bytes(number) | 0x8000_0000).to_string();
+        let parallel = match self.flavour {
+            Flavour::MariaDb => "slave_parallel_threads",
+            Flavour::MySql if settings.has("replica_parallel_workers") => "replica_parallel_workers",
+            Flavour::MySql => "slave_parallel_workers",
+        };
+        let first = [("server_id", server_id.as_str()), (parallel, workers.as_str())];
+        for (name, value) in first.iter().chain(SETTINGS) {
+            put_back.set(control, &settings, name, value).await?;
+        }
+        self.start_from(control, &settings, base).await?;
+        Ok(put_back)
+    }
+
+    /// Makes the backup's GTIDs the server's only history.
+    async fn start_from(
+        self,
+        control: &mut Connection,
+        settings: &Settings,
+        base: &GtidSet,
+    ) -> Result<(), WireError> {
+        let base = quote_text(&base.to_string());
+        match self.flavour {
+            Flavour::MariaDb => {
+                if settings.is_on("log_bin") {
+                    control.execute("RESET MASTER").await?;
+                }
+                control
+                    .execute(format!("SET GLOBAL gtid_slave_pos = {base}"))
+                    .await?;
+            }
+            Flavour::MySql => {
+                match control.execute("RESET BINARY LOGS AND GTIDS").await {
+                    // MySQL before 8.2 knows it by its old name only.
+                    Err(WireError::Server {
+                        code: ER_PARSE_ERROR, ..
+                    }) => {
+                        control.execute("RESET MASTER").await?;
+                    }
+                    done => drop(done?),
+                }
+                control
+                    .execute(format!("SET GLOBAL gtid_purged = {base}"))
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How far it is; `None` if it is no replica.
+    pub(super) async fn status(self, control: &mut Connection) -> Result<Option<ReplicaStatus>, WireError> {
+        let (statement, applier, file, offset) = match self.flavour {
+            Flavour::MariaDb => (
+                "SHOW SLAVE STATUS",
+                "Slave_SQL_Running",
+                "Relay_Master_Log_File",
+                "Exec_Master_Log_Pos",
+            ),
+            Flavour::MySql => (
+                "SHOW REPLICA STATUS",
+                "Replica_SQL_Running",
+                "Relay_Source_Log_File",
+                "Exec_Source_Log_Pos",
+            ),
+        };
+        let rows = control.query(statement).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let error = |number: &str, text: &str| -> Result<Option<String>, WireError> {
+            let number = row.u64(number)?;
+            Ok(if number == 0 {
+                None
+            } else {
+                Some(format!("error {number}: {}", row.str(text)?))
+            })
+        };
+        Ok(Some(ReplicaStatus {
+            file: row.str(file)?,
+            offset: row.u64(offset)?,
+            applier_runs: row.str(applier)? == "Yes",
+            applier_error: error("Last_SQL_Errno", "Last_SQL_Error")?,
+            receiver_error: error("Last_IO_Errno", "Last_IO_Error")?,
+        }))
+    }
+
+    /// What it has committed.
+    pub(super) async fn committed(self, control: &mut Connection) -> Result<GtidSet, WireError> {
+        let variable = match self.flavour {
+            Flavour::MariaDb => "SELECT @@GLOBAL.gtid_slave_pos",
+            Flavour::MySql => "SELECT @@GLOBAL.gtid_executed",
+        };
+        let rows = control.query(variable).await?;
+        let text = rows.one()?.text(0)?;
+        GtidSet::parse(self.flavour, &text.split_whitespace().collect::<String>())
+            .map_err(|error| WireError::Protocol(format!("{variable}: {error}")))
+    }
+
+    /// What MySQL's workers say of their failures.
+    pub(super) async fn worker_errors(self, control: &mut Connection) -> Result<Vec<String>, WireError> {
+        if self.flavour == Flavour::MariaDb {
+            return Ok(Vec::new());
+        }
+        let rows = control
+            .query(
+                "SELECT last_error_message AS message FROM performance_schema.replication_applier_status_by_worker \
+                 WHERE last_error_number <> 0",
+            )
+            .await?;
+        rows.iter().map(|row| row.str("message")).collect()
+    }
+
+    /// Makes it a server of its own again.
+    pub(super) async fn detach(self, control: &mut Connection) -> Result<(), WireError> {
+        let statements = match self.flavour {
+            Flavour::MariaDb => ["STOP SLAVE", "RESET SLAVE ALL"],
+            Flavour::MySql => ["STOP REPLICA", "RESET REPLICA ALL"],
+        };
+        for statement in statements {
+            control.execute(statement).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn read_settings(control: &mut Connection) -> Result<Settings, WireError> {
+    capture::read_settings(control)
+        .await
+        .map_err(|error| WireError::Protocol(error.to_string()))
+}
+
+impl PutBack {
+    async fn set(
+        &mut self,
+        control: &mut Connection,
+        settings: &Settings,
+        name: &str,
+        value: &str,
+    ) -> Result<(), WireError> {
+        match settings.get(name) {
+            Some(before) if !before.eq_ignore_ascii_case(value) => {
+                control
+                    .execute(format!("SET GLOBAL {name} = {}", literal(value)))
+                    .await?;
+                self.0.push((name.to_owned(), before.to_owned()));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts every setting back, the last one first, and what was not written to the disk yet onto it.
+    pub(super) async fn put_back(self, control: &mut Connection) -> Result<(), WireError> {
+        for (name, value) in self.0.iter().rev() {
+            control
+                .execute(format!("SET GLOBAL {name} = {}", literal(value)))
+                .await?;
+        }
+        control.execute("FLUSH LOCAL ENGINE LOGS").await.map(|_| ())
+    }
+}
+
+/// Numbers as they are, words as text.
+fn literal(value: &str) -> String {
+    let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number {
+        value.to_owned()
+    } else {
+        quote_text(value)
+    }
+}

@@ -1,0 +1,256 @@
+//! Chooses what to restore and says what that means, before anything is touched.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use holdfast_proto::keys::Identity;
+use holdfast_proto::manifest::{Manifest, Pages};
+use holdfast_proto::names::ObjectName;
+use holdfast_proto::record::Record as _;
+
+use super::moment::{self, Choice, ReplayPlan};
+use crate::problem::{Code, Problem};
+use crate::repository::catalog::ListedBackup;
+use crate::repository::{Miss, Repository};
+use crate::server::inventory::Inventory;
+use crate::server::rebuild::RebuildPlan;
+use crate::words;
+
+/// A manifest may take this much memory.
+const MANIFEST_BYTES_MAX: u64 = 1 << 30;
+
+/// Everything a restore will do, decided before it begins.
+pub struct RestorePlan {
+    /// The backup.
+    pub listed: ListedBackup,
+    /// Its manifest, verified.
+    pub manifest: Manifest,
+    /// What was on the source.
+    pub inventory: Inventory,
+    /// The statements that make it again.
+    pub rebuild: RebuildPlan,
+    /// What is replayed on top of it; `None`: nothing.
+    pub replay: Option<ReplayPlan>,
+    /// What people should know about the choice.
+    pub notes: Vec<String>,
+    /// Copies of the manifest that were missing or damaged.
+    pub misses: Misses,
+}
+
+/// How many objects had to come from another provider, by the provider that failed.
+pub type Misses = BTreeMap<String, u64>;
+
+/// Counts the copies of `name` that were missing or damaged, and says so.
+pub fn note_misses(misses: &mut Misses, name: &ObjectName, found: Vec<Miss>) {
+    for miss in found {
+        tracing::warn!("{name}: {miss}; taken from another provider");
+        *misses.entry(miss.provider).or_default() += 1;
+    }
+}
+
+/// Reads and verifies the manifest of a backup. Tells which copies of it were missing or damaged.
+pub async fn manifest(
+    repository: &Repository,
+    listed: &ListedBackup,
+    identities: &Arc<Vec<Identity>>,
+) -> Result<(Manifest, Misses), Problem> {
+    let mut misses = Misses::new();
+    let corrupt = |error: holdfast_proto::FormatError| {
+        Problem::new(
+            Code::ObjectCorrupt,
+            format!("the manifest of backup {}: {error}", listed.backup),
+            "restore another backup: `holdfast list`",
+        )
+    };
+    let (opened, missed) = repository.open_object(&listed.name, None, identities).await?;
+    note_misses(&mut misses, &listed.name, missed);
+    let mut plain = opened.plain(MANIFEST_BYTES_MAX).map_err(corrupt)?;
+    if let Ok(index) = Pages::decode(&plain) {
+        plain = Vec::new();
+        let ObjectName::Manifest { cluster, day, backup } = listed.name else {
+            unreachable!("backups are listed by their manifests")
+        };
+        for (hash, sequence) in index.pages.iter().zip(0u64..) {
+            let name = ObjectName::ManifestPage {
+                cluster,
+                day,
+                backup,
+                sequence,
+            };
+            let (page, missed) = repository.open_object(&name, Some(*hash), identities).await?;
+            note_misses(&mut misses, &name, missed);
+            plain.extend(
+                page.plain(MANIFEST_BYTES_MAX - plain.len() as u64)
+                    .map_err(corrupt)?,
+            );
+        }
+    }
+    let manifest = Manifest::decode(&plain).map_err(corrupt)?;
+    manifest.validate().map_err(corrupt)?;
+    if manifest.backup != listed.backup {
+        return Err(corrupt(holdfast_proto::FormatError::Corrupt(
+            "it is about another backup".into(),
+        )));
+    }
+    Ok((manifest, misses))
+}
+
+/// Plans the restore of a chosen backup and what is replayed on top of it.
+pub async fn plan(
+    repository: &Repository,
+    choice: Choice,
+    identities: &Arc<Vec<Identity>>,
+) -> Result<RestorePlan, Problem> {
+    let Choice {
+        listed,
+        replay,
+        notes,
+    } = choice;
+    let (manifest, misses) = manifest(repository, &listed, identities).await?;
+    if let Some(replay) = &replay {
+        moment::check_origin(repository, identities, &listed, replay, &manifest.source).await?;
+    }
+    let unusable = |what: String| {
+        Problem::new(
+            Code::ObjectCorrupt,
+            format!("the definitions in backup {}: {what}", listed.backup),
+            "restore another backup, or use the version of Holdfast that took this one",
+        )
+    };
+    let inventory: Inventory =
+        serde_json::from_value(manifest.definitions.clone()).map_err(|e| unusable(e.to_string()))?;
+    let rebuild = RebuildPlan::new(&inventory).map_err(|e| unusable(e.to_string()))?;
+    let plan = RestorePlan {
+        listed,
+        manifest,
+        inventory,
+        rebuild,
+        replay,
+        notes,
+        misses,
+    };
+    refuse_missing_parts(&plan, repository).await?;
+    Ok(plan)
+}
+
+/// Refuses a backup of which a part is nowhere in its full length, by listing and before anything is touched. A provider
+/// that cannot be listed may have everything.
+async fn refuse_missing_parts(plan: &RestorePlan, repository: &Repository) -> Result<(), Problem> {
+    let ObjectName::Manifest { cluster, day, backup } = plan.listed.name else {
+        unreachable!("backups are listed by their manifests")
+    };
+    let name = |sequence| {
+        ObjectName::Part {
+            cluster,
+            day,
+            backup,
+            sequence,
+        }
+        .to_string()
+    };
+    let folder = name(0);
+    let folder = folder.rfind('/').map_or("", |slash| &folder[..=slash]);
+    let mut missing: BTreeMap<String, u64> = plan
+        .manifest
+        .parts
+        .iter()
+        .map(|part| (name(part.sequence), part.stored_bytes))
+        .collect();
+    let mut cut = BTreeSet::new();
+    for provider in &repository.providers {
+        match provider.store.list(folder, None).await {
+            Ok(listed) => listed.iter().for_each(|object| match missing.get(&object.name) {
+                Some(bytes) if *bytes == object.bytes => {
+                    missing.remove(&object.name);
+                    cut.remove(&object.name);
+                }
+                Some(_) => {
+                    cut.insert(object.name.clone());
+                }
+                None => {}
+            }),
+            Err(error) => {
+                tracing::warn!(provider = provider.name, "cannot be listed: {error}");
+                return Ok(());
+            }
+        }
+    }
+    let Some(first) = missing.keys().next() else {
+        return Ok(());
+    };
+    let (code, what) = match cut.is_empty() {
+        true => (Code::ObjectMissing, "missing"),
+        false => (Code::ObjectCorrupt, "missing or of the wrong length"),
+    };
+    Err(Problem::new(
+        code,
+        format!(
+            "no provider has a whole copy of {first}: {} of {} parts are {what}",
+            missing.len(),
+            plan.manifest.parts.len()
+        ),
+        "restore from another backup (`holdfast list`), or give another provider; nothing was changed",
+    ))
+}
+
+impl RestorePlan {
+    /// What will be done, for people.
+    pub fn describe(&self) -> Vec<String> {
+        let (manifest, summary) = (&self.manifest, &self.listed.summary);
+        let rows = manifest.tables.iter().map(|table| table.digest.rows).sum();
+        let mut lines = vec![
+            format!("backup     {} of cluster {}", manifest.backup, manifest.cluster),
+            format!(
+                "taken      {} on {}",
+                words::moment(manifest.started_ms),
+                manifest.host
+            ),
+            format!(
+                "source     {} {}",
+                manifest.source.flavour, manifest.source.version
+            ),
+            format!(
+                "moment     {}:{}{}",
+                manifest.position.file,
+                manifest.position.offset,
+                if manifest.position.gtid.is_empty() {
+                    String::new()
+                } else {
+                    format!(" GTID {}", manifest.position.gtid)
+                }
+            ),
+            format!(
+                "holds      {} tables, {} rows, {} in {} parts",
+                words::count(manifest.tables.len() as u64),
+                words::count(rows),
+                words::bytes(summary.stored_bytes),
+                words::count(summary.parts)
+            ),
+            format!("providers  {}", self.listed.providers.join(", ")),
+        ];
+        lines.extend(
+            manifest
+                .exceptions
+                .iter()
+                .map(|e| format!("exception  {} {}: {}", e.kind, e.object, e.detail)),
+        );
+        lines.extend(self.replay.iter().flat_map(ReplayPlan::describe));
+        lines.extend(self.notes.iter().map(|note| format!("note       {note}")));
+        lines
+    }
+}
+
+impl RestorePlan {
+    /// What will be done, for machines.
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "backup": self.manifest.backup, "cluster": self.manifest.cluster, "host": self.manifest.host,
+            "source": self.manifest.source, "position": self.manifest.position, "started_ms": self.manifest.started_ms,
+            "tables": self.manifest.tables.len(), "parts": self.listed.summary.parts,
+            "rows": self.manifest.tables.iter().map(|table| table.digest.rows).sum::<u64>(),
+            "stored_bytes": self.listed.summary.stored_bytes, "providers": self.listed.providers,
+            "exceptions": self.manifest.exceptions, "replay": self.replay.as_ref().map(ReplayPlan::to_json),
+            "notes": self.notes,
+        })
+    }
+}

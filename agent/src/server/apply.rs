@@ -1,0 +1,310 @@
+//! Executing a [`RebuildPlan`] on a target server.
+//!
+//! Structure must succeed wholly. Programs that cannot be created are exceptions with a name and a reason, so that one
+//! broken view does not cost the rest; the caller decides what an exception means.
+
+use std::collections::BTreeSet;
+
+use super::capture::{CaptureError, read_settings};
+use super::identifiers::quote_text;
+use super::inventory::ProgramKind;
+use super::rebuild::{Phase, ProgramSession, RebuildPlan, Step, StepKind};
+use super::session::{Settings, rebuild_session};
+use crate::wire::{Connection, WireError};
+
+/// Why a rebuild stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum RebuildError {
+    /// A statement failed that nothing can go on without, or the connection did.
+    #[error("{kind} {object}: {source}")]
+    Failed {
+        /// What the statement does.
+        kind: StepKind,
+        /// The object it makes, quoted.
+        object: String,
+        /// The server's reason.
+        source: WireError,
+    },
+    /// The session could not be prepared.
+    #[error("preparing the session ({statement}): {source}")]
+    Session {
+        /// The statement.
+        statement: String,
+        /// The server's reason.
+        source: WireError,
+    },
+    /// The target server's settings could not be read.
+    #[error(transparent)]
+    Settings(#[from] CaptureError),
+}
+
+/// What kind of exception.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExceptionKind {
+    /// It could not be created, though the source's server had no fault to find with it: the restore is not complete.
+    NotCreated,
+    /// It could not be created, and was invalid at the source already.
+    InvalidAtSource,
+    /// It was created, but runs as an account that does not exist here.
+    MissingDefiner,
+    /// The server accepted the event but dropped it at once, since its time is over.
+    EventOver,
+}
+
+/// An object that is not wholly as it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exception {
+    /// What happened.
+    pub kind: ExceptionKind,
+    /// The object, with its kind, e.g. ``CREATE VIEW `a`.`b` ``; for a missing definer, the account.
+    pub object: String,
+    /// The server's reason or ours.
+    pub reason: String,
+}
+
+/// Executes one phase. The session's settings are changed.
+///
+/// # Errors
+/// [`RebuildError`]: any failure outside [`Phase::Programs`], and lost connections. Nothing is undone.
+pub async fn apply(
+    connection: &mut Connection,
+    plan: &RebuildPlan,
+    phase: Phase,
+) -> Result<Vec<Exception>, RebuildError> {
+    let settings = prepare(connection).await?;
+    if phase == Phase::Programs {
+        return apply_programs(connection, plan, &settings).await;
+    }
+    for step in plan.steps(phase) {
+        apply_step(connection, step).await?;
+    }
+    Ok(Vec::new())
+}
+
+/// Gives a connection the settings under which steps are executed. Returns the server's variables.
+///
+/// # Errors
+/// [`RebuildError::Session`], [`RebuildError::Settings`].
+pub async fn prepare(connection: &mut Connection) -> Result<Settings, RebuildError> {
+    let settings = read_settings(connection).await?;
+    for statement in rebuild_session(&settings) {
+        run(connection, &statement).await?;
+    }
+    Ok(settings)
+}
+
+/// Executes one step that is no program, on a connection that was [prepared](prepare): for those who run the steps of
+/// [`Phase::Indexes`] on several connections.
+///
+/// # Errors
+/// [`RebuildError`].
+pub async fn apply_step(connection: &mut Connection, step: &Step) -> Result<(), RebuildError> {
+    if let Some(schema) = &step.schema {
+        run(connection, &format!("USE {}", schema.quoted())).await?;
+    }
+    match connection.execute(&step.statement).await {
+        Ok(_) => Ok(()),
+        Err(source) => Err(failed(step, source)),
+    }
+}
+
+fn failed(step: &Step, source: WireError) -> RebuildError {
+    RebuildError::Failed {
+        kind: step.kind,
+        object: step.object.clone(),
+        source,
+    }
+}
+
+async fn run(connection: &mut Connection, statement: &str) -> Result<(), RebuildError> {
+    match connection.execute(statement).await {
+        Ok(_) => Ok(()),
+        Err(source) => Err(RebuildError::Session {
+            statement: statement.to_string(),
+            source,
+        }),
+    }
+}
+
+async fn apply_programs(
+    connection: &mut Connection,
+    plan: &RebuildPlan,
+    settings: &Settings,
+) -> Result<Vec<Exception>, RebuildError> {
+    let trusted = trust_functions(connection, settings).await;
+    let result = create_programs(connection, plan).await;
+    if trusted {
+        run(connection, "SET GLOBAL log_bin_trust_function_creators = OFF").await?;
+    }
+    let mut exceptions = result?;
+    let over = events_over(connection, plan).await?;
+    let is_news = |event: &Exception| exceptions.iter().all(|known| known.object != event.object);
+    let news: Vec<Exception> = over.into_iter().filter(is_news).collect();
+    exceptions.extend(news);
+    exceptions.extend(missing_definers(connection, plan).await?);
+    Ok(exceptions)
+}
+
+/// With the binlog on, servers refuse functions that are not declared deterministic (error 1418), whatever the session.
+/// Where we may not switch that off, those functions become exceptions.
+async fn trust_functions(connection: &mut Connection, settings: &Settings) -> bool {
+    if !settings.is_on("log_bin") || settings.is_on("log_bin_trust_function_creators") {
+        return false;
+    }
+    connection
+        .execute("SET GLOBAL log_bin_trust_function_creators = ON")
+        .await
+        .is_ok()
+}
+
+async fn create_programs(
+    connection: &mut Connection,
+    plan: &RebuildPlan,
+) -> Result<Vec<Exception>, RebuildError> {
+    let mut waiting: Vec<&Step> = plan.steps(Phase::Programs).iter().collect();
+    // A view needs its views and functions first. Their order is not known, so go round until nothing more succeeds;
+    // other kinds do not depend on each other, but going round does them no harm.
+    loop {
+        let mut refused = Vec::new();
+        let before = waiting.len();
+        for step in waiting {
+            match create_program(connection, step).await? {
+                Ok(()) => {}
+                Err(reason) => refused.push((step, reason)),
+            }
+        }
+        if refused.is_empty() || refused.len() == before {
+            restore_session(connection).await?;
+            return Ok(refused
+                .into_iter()
+                .map(|(step, reason)| exception(step, reason))
+                .collect());
+        }
+        waiting = refused.into_iter().map(|(step, _)| step).collect();
+    }
+}
+
+fn exception(step: &Step, reason: WireError) -> Exception {
+    Exception {
+        kind: if step.invalid_at_source {
+            ExceptionKind::InvalidAtSource
+        } else {
+            ExceptionKind::NotCreated
+        },
+        object: format!("{} {}", step.kind, step.object),
+        reason: reason.to_string(),
+    }
+}
+
+async fn restore_session(connection: &mut Connection) -> Result<(), RebuildError> {
+    run(connection, "SET NAMES utf8mb4").await?;
+    run(connection, "SET SESSION timestamp = DEFAULT").await
+}
+
+/// Creates one program. The inner result is the server's refusal; the outer one the loss of the connection.
+async fn create_program(
+    connection: &mut Connection,
+    step: &Step,
+) -> Result<Result<(), WireError>, RebuildError> {
+    let Some(session) = &step.session else {
+        return Ok(connection.execute(&step.statement).await.map(|_| ()));
+    };
+    // Our own statements are UTF-8 and backtick-quoted; the program's character set comes last.
+    let schema = step
+        .schema
+        .as_ref()
+        .map(|schema| schema.quoted())
+        .unwrap_or_default();
+    let mut statements = vec!["SET NAMES utf8mb4".to_string(), format!("USE {schema}")];
+    if let Some((then, _)) = &session.schema_collation {
+        statements.push(format!("ALTER DATABASE {schema} COLLATE {then}"));
+    }
+    statements.push(program_session(session));
+    let mut result = Ok(());
+    for statement in statements
+        .iter()
+        .map(String::as_bytes)
+        .chain([step.statement.as_slice()])
+    {
+        result = connection.execute(statement).await.map(|_| ());
+        if result.is_err() {
+            break;
+        }
+    }
+    if let Some((_, own)) = &session.schema_collation {
+        restore_session(connection).await?;
+        run(connection, &format!("ALTER DATABASE {schema} COLLATE {own}")).await?;
+    }
+    match result {
+        Err(source) if source.server_code().is_none() => Err(failed(step, source)),
+        other => Ok(other),
+    }
+}
+
+fn program_session(session: &ProgramSession) -> String {
+    // A server drops or disables an event whose time is over when it is created.
+    let time = session
+        .unix_seconds
+        .map(|seconds| format!(", timestamp = {seconds}"))
+        .unwrap_or_default();
+    format!(
+        "SET SESSION sql_mode = {}, time_zone = {}, collation_connection = {}, character_set_client = {}{time}",
+        quote_text(&session.sql_mode),
+        quote_text(&session.time_zone),
+        session.collation_connection,
+        session.character_set_client,
+    )
+}
+
+/// Events whose CREATE succeeded with a mere note that there is nothing left to do for them.
+async fn events_over(
+    connection: &mut Connection,
+    plan: &RebuildPlan,
+) -> Result<Vec<Exception>, RebuildError> {
+    let mut over = Vec::new();
+    let is_event = |step: &&Step| step.kind == StepKind::Program(ProgramKind::Event);
+    for step in plan.steps(Phase::Programs).iter().filter(is_event) {
+        match connection
+            .query(format!("SHOW CREATE EVENT {}", step.object))
+            .await
+        {
+            Ok(_) => {}
+            Err(source) if source.server_code().is_some() => over.push(Exception {
+                kind: ExceptionKind::EventOver,
+                object: format!("{} {}", step.kind, step.object),
+                reason: source.to_string(),
+            }),
+            Err(source) => return Err(failed(step, source)),
+        }
+    }
+    Ok(over)
+}
+
+/// Accounts that programs run as and that do not exist; unknowable, and so none, where we may not read the accounts.
+async fn missing_definers(
+    connection: &mut Connection,
+    plan: &RebuildPlan,
+) -> Result<Vec<Exception>, RebuildError> {
+    let statement = "SELECT CONCAT(User, IF(Host = '', '', CONCAT('@', Host))) AS a FROM mysql.user";
+    let accounts: BTreeSet<String> = match connection.query(statement).await {
+        Ok(rows) => rows.iter().filter_map(|row| row.str("a").ok()).collect(),
+        Err(source) if source.server_code().is_some() => return Ok(Vec::new()),
+        Err(source) => {
+            return Err(RebuildError::Session {
+                statement: statement.to_string(),
+                source,
+            });
+        }
+    };
+    let missing = plan
+        .definers()
+        .iter()
+        .filter(|definer| !accounts.contains(*definer));
+    Ok(missing
+        .map(|definer| Exception {
+            kind: ExceptionKind::MissingDefiner,
+            object: definer.clone(),
+            reason: "programs run as this account, which does not exist here".to_string(),
+        })
+        .collect())
+}

@@ -1,0 +1,326 @@
+//! Reading an [`Inventory`] from a running server.
+//!
+//! Definitions come from SHOW CREATE, facts from `information_schema`. Nothing here is inside a snapshot: who needs to
+//! know that nothing changed captures before and after and compares ([`super::inventory::tables_changed`]).
+
+mod programs;
+mod tables;
+
+use holdfast_proto::Flavour;
+
+use super::identifiers::NameError;
+use super::inventory::{Inventory, NotCarried, Schema, ServerFacts};
+use super::session::{Settings, definition_session};
+use crate::wire::{Connection, Row, Rows, WireError};
+
+pub use tables::refresh_sequences;
+
+/// Settings that a restore must know of, or that explain a difference between two servers.
+pub const SETTINGS_THAT_MATTER: [&str; 46] = [
+    "auto_increment_increment",
+    "auto_increment_offset",
+    "binlog_format",
+    "binlog_row_image",
+    "binlog_row_metadata",
+    "binlog_row_value_options",
+    "binlog_transaction_compression",
+    "character_set_server",
+    "character_set_filesystem",
+    "collation_server",
+    "default_storage_engine",
+    "default_table_encryption",
+    "div_precision_increment",
+    "enforce_gtid_consistency",
+    "event_scheduler",
+    "explicit_defaults_for_timestamp",
+    "ft_min_word_len",
+    "gtid_domain_id",
+    "gtid_mode",
+    "gtid_strict_mode",
+    "hostname",
+    "innodb_default_row_format",
+    "innodb_ft_min_token_size",
+    "innodb_page_size",
+    "innodb_strict_mode",
+    "log_bin",
+    "log_bin_compress",
+    "log_bin_trust_function_creators",
+    "log_slave_updates",
+    "log_replica_updates",
+    "lower_case_file_system",
+    "lower_case_table_names",
+    "max_allowed_packet",
+    "old_mode",
+    "port",
+    "read_only",
+    "require_secure_transport",
+    "sql_mode",
+    "sync_binlog",
+    "system_time_zone",
+    "time_zone",
+    "tx_isolation",
+    "transaction_isolation",
+    "version_comment",
+    "version_compile_machine",
+    "version_compile_os",
+];
+
+/// Schemas that are the server's own, as an SQL list.
+const SYSTEM_SCHEMAS_SQL: &str = "('information_schema', 'mysql', 'performance_schema', 'sys')";
+/// The prefix of names that are folders or files, not encoded by a server.
+const NOT_A_SERVER_NAME: &str = "#mysql50#";
+/// How often objects may vanish under us before we give up.
+const ATTEMPTS: u32 = 3;
+
+/// Why an inventory could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// The server or the connection failed.
+    #[error("reading {what}: {source}")]
+    Server {
+        /// What was being read.
+        what: String,
+        /// Why it failed.
+        source: WireError,
+    },
+    /// The account may not see an object wholly. Needs a privilege, which the message names.
+    #[error("{object} cannot be read wholly: {missing} is missing")]
+    Privilege {
+        /// The object.
+        object: String,
+        /// What the account lacks.
+        missing: &'static str,
+    },
+    /// The server holds something that we do not understand, and so would not bring back.
+    #[error("{object}: {what}")]
+    Unknown {
+        /// The object.
+        object: String,
+        /// What is odd about it.
+        what: String,
+    },
+    /// Objects were dropped or renamed while we read, again and again. Trying later can help.
+    #[error("{object} vanished while it was read")]
+    Vanished {
+        /// The last such object.
+        object: String,
+    },
+}
+
+impl CaptureError {
+    fn unknown(object: impl std::fmt::Display, what: impl std::fmt::Display) -> Self {
+        Self::Unknown {
+            object: object.to_string(),
+            what: what.to_string(),
+        }
+    }
+
+    fn name(error: NameError) -> Self {
+        Self::unknown("a name from the server", error)
+    }
+}
+
+fn reading(what: impl std::fmt::Display) -> impl FnOnce(WireError) -> CaptureError {
+    move |source| CaptureError::Server {
+        what: what.to_string(),
+        source,
+    }
+}
+
+/// Reads everything a server holds besides rows and accounts. The session's settings are changed
+/// ([`definition_session`]); afterwards the connection is best used for more of the same.
+///
+/// # Errors
+/// [`CaptureError`]; objects that are dropped meanwhile make it start over, three times at most.
+pub async fn capture(connection: &mut Connection) -> Result<Inventory, CaptureError> {
+    let settings = read_settings(connection).await?;
+    let mut attempt = 1;
+    loop {
+        for statement in definition_session(&settings) {
+            connection
+                .execute(&statement)
+                .await
+                .map_err(reading(&statement))?;
+        }
+        match capture_once(connection, &settings).await {
+            Err(CaptureError::Vanished { .. }) if attempt < ATTEMPTS => attempt += 1,
+            result => return result,
+        }
+    }
+}
+
+/// The server's global variables: what it can do and how it is set up.
+pub async fn read_settings(connection: &mut Connection) -> Result<Settings, CaptureError> {
+    let what = "SHOW GLOBAL VARIABLES";
+    let rows = connection.query(what).await.map_err(reading(what))?;
+    let text = |row: &Row, i| {
+        row.get(i)
+            .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+            .unwrap_or_default()
+    };
+    Ok(Settings::new(rows.iter().map(|row| (text(row, 0), text(row, 1)))))
+}
+
+async fn capture_once(connection: &mut Connection, settings: &Settings) -> Result<Inventory, CaptureError> {
+    let mut not_carried = vec![NotCarried {
+        code: "accounts".to_string(),
+        object: "*.*".to_string(),
+        what: "users, roles and grants are not part of this backup".to_string(),
+    }];
+    let server = server_facts(connection, settings).await?;
+    let schemas = schemas(connection, &mut not_carried).await?;
+    let (tables, sequences) = tables::tables(connection, &mut not_carried).await?;
+    let programs = programs::programs(connection, &mut not_carried).await?;
+    loadable_functions(connection, &mut not_carried).await?;
+    not_carried.sort();
+    Ok(Inventory {
+        server,
+        schemas,
+        tables,
+        sequences,
+        programs,
+        not_carried,
+    })
+}
+
+async fn server_facts(connection: &mut Connection, settings: &Settings) -> Result<ServerFacts, CaptureError> {
+    let text = |name: &str| settings.get(name).unwrap_or_default().to_string();
+    let plugins = query(
+        connection,
+        "the list of plugins",
+        "SELECT PLUGIN_NAME AS n FROM information_schema.PLUGINS \
+         WHERE PLUGIN_STATUS = 'ACTIVE' AND PLUGIN_LIBRARY IS NOT NULL ORDER BY PLUGIN_NAME",
+    )
+    .await?;
+    Ok(ServerFacts {
+        flavour: connection.flavour(),
+        version: text("version"),
+        version_comment: text("version_comment"),
+        server_id: settings.number("server_id").unwrap_or(0),
+        server_uuid: settings.get("server_uuid").map(str::to_string),
+        plugins: plugins
+            .iter()
+            .map(|row| row.str("n"))
+            .collect::<Result<_, _>>()
+            .map_err(reading("plugins"))?,
+        settings: SETTINGS_THAT_MATTER
+            .iter()
+            .filter_map(|name| Some((name.to_string(), settings.get(name)?.to_string())))
+            .collect(),
+    })
+}
+
+async fn schemas(
+    connection: &mut Connection,
+    not_carried: &mut Vec<NotCarried>,
+) -> Result<Vec<Schema>, CaptureError> {
+    let sql =
+        format!("SELECT * FROM information_schema.SCHEMATA WHERE SCHEMA_NAME NOT IN {SYSTEM_SCHEMAS_SQL}");
+    let rows = query(connection, "the list of schemas", &sql).await?;
+    let read_only = read_only_schemas(connection).await?;
+    let mut schemas = Vec::new();
+    for row in &rows {
+        let name = row.str("SCHEMA_NAME").map_err(reading("schemas"))?;
+        if name.starts_with(NOT_A_SERVER_NAME) {
+            not_carried.push(NotCarried {
+                code: "not-a-schema".to_string(),
+                object: name,
+                what: "a folder in the data directory whose name no server wrote".to_string(),
+            });
+            continue;
+        }
+        schemas.push(Schema {
+            read_only: read_only.contains(&name),
+            name: name.try_into().map_err(CaptureError::name)?,
+            character_set: row
+                .str("DEFAULT_CHARACTER_SET_NAME")
+                .map_err(reading("schemas"))?,
+            collation: row.str("DEFAULT_COLLATION_NAME").map_err(reading("schemas"))?,
+            comment: row.str("SCHEMA_COMMENT").unwrap_or_default(),
+            encrypted: row.str("DEFAULT_ENCRYPTION").is_ok_and(|value| value == "YES"),
+        });
+    }
+    schemas.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(schemas)
+}
+
+async fn read_only_schemas(connection: &mut Connection) -> Result<Vec<String>, CaptureError> {
+    let sql = "SELECT SCHEMA_NAME AS n FROM information_schema.SCHEMATA_EXTENSIONS WHERE OPTIONS LIKE '%READ ONLY=1%'";
+    let rows = match optional(connection, "schemas that are read only", sql).await? {
+        Some(rows) => rows,
+        None => return Ok(Vec::new()),
+    };
+    rows.iter()
+        .map(|row| row.str("n"))
+        .collect::<Result<_, _>>()
+        .map_err(reading("schemas that are read only"))
+}
+
+/// Functions from libraries, and servers of federated tables, belong to the server's set-up: named, not carried.
+async fn loadable_functions(
+    connection: &mut Connection,
+    not_carried: &mut Vec<NotCarried>,
+) -> Result<(), CaptureError> {
+    for (code, what, sql) in [
+        (
+            "loadable-function",
+            "a function from a shared library",
+            "SELECT name AS n FROM mysql.func",
+        ),
+        (
+            "foreign-server",
+            "the definition of another server",
+            "SELECT Server_name AS n FROM mysql.servers",
+        ),
+    ] {
+        for row in optional(connection, what, sql).await?.iter().flatten() {
+            not_carried.push(NotCarried {
+                code: code.to_string(),
+                object: row.str("n").map_err(reading(what))?,
+                what: format!("{what} is not part of this backup"),
+            });
+        }
+    }
+    Ok(())
+}
+
+async fn query(connection: &mut Connection, what: &str, sql: &str) -> Result<Rows, CaptureError> {
+    connection.query(sql).await.map_err(reading(what))
+}
+
+/// The rows, or None where this server has no such table or column, or does not show it to this account.
+async fn optional(connection: &mut Connection, what: &str, sql: &str) -> Result<Option<Rows>, CaptureError> {
+    // Access denied (three kinds), no such table, unknown table, unknown column, unknown character set.
+    const CANNOT_BE_HAD: [u16; 8] = [1044, 1142, 1143, 1227, 1146, 1109, 1054, 1115];
+    match connection.query(sql).await {
+        Ok(rows) => Ok(Some(rows)),
+        Err(WireError::Server { code, .. }) if CANNOT_BE_HAD.contains(&code) => Ok(None),
+        Err(source) => Err(CaptureError::Server {
+            what: what.to_string(),
+            source,
+        }),
+    }
+}
+
+/// The one row of a SHOW CREATE; an object that is gone makes the capture start over.
+async fn show_create(connection: &mut Connection, words: &str, object: &str) -> Result<Row, CaptureError> {
+    // No such table, unknown table, no such program, no trigger, unknown event, unknown sequence, unknown database.
+    const GONE: [u16; 7] = [1146, 1109, 1305, 1360, 1539, 4091, 1049];
+    let sql = format!("SHOW CREATE {words} {object}");
+    match connection.query(&sql).await {
+        Ok(rows) => match rows.first() {
+            Some(row) => Ok(row.clone()),
+            None => Err(CaptureError::Vanished {
+                object: object.to_string(),
+            }),
+        },
+        Err(WireError::Server { code, .. }) if GONE.contains(&code) => Err(CaptureError::Vanished {
+            object: object.to_string(),
+        }),
+        Err(source) => Err(CaptureError::Server { what: sql, source }),
+    }
+}
+
+fn is_mariadb(connection: &Connection) -> bool {
+    connection.flavour() == Flavour::MariaDb
+}

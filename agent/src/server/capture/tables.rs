@@ -1,0 +1,410 @@
+//! Tables and sequences: definitions, columns, keys, engine ids and estimates.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::super::columns::{carry_of, row_source};
+use super::super::identifiers::{ObjectName, TableName, quote_identifier};
+use super::super::inventory::{
+    Carry, ChunkKey, Column, Inventory, NotCarried, RowSource, Sequence, Table, TableKind,
+};
+use super::{
+    CaptureError, NOT_A_SERVER_NAME, SYSTEM_SCHEMAS_SQL, is_mariadb, optional, query, reading, show_create,
+};
+use crate::wire::{Connection, Row};
+
+/// Names of MariaDB's row period where the table does not name its columns.
+const IMPLICIT_PERIOD: [(&str, Carry); 2] = [("row_start", Carry::RowStart), ("row_end", Carry::RowEnd)];
+
+/// What is read for all tables at once.
+struct Facts {
+    columns: HashMap<TableName, Vec<Column>>,
+    keys: HashMap<TableName, Vec<(String, String)>>,
+    ids: HashMap<TableName, Vec<u64>>,
+    transactional_engines: HashSet<String>,
+    foreign_keys: HashMap<TableName, Vec<String>>,
+}
+
+pub(super) async fn tables(
+    connection: &mut Connection,
+    not_carried: &mut Vec<NotCarried>,
+) -> Result<(Vec<Table>, Vec<Sequence>), CaptureError> {
+    let facts = facts(connection).await?;
+    let sql = format!(
+        "SELECT TABLE_SCHEMA AS s, TABLE_NAME AS n, TABLE_TYPE, ENGINE, ROW_FORMAT, TABLE_ROWS, DATA_LENGTH, \
+         INDEX_LENGTH, AUTO_INCREMENT, CREATE_TIME, TABLE_COMMENT FROM information_schema.TABLES \
+         WHERE TABLE_SCHEMA NOT IN {SYSTEM_SCHEMAS_SQL} AND TABLE_TYPE NOT IN ('VIEW', 'TEMPORARY')"
+    );
+    let rows = query(connection, "the list of tables", &sql).await?;
+    let (mut tables, mut sequences) = (Vec::new(), Vec::new());
+    for row in &rows {
+        let kind = row.str("TABLE_TYPE").map_err(reading("tables"))?;
+        if row
+            .str("s")
+            .is_ok_and(|schema| schema.starts_with(NOT_A_SERVER_NAME))
+        {
+            continue; // Its schema is named as not carried.
+        }
+        let name = name_of(row)?;
+        match kind.as_str() {
+            "SEQUENCE" => sequences.push(sequence(connection, name).await?),
+            "BASE TABLE" => {
+                tables.push(table(connection, name, TableKind::Base, row, &facts, not_carried).await?)
+            }
+            "SYSTEM VERSIONED" => {
+                tables.push(
+                    table(
+                        connection,
+                        name,
+                        TableKind::SystemVersioned,
+                        row,
+                        &facts,
+                        not_carried,
+                    )
+                    .await?,
+                );
+            }
+            other => {
+                return Err(CaptureError::unknown(
+                    name,
+                    format!("is of an unknown kind, {other}"),
+                ));
+            }
+        }
+    }
+    tables.sort_by(|a, b| a.name.cmp(&b.name));
+    sequences.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok((tables, sequences))
+}
+
+/// Reads the positions of all sequences again: they are no part of any snapshot, so read them under the backup's lock.
+///
+/// # Errors
+/// [`CaptureError`], also when a sequence is gone.
+pub async fn refresh_sequences(
+    connection: &mut Connection,
+    inventory: &mut Inventory,
+) -> Result<(), CaptureError> {
+    for sequence in &mut inventory.sequences {
+        sequence.state = sequence_state(connection, &sequence.name).await?;
+    }
+    Ok(())
+}
+
+fn name_of(row: &Row) -> Result<TableName, CaptureError> {
+    let text = |column| row.str(column).map_err(reading("a name"));
+    TableName::new(text("s")?, text("n")?).map_err(CaptureError::name)
+}
+
+async fn sequence(connection: &mut Connection, name: TableName) -> Result<Sequence, CaptureError> {
+    let row = show_create(connection, "SEQUENCE", &name.quoted()).await?;
+    let create_statement = row.text(1).map_err(reading(&name))?;
+    let state = sequence_state(connection, &name).await?;
+    Ok(Sequence {
+        name,
+        create_statement,
+        state,
+    })
+}
+
+async fn sequence_state(connection: &mut Connection, name: &TableName) -> Result<Vec<String>, CaptureError> {
+    let rows = query(
+        connection,
+        &name.quoted(),
+        &format!("SELECT * FROM {}", name.quoted()),
+    )
+    .await?;
+    let row = rows.one().map_err(reading(name))?;
+    (0..row.columns().len())
+        .map(|i| row.text(i))
+        .collect::<Result<_, _>>()
+        .map_err(reading(name))
+}
+
+async fn table(
+    connection: &mut Connection,
+    name: TableName,
+    kind: TableKind,
+    row: &Row,
+    facts: &Facts,
+    not_carried: &mut Vec<NotCarried>,
+) -> Result<Table, CaptureError> {
+    let Ok(engine) = row.str("ENGINE") else {
+        let comment = row.str("TABLE_COMMENT").unwrap_or_default();
+        return Err(CaptureError::unknown(
+            &name,
+            format!("the server cannot open it: {comment:.200}"),
+        ));
+    };
+    let shown = show_create(connection, "TABLE", &name.quoted()).await?;
+    let mut create_statement = shown.text(1).map_err(reading(&name))?;
+    for foreign_key in facts.foreign_keys.get(&name).into_iter().flatten() {
+        create_statement = with_quoted_foreign_key(&create_statement, foreign_key);
+    }
+    let mut columns = facts.columns.get(&name).cloned().unwrap_or_default();
+    if columns.is_empty() {
+        return Err(CaptureError::Privilege {
+            object: name.quoted(),
+            missing: "SELECT",
+        });
+    }
+    let versioned = kind == TableKind::SystemVersioned;
+    if versioned && !columns.iter().any(|column| is_period(column.carry)) {
+        columns.extend(implicit_period()?);
+    }
+    let rows = row_source(&engine, versioned, &columns);
+    name_what_is_lost(&name, &rows, not_carried);
+    let number = |column| row.u64(column).unwrap_or(0);
+    Ok(Table {
+        kind,
+        create_statement,
+        transactional: facts.transactional_engines.contains(&engine.to_ascii_uppercase()),
+        rows,
+        chunk_key: chunk_key(facts.keys.get(&name), &columns),
+        columns,
+        table_ids: facts.ids.get(&name).cloned().unwrap_or_default(),
+        created: row.str("CREATE_TIME").ok(),
+        auto_increment: row.u64("AUTO_INCREMENT").ok(),
+        estimated_rows: number("TABLE_ROWS"),
+        data_bytes: number("DATA_LENGTH"),
+        index_bytes: number("INDEX_LENGTH"),
+        row_format: row.str("ROW_FORMAT").unwrap_or_default(),
+        engine,
+        name,
+    })
+}
+
+fn is_period(carry: Carry) -> bool {
+    matches!(carry, Carry::RowStart | Carry::RowEnd | Carry::TransactionId)
+}
+
+fn implicit_period() -> Result<Vec<Column>, CaptureError> {
+    IMPLICIT_PERIOD
+        .iter()
+        .map(|(name, carry)| {
+            Ok(Column {
+                name: ObjectName::new(*name).map_err(CaptureError::name)?,
+                data_type: "timestamp".to_string(),
+                column_type: "timestamp(6)".to_string(),
+                character_set: None,
+                nullable: false,
+                carry: *carry,
+            })
+        })
+        .collect()
+}
+
+fn name_what_is_lost(name: &TableName, rows: &RowSource, not_carried: &mut Vec<NotCarried>) {
+    let mut add = |code: &str, what: &str| {
+        not_carried.push(NotCarried {
+            code: code.to_string(),
+            object: name.quoted(),
+            what: what.to_string(),
+        });
+    };
+    match rows {
+        RowSource::CurrentWithoutHistory => add(
+            "history-by-transaction-id",
+            "its history is kept by transaction id, which no server accepts back; the current rows are carried",
+        ),
+        RowSource::None(why) => add("rows-elsewhere", why),
+        RowSource::Current | RowSource::WithHistory => {}
+    }
+}
+
+/// Some servers print a foreign key's name without doubling the backticks in it; then the statement cannot be read.
+fn with_quoted_foreign_key(create_statement: &str, foreign_key: &str) -> String {
+    let printed = format!("CONSTRAINT `{foreign_key}` FOREIGN KEY (");
+    let meant = format!("CONSTRAINT {} FOREIGN KEY (", quote_identifier(foreign_key));
+    create_statement.replace(&printed, &meant)
+}
+
+/// The primary key if an integer leads it, else such a unique key.
+fn chunk_key(keys: Option<&Vec<(String, String)>>, columns: &[Column]) -> Option<ChunkKey> {
+    let is_usable = |name: &str| {
+        columns.iter().any(|column| {
+            column.name.as_str() == name
+                && !column.nullable
+                && column.carry == Carry::Bytes
+                && matches!(
+                    column.data_type.as_str(),
+                    "tinyint" | "smallint" | "mediumint" | "int" | "bigint"
+                )
+        })
+    };
+    let mut usable: Vec<_> = keys?.iter().filter(|(_, column)| is_usable(column)).collect();
+    usable.sort_by_key(|(index, _)| (index != "PRIMARY", index.clone()));
+    let (index, column) = usable.first()?;
+    Some(ChunkKey {
+        column: ObjectName::new(column).ok()?,
+        index: ObjectName::new(index).ok()?,
+    })
+}
+
+async fn facts(connection: &mut Connection) -> Result<Facts, CaptureError> {
+    Ok(Facts {
+        columns: columns(connection).await?,
+        keys: keys(connection).await?,
+        ids: table_ids(connection).await?,
+        transactional_engines: transactional_engines(connection).await?,
+        foreign_keys: odd_foreign_keys(connection).await?,
+    })
+}
+
+async fn columns(connection: &mut Connection) -> Result<HashMap<TableName, Vec<Column>>, CaptureError> {
+    let flavour = connection.flavour();
+    let sql = format!(
+        "SELECT TABLE_SCHEMA AS s, TABLE_NAME AS n, COLUMN_NAME AS c, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, \
+         IS_NULLABLE, EXTRA, GENERATION_EXPRESSION, ORDINAL_POSITION AS o FROM information_schema.COLUMNS \
+         WHERE TABLE_SCHEMA NOT IN {SYSTEM_SCHEMAS_SQL}"
+    );
+    let mut columns: HashMap<TableName, BTreeMap<u64, Column>> = HashMap::new();
+    for row in &query(connection, "the list of columns", &sql).await? {
+        let text = |column| row.str(column).map_err(reading("columns"));
+        let data_type = text("DATA_TYPE")?.to_ascii_lowercase();
+        let generation = row.str("GENERATION_EXPRESSION").unwrap_or_default();
+        let column = Column {
+            name: ObjectName::new(text("c")?).map_err(CaptureError::name)?,
+            carry: carry_of(flavour, &data_type, &text("EXTRA")?, &generation),
+            data_type,
+            column_type: text("COLUMN_TYPE")?,
+            character_set: row.str("CHARACTER_SET_NAME").ok(),
+            nullable: text("IS_NULLABLE")? != "NO",
+        };
+        let ordinal = row.u64("o").map_err(reading("columns"))?;
+        columns.entry(name_of(row)?).or_default().insert(ordinal, column);
+    }
+    Ok(columns
+        .into_iter()
+        .map(|(name, columns)| (name, columns.into_values().collect()))
+        .collect())
+}
+
+/// Index and leading column of every primary and unique key.
+async fn keys(
+    connection: &mut Connection,
+) -> Result<HashMap<TableName, Vec<(String, String)>>, CaptureError> {
+    let sql = format!(
+        "SELECT TABLE_SCHEMA AS s, TABLE_NAME AS n, INDEX_NAME AS i, COLUMN_NAME AS c \
+         FROM information_schema.STATISTICS WHERE NON_UNIQUE = 0 AND SEQ_IN_INDEX = 1 AND COLUMN_NAME IS NOT NULL \
+         AND TABLE_SCHEMA NOT IN {SYSTEM_SCHEMAS_SQL}"
+    );
+    let mut keys: HashMap<TableName, Vec<_>> = HashMap::new();
+    for row in &query(connection, "the list of keys", &sql).await? {
+        let text = |column| row.str(column).map_err(reading("keys"));
+        keys.entry(name_of(row)?)
+            .or_default()
+            .push((text("i")?, text("c")?));
+    }
+    Ok(keys)
+}
+
+async fn transactional_engines(connection: &mut Connection) -> Result<HashSet<String>, CaptureError> {
+    let sql = "SELECT ENGINE AS e FROM information_schema.ENGINES WHERE TRANSACTIONS = 'YES'";
+    let rows = query(connection, "the list of engines", sql).await?;
+    let name = |row: &Row| row.str("e").map(|engine| engine.to_ascii_uppercase());
+    rows.iter()
+        .map(name)
+        .collect::<Result<_, _>>()
+        .map_err(reading("engines"))
+}
+
+async fn odd_foreign_keys(
+    connection: &mut Connection,
+) -> Result<HashMap<TableName, Vec<String>>, CaptureError> {
+    let sql = "SELECT TABLE_SCHEMA AS s, TABLE_NAME AS n, CONSTRAINT_NAME AS c FROM information_schema.TABLE_CONSTRAINTS \
+               WHERE CONSTRAINT_TYPE = 'FOREIGN KEY' AND CONSTRAINT_NAME LIKE '%`%'";
+    let mut names: HashMap<TableName, Vec<_>> = HashMap::new();
+    for row in &query(connection, "the list of foreign keys", sql).await? {
+        names
+            .entry(name_of(row)?)
+            .or_default()
+            .push(row.str("c").map_err(reading("foreign keys"))?);
+    }
+    Ok(names)
+}
+
+/// InnoDB's ids: they change when a table is dropped, truncated or rebuilt under its name. Needs PROCESS; without it,
+/// the time of creation has to do.
+async fn table_ids(connection: &mut Connection) -> Result<HashMap<TableName, Vec<u64>>, CaptureError> {
+    // Names are coded as in file names, where '/' and '#' can only be separators; only MariaDB can decode them for us.
+    let coded = [
+        "SUBSTRING_INDEX(NAME, '/', 1)".to_string(),
+        "SUBSTRING_INDEX(SUBSTRING_INDEX(NAME, '/', -1), '#', 1)".to_string(),
+    ];
+    let decoded =
+        |name: &String| format!("CONVERT(CONVERT(CAST({name} AS BINARY) USING filename) USING utf8mb4)");
+    let (table, [schema, name]) = if is_mariadb(connection) {
+        ("INNODB_SYS_TABLES", coded.each_ref().map(decoded))
+    } else {
+        ("INNODB_TABLES", coded)
+    };
+    let sql = format!(
+        "SELECT TABLE_ID AS i, {schema} AS s, {name} AS n FROM information_schema.{table} WHERE NAME LIKE '%/%'"
+    );
+    let mut ids: HashMap<TableName, Vec<u64>> = HashMap::new();
+    for row in optional(connection, "the engine's ids of tables", &sql)
+        .await?
+        .iter()
+        .flatten()
+    {
+        let [schema, name] = ["s", "n"].map(|column| {
+            let name = row.str(column).ok()?;
+            if is_mariadb(connection) {
+                Some(name)
+            } else {
+                decoded_file_name(&name)
+            }
+        });
+        let (Some(schema), Some(name)) = (schema, name) else {
+            continue;
+        };
+        if let Ok(name) = TableName::new(schema, name) {
+            ids.entry(name)
+                .or_default()
+                .push(row.u64("i").map_err(reading("ids of tables"))?);
+        }
+    }
+    for list in ids.values_mut() {
+        list.sort_unstable();
+    }
+    Ok(ids)
+}
+
+/// Decodes `@xxxx` (a UTF-16 unit in hex). None where the shorter codes of letters are used.
+fn decoded_file_name(coded: &str) -> Option<String> {
+    let mut decoded = String::with_capacity(coded.len());
+    let mut rest = coded;
+    while let Some(at) = rest.find('@') {
+        decoded.push_str(&rest[..at]);
+        let code = rest.get(at + 1..at + 5)?;
+        if !code.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return None;
+        }
+        decoded.push(char::from_u32(u32::from_str_radix(code, 16).ok()?)?);
+        rest = &rest[at + 5..];
+    }
+    decoded.push_str(rest);
+    Some(decoded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_names_become_names_or_nothing() {
+        assert_eq!(decoded_file_name("a").as_deref(), Some("a"));
+        assert_eq!(decoded_file_name("a@002eb@0020c").as_deref(), Some("a.b c"));
+        for broken in ["@0p", "@", "@00", "a@zzzz", "@d800", "é@00é"] {
+            assert_eq!(decoded_file_name(broken), None, "{broken}");
+        }
+    }
+
+    #[test]
+    fn a_foreign_key_name_is_quoted_once() {
+        let broken = "  CONSTRAINT `fk `a` FOREIGN KEY (`b`)";
+        let right = "  CONSTRAINT `fk ``a` FOREIGN KEY (`b`)";
+        assert_eq!(with_quoted_foreign_key(broken, "fk `a"), right);
+        assert_eq!(with_quoted_foreign_key(right, "fk `a"), right);
+    }
+}

@@ -1,0 +1,416 @@
+//! How the rows of each table are read and written back exactly: select list, FROM, LOAD DATA columns and SET clause.
+//!
+//! The rules are the measured ones of `fidelity.md`; both sessions are those of [`super::session`]. The statements are
+//! always made here from names and [`Carry`] values, never taken from a manifest.
+
+use holdfast_proto::Flavour;
+
+use super::chunk::KeyRange;
+use super::identifiers::{TableName, quote_text};
+use super::inventory::{Carry, Column, NotCarried, RowSource, Table};
+
+/// Names what a row's bytes are: select expressions by type and the order of columns. Changes whenever they do, since
+/// digests depend on them.
+pub const RECIPE: &str = "rows-0";
+
+/// How the rows of one table travel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowPlan {
+    /// [`RECIPE`].
+    pub recipe: &'static str,
+    /// The dumped columns in the order of the select list: what a canonical row is made of. One column of constant `1`
+    /// where the table has none that is dumped, so that rows are still counted; then this is empty.
+    pub columns: Vec<DumpedColumn>,
+    /// Number of fields in a row: at least one.
+    pub fields: usize,
+    select_list: String,
+    from: String,
+    filter: Option<String>,
+    load_columns: String,
+    load_set: String,
+}
+
+/// A column of a [`RowPlan`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DumpedColumn {
+    /// Its name.
+    pub name: String,
+    /// How it travels.
+    pub carry: Carry,
+}
+
+impl RowPlan {
+    /// The plan for a table; None where no rows of it are dumped.
+    pub fn of(table: &Table) -> Option<Self> {
+        let dumped: Vec<&Column> = match &table.rows {
+            RowSource::None(_) => return None,
+            _ => table
+                .columns
+                .iter()
+                .filter(|column| column.carry.is_dumped())
+                .collect(),
+        };
+        let from = match table.rows {
+            RowSource::WithHistory => format!("{} FOR SYSTEM_TIME ALL", table.name.quoted()),
+            _ => table.name.quoted(),
+        };
+        // The server refuses to load rows whose period is empty; `loss_check` counts them.
+        let filter = match (&table.rows, period(table)) {
+            (RowSource::WithHistory, Some((start, end))) => Some(format!("{start} < {end}")),
+            _ => None,
+        };
+        let mut load_columns = Vec::new();
+        let mut load_set = Vec::new();
+        for (i, column) in dumped.iter().enumerate() {
+            let name = column.name.quoted();
+            match load_expression(column.carry, &format!("@holdfast_{i}")) {
+                None => load_columns.push(name),
+                Some(expression) => {
+                    load_columns.push(format!("@holdfast_{i}"));
+                    load_set.push(format!("{name} = {expression}"));
+                }
+            }
+        }
+        let mut select_list: Vec<String> = dumped.iter().map(|column| select_expression(column)).collect();
+        if dumped.is_empty() {
+            select_list.push("1".to_string());
+            load_columns.push("@holdfast_0".to_string());
+        }
+        Some(Self {
+            recipe: RECIPE,
+            columns: dumped
+                .iter()
+                .map(|column| DumpedColumn {
+                    name: column.name.as_str().to_string(),
+                    carry: column.carry,
+                })
+                .collect(),
+            fields: select_list.len(),
+            select_list: select_list.join(", "),
+            from,
+            filter,
+            load_columns: load_columns.join(", "),
+            load_set: load_set.join(", "),
+        })
+    }
+
+    /// `SELECT …` of the rows in a key range, for a [`super::session::dump_session`].
+    pub fn select(&self, range: &KeyRange) -> String {
+        let conditions: Vec<String> = self.filter.clone().into_iter().chain(range.condition()).collect();
+        let filter = match conditions.is_empty() {
+            true => String::new(),
+            false => format!(" WHERE {}", conditions.join(" AND ")),
+        };
+        format!("SELECT {} FROM {}{filter}", self.select_list, self.from)
+    }
+
+    /// `LOAD DATA LOCAL …` into `target`, for a [`super::session::load_session`]. `token` is what the server will ask
+    /// for. Fields end with a tab, lines with a newline, `\N` is NULL, and `\ \t \n \0 \r` are escaped by a backslash.
+    ///
+    /// It always acts as IGNORE: compare the rows loaded and read the warnings
+    /// (see [`Self::is_expected_warning`]).
+    pub fn load(&self, target: &TableName, token: &str) -> String {
+        let set = if self.load_set.is_empty() {
+            String::new()
+        } else {
+            format!(" SET {}", self.load_set)
+        };
+        format!(
+            "LOAD DATA LOCAL INFILE {} INTO TABLE {} CHARACTER SET binary FIELDS TERMINATED BY '\\t' \
+             ENCLOSED BY '' ESCAPED BY '\\\\' LINES STARTING BY '' TERMINATED BY '\\n' ({}){set}",
+            quote_text(token),
+            target.quoted(),
+            self.load_columns,
+        )
+    }
+
+    /// Whether a warning of a load means no loss: 1265 (truncated) where an ENUM or SET holds its invalid value 0.
+    pub fn is_expected_warning(&self, code: u16) -> bool {
+        const DATA_TRUNCATED: u16 = 1265;
+        code == DATA_TRUNCATED
+            && self
+                .columns
+                .iter()
+                .any(|column| column.carry == Carry::MemberNumber)
+    }
+}
+
+fn select_expression(column: &Column) -> String {
+    let name = column.name.quoted();
+    match column.carry {
+        Carry::Double => format!("CAST({name} AS DOUBLE)"),
+        Carry::MemberNumber => format!("CAST({name} AS UNSIGNED)"),
+        _ => name,
+    }
+}
+
+fn load_expression(carry: Carry, variable: &str) -> Option<String> {
+    match carry {
+        Carry::MemberNumber => Some(format!("CAST({variable} AS UNSIGNED)")),
+        Carry::JsonText => Some(format!("CONVERT({variable} USING utf8mb4)")),
+        Carry::AsciiText => Some(format!("CONVERT({variable} USING latin1)")),
+        _ => None,
+    }
+}
+
+/// How a column travels, from what `information_schema.COLUMNS` says: DATA_TYPE, EXTRA and GENERATION_EXPRESSION.
+pub fn carry_of(flavour: Flavour, data_type: &str, extra: &str, generation_expression: &str) -> Carry {
+    let extra = extra.to_ascii_uppercase();
+    let is_period = |which: &str| flavour == Flavour::MariaDb && generation_expression == which;
+    if is_period("ROW START") || is_period("ROW END") {
+        return match (data_type, generation_expression) {
+            ("bigint", _) => Carry::TransactionId,
+            (_, "ROW START") => Carry::RowStart,
+            _ => Carry::RowEnd,
+        };
+    }
+    if ["VIRTUAL GENERATED", "STORED GENERATED", "PERSISTENT GENERATED"]
+        .iter()
+        .any(|kind| extra.contains(kind))
+    {
+        return Carry::Generated;
+    }
+    match data_type {
+        "float" | "double" | "real" => Carry::Double,
+        "enum" | "set" => Carry::MemberNumber,
+        "json" if flavour == Flavour::MySql => Carry::JsonText,
+        "inet4" | "inet6" | "uuid" => Carry::AsciiText,
+        _ => Carry::Bytes,
+    }
+}
+
+/// Which rows of a table are dumped, from its engine and columns.
+pub fn row_source(engine: &str, versioned: bool, columns: &[Column]) -> RowSource {
+    match engine.to_ascii_uppercase().as_str() {
+        "BLACKHOLE" => return RowSource::None("the BLACKHOLE engine keeps no rows".to_string()),
+        "MRG_MYISAM" => return RowSource::None("a MERGE table's rows are in its parts".to_string()),
+        "FEDERATED" | "CONNECT" | "SPIDER" | "OQGRAPH" | "SPHINX" | "S3" | "NDBCLUSTER" | "NDBINFO" => {
+            return RowSource::None(format!("the {engine} engine keeps its rows outside this server"));
+        }
+        _ => {}
+    }
+    match () {
+        () if !versioned => RowSource::Current,
+        () if columns.iter().any(|column| column.carry == Carry::TransactionId) => {
+            RowSource::CurrentWithoutHistory
+        }
+        () => RowSource::WithHistory,
+    }
+}
+
+/// Rows or values of one table that cannot be carried, to be counted while dumping.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LossCheck {
+    /// One row of counts, in the order of `losses`; to be run in the dump's snapshot. Reads the whole table.
+    pub sql: String,
+    /// What each count means. A count above zero goes into the manifest as this.
+    pub losses: Vec<NotCarried>,
+}
+
+/// What of a table may not be carried and can only be found by looking at its rows; None for most tables.
+///
+/// MySQL's JSON may hold values that no text carries (DECIMAL, DATE, TIME, BLOB, BIT inside JSON). MariaDB accepts no
+/// row of a history whose period is empty, though it writes them when a row changes twice at one time.
+pub fn loss_check(table: &Table) -> Option<LossCheck> {
+    let (mut counts, mut losses) = (Vec::new(), Vec::new());
+    let mut add = |count: String, code: &str, object: String, what: &str| {
+        counts.push(format!("COALESCE(SUM({count}), 0)"));
+        losses.push(NotCarried {
+            code: code.to_string(),
+            object,
+            what: what.to_string(),
+        });
+    };
+    for column in table
+        .columns
+        .iter()
+        .filter(|column| column.carry == Carry::JsonText)
+    {
+        let c = column.name.quoted();
+        add(
+            format!(
+                "JSON_STORAGE_SIZE({c}) - JSON_STORAGE_FREE({c}) <> \
+                 JSON_STORAGE_SIZE(CAST(CAST({c} AS CHAR CHARACTER SET utf8mb4) AS JSON))"
+            ),
+            "json-opaque-values",
+            format!("{}.{c}", table.name),
+            "holds DECIMAL, date, time, BLOB or BIT values, which come back as other JSON types",
+        );
+    }
+    let from = match (&table.rows, period(table)) {
+        (RowSource::None(_), _) => return None,
+        (RowSource::WithHistory, Some((start, end))) => {
+            let what = "rows of its history that existed for no time cannot be written back";
+            add(
+                format!("{start} >= {end}"),
+                "history-of-no-duration",
+                table.name.quoted(),
+                what,
+            );
+            format!("{} FOR SYSTEM_TIME ALL", table.name.quoted())
+        }
+        _ => table.name.quoted(),
+    };
+    if losses.is_empty() {
+        return None;
+    }
+    Some(LossCheck {
+        sql: format!("SELECT {} FROM {from}", counts.join(", ")),
+        losses,
+    })
+}
+
+/// The columns of a row's period, quoted.
+fn period(table: &Table) -> Option<(String, String)> {
+    let of = |carry| {
+        table
+            .columns
+            .iter()
+            .find(|column| column.carry == carry)
+            .map(|column| column.name.quoted())
+    };
+    Some((of(Carry::RowStart)?, of(Carry::RowEnd)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::identifiers::ObjectName;
+    use super::super::inventory::TableKind;
+    use super::*;
+
+    fn column(name: &str, flavour: Flavour, data_type: &str, extra: &str, expression: &str) -> Column {
+        Column {
+            name: ObjectName::new(name).unwrap(),
+            data_type: data_type.into(),
+            column_type: data_type.into(),
+            character_set: None,
+            nullable: true,
+            carry: carry_of(flavour, data_type, extra, expression),
+        }
+    }
+
+    fn table(columns: Vec<Column>, versioned: bool, engine: &str) -> Table {
+        Table {
+            name: TableName::new("s", "t").unwrap(),
+            kind: if versioned {
+                TableKind::SystemVersioned
+            } else {
+                TableKind::Base
+            },
+            engine: engine.into(),
+            row_format: String::new(),
+            create_statement: String::new(),
+            transactional: true,
+            rows: row_source(engine, versioned, &columns),
+            columns,
+            chunk_key: None,
+            table_ids: vec![],
+            created: None,
+            auto_increment: None,
+            estimated_rows: 0,
+            data_bytes: 0,
+            index_bytes: 0,
+        }
+    }
+
+    #[test]
+    fn each_type_travels_by_its_own_rule() {
+        use Flavour::{MariaDb, MySql};
+        let plan = RowPlan::of(&table(
+            vec![
+                column("i", MySql, "int", "auto_increment", ""),
+                column("f`", MySql, "float", "", ""),
+                column("g", MySql, "int", "VIRTUAL GENERATED", "(`i` + 1)"),
+                column("d", MySql, "int", "DEFAULT_GENERATED", ""),
+                column("e", MySql, "enum", "", ""),
+                column("j", MySql, "json", "", ""),
+                column("u", MariaDb, "uuid", "", ""),
+                column("k", MariaDb, "json", "", ""),
+            ],
+            false,
+            "InnoDB",
+        ))
+        .unwrap();
+        assert_eq!(
+            plan.select(&KeyRange::whole()),
+            "SELECT `i`, CAST(`f``` AS DOUBLE), `d`, CAST(`e` AS UNSIGNED), `j`, `u`, `k` FROM `s`.`t`"
+        );
+        assert_eq!(
+            plan.load(&TableName::new("x`", "y").unwrap(), "p/1"),
+            "LOAD DATA LOCAL INFILE 'p/1' INTO TABLE `x```.`y` CHARACTER SET binary FIELDS TERMINATED BY '\\t' \
+             ENCLOSED BY '' ESCAPED BY '\\\\' LINES STARTING BY '' TERMINATED BY '\\n' \
+             (`i`, `f```, `d`, @holdfast_3, @holdfast_4, @holdfast_5, `k`) \
+             SET `e` = CAST(@holdfast_3 AS UNSIGNED), `j` = CONVERT(@holdfast_4 USING utf8mb4), \
+             `u` = CONVERT(@holdfast_5 USING latin1)"
+        );
+        assert_eq!(plan.fields, 7);
+        assert!(plan.is_expected_warning(1265) && !plan.is_expected_warning(1366));
+    }
+
+    #[test]
+    fn a_table_of_generated_columns_still_has_rows() {
+        let plan = RowPlan::of(&table(
+            vec![column("g", Flavour::MySql, "int", "STORED GENERATED", "1")],
+            false,
+            "InnoDB",
+        ))
+        .unwrap();
+        assert_eq!(plan.select(&KeyRange::whole()), "SELECT 1 FROM `s`.`t`");
+        assert!(
+            plan.load(&TableName::new("s", "t").unwrap(), "x")
+                .ends_with("(@holdfast_0)")
+        );
+        assert_eq!((plan.fields, plan.columns.len()), (1, 0));
+    }
+
+    #[test]
+    fn history_travels_by_time_but_not_by_transaction_id() {
+        let by_time = |t: &str| {
+            vec![
+                column("a", Flavour::MariaDb, "int", "", ""),
+                column("rs", Flavour::MariaDb, t, "STORED GENERATED", "ROW START"),
+                column(
+                    "re",
+                    Flavour::MariaDb,
+                    t,
+                    "STORED GENERATED, INVISIBLE",
+                    "ROW END",
+                ),
+            ]
+        };
+        let timed = table(by_time("timestamp"), true, "InnoDB");
+        assert_eq!(timed.rows, RowSource::WithHistory);
+        assert_eq!(
+            RowPlan::of(&timed).unwrap().select(&KeyRange::whole()),
+            "SELECT `a`, `rs`, `re` FROM `s`.`t` FOR SYSTEM_TIME ALL WHERE `rs` < `re`"
+        );
+        let by_id = table(by_time("bigint"), true, "InnoDB");
+        assert_eq!(by_id.rows, RowSource::CurrentWithoutHistory);
+        assert_eq!(
+            RowPlan::of(&by_id).unwrap().select(&KeyRange::whole()),
+            "SELECT `a` FROM `s`.`t`"
+        );
+        // An application-time period or a MySQL column computed from text is not a row period.
+        assert_eq!(
+            carry_of(Flavour::MySql, "timestamp", "STORED GENERATED", "ROW START"),
+            Carry::Generated
+        );
+    }
+
+    #[test]
+    fn engines_without_rows_of_their_own_are_not_read() {
+        for engine in ["BLACKHOLE", "MRG_MyISAM", "FEDERATED", "CONNECT"] {
+            let table = table(vec![column("a", Flavour::MySql, "int", "", "")], false, engine);
+            assert!(RowPlan::of(&table).is_none(), "{engine}");
+        }
+    }
+
+    #[test]
+    fn losses_are_looked_for_only_where_they_can_be() {
+        let plain = table(vec![column("a", Flavour::MySql, "int", "", "")], false, "InnoDB");
+        assert_eq!(loss_check(&plain), None);
+        let json = table(vec![column("j", Flavour::MySql, "json", "", "")], false, "InnoDB");
+        assert!(loss_check(&json).unwrap().sql.contains("JSON_STORAGE_SIZE(`j`)"));
+        assert_eq!(loss_check(&table(json.columns, false, "BLACKHOLE")), None);
+    }
+}

@@ -1,0 +1,19 @@
+//! What a backup and a restore need to know of a database server, and to do to it, apart from moving rows.
+//!
+//! [`capture`] reads what exists into an [`inventory::Inventory`], [`columns`] says how each table's rows are read and
+//! loaded exactly, [`chunk`] cuts tables into ranges that tile, [`rebuild`] turns an inventory back into objects, and
+//! [`preflight`] looks for what would make either of them fail. Rows themselves, consistency (locks, snapshots) and
+//! binlogs are not handled here.
+
+pub mod apply;
+pub mod capture;
+pub mod chunk;
+pub mod columns;
+pub mod identifiers;
+pub mod indexes;
+pub mod inventory;
+pub mod preflight;
+pub mod program;
+pub mod rebuild;
+pub mod session;
+mod tokens;

@@ -1,0 +1,117 @@
+//! Looking for what would make a backup or a restore fail, or promise too much, before anything is done.
+//!
+//! Checks report; they change nothing and decide nothing. A check that cannot be made is a finding, never a pass.
+
+use super::capture::{CaptureError, read_settings};
+use super::inventory::Inventory;
+use super::session::Settings;
+use crate::wire::{Connection, Row, WireError};
+use holdfast_proto::Flavour;
+use serde::Serialize;
+
+mod grants;
+mod source;
+mod target;
+
+pub use source::check_source;
+pub use target::check_target;
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// As it should be.
+    Ok,
+    /// Works, but promises less; or could not be looked at.
+    Warn,
+    /// Must not go on.
+    Fail,
+}
+
+/// What one check found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// A stable word for machines, e.g. `log-bin`.
+    pub code: &'static str,
+    /// What is the case.
+    pub fact: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl Finding {
+    fn ok(code: &'static str, fact: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Ok,
+            code,
+            fact: fact.into(),
+            hint: None,
+        }
+    }
+
+    fn warn(code: &'static str, fact: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Warn,
+            code,
+            fact: fact.into(),
+            hint: Some(hint.into()),
+        }
+    }
+
+    fn fail(code: &'static str, fact: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Fail,
+            code,
+            fact: fact.into(),
+            hint: Some(hint.into()),
+        }
+    }
+}
+
+/// The worst of some findings; Ok for none.
+pub fn worst(findings: &[Finding]) -> Severity {
+    findings
+        .iter()
+        .map(|finding| finding.severity)
+        .max()
+        .unwrap_or(Severity::Ok)
+}
+
+/// Servers that our tests run against, by the beginning of their version. Others work by probing, and say so.
+const TESTED: [(Flavour, &str); 2] = [(Flavour::MariaDb, "10.11."), (Flavour::MySql, "9.7.")];
+
+fn version_finding(flavour: Flavour, version: &str) -> Finding {
+    if TESTED
+        .iter()
+        .any(|(tested, prefix)| *tested == flavour && version.starts_with(prefix))
+    {
+        return Finding::ok("version", format!("{flavour} {version} is a tested version"));
+    }
+    let hint = "Capabilities are probed, so it may well work; let a drill prove it.";
+    Finding::warn("version", format!("{flavour} {version} is untested"), hint)
+}
+
+/// The answer to the first of several spellings that this server understands; the last error if it understands none.
+async fn first_of(connection: &mut Connection, statements: &[&str]) -> Result<Vec<Row>, WireError> {
+    let mut last = WireError::Protocol("no statement to try".to_string());
+    for statement in statements {
+        match connection.query(statement).await {
+            Ok(rows) => return Ok(rows.into_iter().collect()),
+            Err(error) if error.server_code().is_some() => last = error,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(last)
+}
+
+/// At most a few of many, for a sentence.
+fn some_of(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let shown = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    match names.len() {
+        n if n > SHOWN => format!("{shown} and {} more", n - SHOWN),
+        _ => shown,
+    }
+}

@@ -1,0 +1,324 @@
+//! Checks of a server that is to be restored into: empty, nobody else's, and able to hold what comes.
+
+use super::*;
+use crate::server::identifiers::quote_text;
+
+/// Accounts that a fresh installation has, by user name.
+const DEFAULT_ACCOUNTS: [&str; 10] = [
+    "",
+    "root",
+    "mysql",
+    "mariadb.sys",
+    "mysql.sys",
+    "mysql.session",
+    "mysql.infoschema",
+    "debian-sys-maint",
+    "PUBLIC",
+    "unix_socket",
+];
+
+/// Looks at a target server. `inventory` is what is to be restored; `ours` are the ids of our own connections besides
+/// this one.
+///
+/// # Errors
+/// Only where the connection fails or the server's variables cannot be read: everything else is a finding.
+pub async fn check_target(
+    connection: &mut Connection,
+    inventory: Option<&Inventory>,
+    ours: &[u64],
+) -> Result<Vec<Finding>, CaptureError> {
+    let settings = read_settings(connection).await?;
+    let flavour = connection.flavour();
+    let mut findings = vec![version_finding(
+        flavour,
+        settings.get("version").unwrap_or(connection.version()),
+    )];
+    findings.push(empty_finding(connection, "target-schemas", "schemas", SCHEMAS).await?);
+    findings.push(empty_finding(connection, "target-accounts", "accounts", &accounts_sql()).await?);
+    findings.push(gtid_finding(connection, flavour).await?);
+    findings.push(in_use_finding(connection, ours).await?);
+    findings.push(replica_finding(connection).await?);
+    findings.extend(setting_findings(&settings));
+    if let Some(inventory) = inventory {
+        findings.extend(compatibility_findings(flavour, &settings, inventory));
+        findings.push(engine_finding(connection, inventory).await?);
+    }
+    Ok(findings)
+}
+
+const SCHEMAS: &str = "SELECT CONCAT('schema ', SCHEMA_NAME) AS n FROM information_schema.SCHEMATA \
+    WHERE SCHEMA_NAME NOT IN ('information_schema', 'mysql', 'performance_schema', 'sys')";
+
+fn accounts_sql() -> String {
+    let defaults: Vec<String> = DEFAULT_ACCOUNTS.iter().map(|user| quote_text(user)).collect();
+    // CURRENT_USER may be an account made for this restore.
+    format!(
+        "SELECT CONCAT(User, '@', Host) AS n FROM mysql.user WHERE User NOT IN ({}) \
+         AND CONCAT(User, '@', Host) <> CURRENT_USER()",
+        defaults.join(", ")
+    )
+}
+
+fn others_sql(connection: &Connection, ours: &[u64]) -> String {
+    let mut ids = vec![connection.connection_id().to_string()];
+    ids.extend(ours.iter().map(u64::to_string));
+    format!(
+        "SELECT CONCAT(USER, ' (connection ', ID, ', ', COMMAND, ')') AS n FROM information_schema.PROCESSLIST \
+         WHERE ID NOT IN ({}) AND COMMAND <> 'Daemon' AND USER NOT IN ('system user', 'event_scheduler')",
+        ids.join(", ")
+    )
+}
+
+/// A connection that was just closed is still listed for a moment, so others must stay to count.
+async fn in_use_finding(connection: &mut Connection, ours: &[u64]) -> Result<Finding, CaptureError> {
+    const LOOKS: u32 = 10;
+    const BETWEEN: std::time::Duration = std::time::Duration::from_millis(200);
+    let sql = others_sql(connection, ours);
+    let mut look = 1;
+    loop {
+        let finding = empty_finding(connection, "target-in-use", "others connected", &sql).await?;
+        if finding.severity == Severity::Ok || look == LOOKS {
+            return Ok(finding);
+        }
+        tokio::time::sleep(BETWEEN).await;
+        look += 1;
+    }
+}
+
+/// Fails where a query gives any row, and where it cannot be asked: what we may not see may be there.
+async fn empty_finding(
+    connection: &mut Connection,
+    code: &'static str,
+    what: &str,
+    sql: &str,
+) -> Result<Finding, CaptureError> {
+    let hint = "Restore into a fresh server, or use --scratch to have one started.";
+    let rows = match connection.query(sql).await {
+        Ok(rows) => rows,
+        Err(error) if error.server_code().is_some() => {
+            return Ok(Finding::fail(
+                code,
+                format!("{what} cannot be listed: {error}"),
+                hint,
+            ));
+        }
+        Err(source) => return Err(lost(source)),
+    };
+    let names: Vec<String> = rows
+        .iter()
+        .map(|row| {
+            String::from_utf8_lossy(row.get(0).unwrap_or_default())
+                .chars()
+                .filter(|c| !c.is_control())
+                .collect()
+        })
+        .collect();
+    Ok(match names.is_empty() {
+        true => Finding::ok(code, format!("no {what}")),
+        false => Finding::fail(
+            code,
+            format!("the target server is not empty: {}", some_of(&names)),
+            hint,
+        ),
+    })
+}
+
+fn lost(source: WireError) -> CaptureError {
+    CaptureError::Server {
+        what: "the target server's state".to_string(),
+        source,
+    }
+}
+
+async fn gtid_finding(connection: &mut Connection, flavour: Flavour) -> Result<Finding, CaptureError> {
+    let sql = match flavour {
+        Flavour::MySql => "SELECT @@GLOBAL.gtid_executed AS g",
+        Flavour::MariaDb => {
+            "SELECT CONCAT(@@GLOBAL.gtid_binlog_state, @@GLOBAL.gtid_slave_pos, @@GLOBAL.gtid_binlog_pos) AS g"
+        }
+    };
+    let rows = connection.query(sql).await.map_err(lost)?;
+    let gtids = rows.first().and_then(|row| row.str("g").ok()).unwrap_or_default();
+    Ok(match gtids.is_empty() {
+        true => Finding::ok("target-gtids", "no transactions of its own"),
+        false => Finding::fail(
+            "target-gtids",
+            format!("the target server has transactions of its own: {gtids:.200}"),
+            "RESET MASTER (MariaDB) or RESET BINARY LOGS AND GTIDS (MySQL), if nothing on it is needed.",
+        ),
+    })
+}
+
+/// Neither a replica of another server nor the source of one.
+async fn replica_finding(connection: &mut Connection) -> Result<Finding, CaptureError> {
+    let code = "target-replication";
+    for (what, statements) in [
+        (
+            "it is a replica",
+            &[
+                "SHOW ALL SLAVES STATUS",
+                "SHOW REPLICA STATUS",
+                "SHOW SLAVE STATUS",
+            ][..],
+        ),
+        (
+            "it has replicas",
+            &["SHOW REPLICAS", "SHOW REPLICA HOSTS", "SHOW SLAVE HOSTS"][..],
+        ),
+    ] {
+        let hint = "Restore into a server that takes no part in replication.";
+        match first_of(connection, statements).await {
+            Ok(rows) if rows.is_empty() => {}
+            Ok(_) => {
+                return Ok(Finding::fail(
+                    code,
+                    format!("the target server replicates: {what}"),
+                    hint,
+                ));
+            }
+            Err(error) if error.server_code().is_some() => {
+                return Ok(Finding::fail(
+                    code,
+                    format!("whether {what} cannot be seen: {error}"),
+                    hint,
+                ));
+            }
+            Err(source) => return Err(lost(source)),
+        }
+    }
+    Ok(Finding::ok(code, "no part in replication"))
+}
+
+fn setting_findings(settings: &Settings) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    findings.push(if settings.is_on("local_infile") {
+        Finding::ok("local-infile", "rows can be loaded from this client")
+    } else {
+        Finding::fail(
+            "local-infile",
+            "local_infile is off: rows cannot be loaded",
+            "SET GLOBAL local_infile = ON.",
+        )
+    });
+    if settings.is_on("super_read_only") || settings.is_on("read_only") {
+        let hint = "SET GLOBAL read_only = OFF (on MySQL also super_read_only).";
+        findings.push(Finding::fail("read-only", "the target server is read only", hint));
+    }
+    if settings.is_on("event_scheduler") {
+        let fact = "event_scheduler is on: restored events would run in the middle of the restore";
+        findings.push(Finding::warn(
+            "event-scheduler",
+            fact,
+            "SET GLOBAL event_scheduler = OFF until the restore has ended.",
+        ));
+    }
+    findings
+}
+
+fn compatibility_findings(flavour: Flavour, settings: &Settings, inventory: &Inventory) -> Vec<Finding> {
+    let source = &inventory.server;
+    let mut findings = Vec::new();
+    if source.flavour != flavour {
+        let fact = format!(
+            "the backup is of {}, the target server is {flavour}",
+            source.flavour
+        );
+        findings.push(Finding::fail(
+            "target-flavour",
+            fact,
+            format!("Restore into {}.", source.flavour),
+        ));
+        return findings; // their versions and settings do not compare
+    }
+    let target_version = settings.get("version").unwrap_or_default();
+    findings.push(match (release(&source.version), release(target_version)) {
+        (Some(was), Some(is)) if is < was => Finding::fail(
+            "target-version",
+            format!(
+                "the target server ({target_version}) is older than the source was ({})",
+                source.version
+            ),
+            "Restore into the same version or a newer one.",
+        ),
+        (Some(was), Some(is)) if is == was => {
+            Finding::ok("target-version", "the same release as the source's")
+        }
+        _ => Finding::warn(
+            "target-version",
+            format!(
+                "the target server is {target_version}, the source was {}",
+                source.version
+            ),
+            "Let a drill prove that this works.",
+        ),
+    });
+    for (name, severity) in [
+        ("lower_case_table_names", Severity::Fail),
+        ("innodb_page_size", Severity::Fail),
+        ("innodb_default_row_format", Severity::Warn),
+        ("character_set_server", Severity::Warn),
+        ("collation_server", Severity::Warn),
+        ("sql_mode", Severity::Warn),
+        ("time_zone", Severity::Warn),
+        ("system_time_zone", Severity::Warn),
+    ] {
+        let (was, is) = (source.settings.get(name).map(String::as_str), settings.get(name));
+        if was != is {
+            let show = |value: Option<&str>| value.unwrap_or("unknown").to_string();
+            findings.push(Finding {
+                severity,
+                code: "setting-differs",
+                fact: format!(
+                    "{name} is {:.200}, at the source it was {:.200}",
+                    show(is),
+                    show(was)
+                ),
+                hint: Some(format!("Give the target server the source's {name}.")),
+            });
+        }
+    }
+    findings
+}
+
+/// The first two numbers of a version. Only for older, same or newer; never for what a server can do.
+fn release(version: &str) -> Option<(u32, u32)> {
+    let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+async fn engine_finding(connection: &mut Connection, inventory: &Inventory) -> Result<Finding, CaptureError> {
+    let sql = "SELECT UPPER(ENGINE) AS e FROM information_schema.ENGINES WHERE SUPPORT IN ('YES', 'DEFAULT')";
+    let rows = connection.query(sql).await.map_err(lost)?;
+    let here: Vec<String> = rows.iter().filter_map(|row| row.str("e").ok()).collect();
+    let mut missing: Vec<String> = inventory
+        .tables
+        .iter()
+        .map(|table| table.engine.to_ascii_uppercase())
+        .filter(|engine| !here.contains(engine))
+        .collect();
+    missing.sort();
+    missing.dedup();
+    Ok(match missing.is_empty() {
+        true => Finding::ok("engines", "every storage engine that is needed is there"),
+        false => Finding::fail(
+            "engines",
+            format!("the target server lacks storage engines: {}", some_of(&missing)),
+            "Load their plugins, as the source server does.",
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_compared_as_numbers() {
+        assert_eq!(release("10.11.19-MariaDB-log"), Some((10, 11)));
+        assert!(release("9.7.4").unwrap() < release("10.0.0").unwrap());
+        assert!(release("26.7.0").unwrap() > release("9.7.4").unwrap());
+        assert_eq!(release("unknown"), None);
+        assert_eq!(release(""), None);
+        assert_eq!(release("99999999999.1"), None);
+    }
+}

@@ -1,0 +1,101 @@
+//! `holdfast status`: how the running agent is, from the record it writes. Not running, or silent, is an alarm.
+
+use std::path::Path;
+
+use crate::binlog::status::StatusRecord;
+use crate::config::Config;
+use crate::problem::{Code, Problem, Result};
+use crate::words;
+
+/// A running agent writes every second.
+const STALE_MS: u64 = 10_000;
+
+/// Prints the record; an error unless all is well.
+pub fn run(path: &Path, json: bool) -> Result<()> {
+    let config = Config::load(path)?;
+    let file = config.state_dir.join("status.json");
+    let bytes = std::fs::read(&file).map_err(|error| {
+        Problem::new(
+            Code::Alarm,
+            format!("the agent has never run here ({}: {error})", file.display()),
+            "start it: systemctl start holdfast, or `holdfast run`",
+        )
+    })?;
+    let mut record: StatusRecord = serde_json::from_slice(&bytes).map_err(|error| {
+        Problem::new(
+            Code::Alarm,
+            format!("the status is damaged: {error}"),
+            "restart the agent",
+        )
+    })?;
+    let age_ms = words::now_ms().saturating_sub(record.written_ms);
+    if age_ms > STALE_MS {
+        record.verdict = "alarm".into();
+        record.alarms.insert(
+            0,
+            format!("the agent does not run: its last word is {} s old", age_ms / 1000),
+        );
+    }
+    if json {
+        println!("{}", serde_json::to_string(&record)?);
+    } else {
+        describe(&config, &record)
+            .iter()
+            .for_each(|line| println!("{line}"));
+    }
+    match record.alarms.first() {
+        None => Ok(()),
+        Some(first) => Err(Problem::new(
+            Code::Alarm,
+            format!("{} alarm(s), the first: {first}", record.alarms.len()),
+            "each alarm above says what is wrong; the agent's log says more",
+        )
+        .into()),
+    }
+}
+
+fn describe(config: &Config, record: &StatusRecord) -> Vec<String> {
+    let detail = &record.detail;
+    let text = |value: &serde_json::Value| match value {
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Null => "-".into(),
+        other => other.to_string(),
+    };
+    let mut lines = vec![
+        format!(
+            "cluster    {} on {}: {}",
+            config.cluster, config.host, record.verdict
+        ),
+        format!("as of      {}", words::moment(record.written_ms)),
+        format!(
+            "received   {}:{}",
+            text(&detail["received"][0]),
+            text(&detail["received"][1])
+        ),
+    ];
+    for lane in detail["providers"].as_array().into_iter().flatten() {
+        let durable = &lane["durable"];
+        let when = durable["commit_us"]
+            .as_u64()
+            .map(|us| format!(", committed {}", words::moment(us / 1000)));
+        lines.push(format!(
+            "provider   {}: durable up to {}:{} {}{}, {} waiting",
+            text(&lane["provider"]),
+            text(&durable["file"]),
+            text(&durable["end"]),
+            text(&durable["gtid"]),
+            when.unwrap_or_default(),
+            lane["waiting"]
+        ));
+    }
+    let spool = &detail["spool"];
+    let bytes = |name: &str| words::bytes(spool[name].as_u64().unwrap_or(0));
+    lines.push(format!(
+        "spool      {} of {}",
+        bytes("used_bytes"),
+        bytes("limit_bytes")
+    ));
+    lines.push(format!("backup     {}", text(&detail["last_backup"])));
+    lines.extend(record.alarms.iter().map(|alarm| format!("ALARM      {alarm}")));
+    lines
+}

@@ -1,0 +1,107 @@
+//! The QUERY event: a statement, or the words that begin and end a transaction.
+
+use std::borrow::Cow;
+use std::io::Read;
+
+use super::{EventError, EventType, read};
+
+/// The body's fixed part, the longest status variables and database name, and enough of the statement to know it by.
+pub const QUERY_PREFIX_BYTES: usize = 13 + 65_535 + 256 + 32;
+
+/// A QUERY or QUERY_COMPRESSED event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Query<'a> {
+    /// The connection that ran it.
+    pub thread_id: u32,
+    /// How long it ran, in seconds.
+    pub execution_seconds: u32,
+    /// The error it ended with on the source; 0 for none.
+    pub error_code: u16,
+    /// The default database, as bytes (utf8). Empty for none.
+    pub database: &'a [u8],
+    /// The statement as stored, as far as it was given. Compressed if the event is.
+    stored: &'a [u8],
+    compressed: bool,
+}
+
+impl<'a> Query<'a> {
+    /// Reads the body without its checksum, or its first [`QUERY_PREFIX_BYTES`].
+    pub fn parse(kind: EventType, body: &'a [u8]) -> Result<Query<'a>, EventError> {
+        read(kind, body, |fields| {
+            let (thread_id, execution_seconds) = (fields.u32()?, fields.u32()?);
+            let (database_bytes, error_code, status_bytes) = (fields.u8()?, fields.u16()?, fields.u16()?);
+            fields.bytes(status_bytes.into())?; // session settings: replayed by the server, of no use to us
+            let database = fields.bytes(database_bytes.into())?;
+            fields.u8()?; // the NUL behind the name
+            let compressed = kind == EventType::QUERY_COMPRESSED;
+            Ok(Query {
+                thread_id,
+                execution_seconds,
+                error_code,
+                database,
+                stored: fields.rest(),
+                compressed,
+            })
+        })
+    }
+
+    /// Whether the statement is stored compressed. Servers never compress the words that begin or end a transaction.
+    pub fn is_compressed(&self) -> bool {
+        self.compressed
+    }
+
+    /// The statement, expanded if it was compressed. Needs the whole body.
+    ///
+    /// # Errors
+    /// `Unsupported` if it is longer than `limit_bytes`, whatever the event claims; `Malformed` if it does not expand.
+    pub fn sql(&self, limit_bytes: usize) -> Result<Cow<'a, [u8]>, EventError> {
+        if !self.compressed {
+            return Ok(Cow::Borrowed(self.stored));
+        }
+        const EVENT: EventType = EventType::QUERY_COMPRESSED;
+        // One byte: 0x80, the algorithm (0 is zlib) in bits 4 to 6, and how many bytes of length follow, big-endian.
+        let (head, length, deflated) = read(EVENT, self.stored, |fields| {
+            let head = fields.u8()?;
+            let length = fields.bytes(usize::from(head & 0x7))?;
+            Ok((
+                head,
+                length.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)),
+                fields.rest(),
+            ))
+        })?;
+        if head & 0xf0 != 0x80 {
+            let what = format!("compression {head:#04x}");
+            return Err(EventError::Unsupported { event: EVENT, what });
+        }
+        let unsupported = || EventError::Unsupported {
+            event: EVENT,
+            what: format!("a statement of more than {limit_bytes} bytes"),
+        };
+        if length > limit_bytes as u64 {
+            return Err(unsupported());
+        }
+        let mut sql = Vec::new();
+        let mut inflate = flate2::read::ZlibDecoder::new(deflated).take(length + 1);
+        inflate
+            .read_to_end(&mut sql)
+            .map_err(|error| EventError::malformed(EVENT, error.to_string()))?;
+        if sql.len() as u64 != length {
+            return Err(EventError::malformed(
+                EVENT,
+                "its statement does not have the length it announces",
+            ));
+        }
+        Ok(Cow::Owned(sql))
+    }
+
+    /// Whether the statement is one of these words, in any case; never true for a compressed one.
+    pub(super) fn is(&self, words: &str) -> bool {
+        !self.compressed && self.stored.trim_ascii().eq_ignore_ascii_case(words.as_bytes())
+    }
+
+    /// Whether the statement begins with these words, in any case; never true for a compressed one.
+    pub(super) fn starts_with(&self, words: &str) -> bool {
+        let start = self.stored.get(..words.len());
+        !self.compressed && start.is_some_and(|start| start.eq_ignore_ascii_case(words.as_bytes()))
+    }
+}

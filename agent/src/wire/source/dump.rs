@@ -1,0 +1,394 @@
+//! Sends a replica the events of a feed: verbatim, without what it has or must not get, then heartbeats for ever.
+//!
+//! A stream never ends by itself: a replica takes an end for a broken connection and comes back at once.
+
+use bytes::Bytes;
+use std::pin::pin;
+use std::time::Duration;
+
+use holdfast_proto::gtid::{GtidList, MySqlGtidSet};
+use tokio::io::AsyncWrite;
+use tokio::time::Instant;
+
+use super::conversation::DumpRequest;
+use super::feed::{EventStream, FeedError, FeedItem, StartPoint};
+use super::selection::{Place, Selection, Selector, Verdict};
+use super::status::Reporter;
+use super::{SourceError, made_up};
+use crate::wire::event::{
+    ChecksumAlgorithm, EventCutter, EventError, EventHeader, EventType, FILE_MAGIC, FormatDescription,
+    HEADER_BYTES, Heartbeat, Piece, Rotate, Step, TransactionEnd, TransactionTracker,
+};
+use crate::wire::packet::PacketWriter;
+
+/// What happens to the events of the current transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Treatment {
+    Send,
+    Omit,
+    /// Its first event was sent; an empty transaction takes the place of the others.
+    Empty,
+}
+
+/// The file that is being sent.
+struct CurrentFile {
+    name: String,
+    sequence: u64,
+    /// Where the next event to be looked at begins, in bytes.
+    position_bytes: u64,
+}
+
+/// Whether there is more to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    Continue,
+    Stop,
+}
+
+/// One replica's stream.
+pub(super) struct Dump<'a, W> {
+    writer: &'a mut PacketWriter<W>,
+    request: &'a DumpRequest,
+    server_id: u32,
+    selector: Selector<'a>,
+    reporter: &'a Reporter,
+    tracker: TransactionTracker,
+    cutter: EventCutter,
+    file: Option<CurrentFile>,
+    treatment: Treatment,
+    /// The event being passed on: whether it is, and whether a transaction ends with it.
+    passing: bool,
+    ending: Option<TransactionEnd>,
+    last_sent: Instant,
+}
+
+impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
+    pub(super) fn new(
+        writer: &'a mut PacketWriter<W>,
+        request: &'a DumpRequest,
+        server_id: u32,
+        selection: &'a Selection,
+        reporter: &'a Reporter,
+    ) -> Result<Dump<'a, W>, SourceError> {
+        let had = match &request.start {
+            StartPoint::Gtid(set) => Some(set.clone()),
+            StartPoint::File { .. } => None,
+        };
+        Ok(Dump {
+            writer,
+            request,
+            server_id,
+            selector: Selector::new(selection, had).map_err(SourceError::Refused)?,
+            reporter,
+            tracker: TransactionTracker::new(),
+            cutter: EventCutter::new(),
+            file: None,
+            treatment: Treatment::Send,
+            passing: false,
+            ending: None,
+            last_sent: Instant::now(),
+        })
+    }
+
+    /// Sends until the stop or the end of the feed; both are reported, and then only heartbeats follow. Never returns Ok
+    /// before the replica is gone.
+    pub(super) async fn run(mut self, mut stream: impl EventStream) -> Result<(), SourceError> {
+        loop {
+            let item = self.next_with_heartbeats(&mut stream).await?;
+            let flow = match item {
+                Some(FeedItem::File {
+                    name,
+                    sequence,
+                    format,
+                    position_bytes,
+                }) => {
+                    let file = CurrentFile {
+                        name,
+                        sequence,
+                        position_bytes,
+                    };
+                    self.enter(file, &format).await?
+                }
+                Some(FeedItem::Bytes(bytes)) => self.bytes(bytes).await?,
+                None if !self.cutter.is_at_boundary() => {
+                    return Err(SourceError::Feed(FeedError::NotInArchive(
+                        "the archive ends inside an event".into(),
+                    )));
+                }
+                None => Flow::Stop,
+            };
+            self.writer.flush().await?;
+            if flow == Flow::Stop {
+                break;
+            }
+        }
+        drop(stream); // what it holds (prefetched segments) is of no use any more
+        let place = self
+            .file
+            .as_ref()
+            .map(|file| (file.name.clone(), file.position_bytes));
+        self.reporter.reached_end(
+            place,
+            self.tracker.open_transaction().is_some() && !self.stopped_clean(),
+        );
+        loop {
+            tokio::time::sleep(self.request.heartbeat_period).await;
+            self.heartbeat().await?;
+        }
+    }
+
+    /// A transaction whose first event made us stop was never begun on the replica.
+    fn stopped_clean(&self) -> bool {
+        self.treatment == Treatment::Omit
+    }
+
+    /// The feed may take its time; the replica must not think that we are gone.
+    async fn next_with_heartbeats(
+        &mut self,
+        stream: &mut impl EventStream,
+    ) -> Result<Option<FeedItem>, SourceError> {
+        let mut next = pin!(stream.next());
+        loop {
+            match tokio::time::timeout(self.request.heartbeat_period, &mut next).await {
+                Ok(item) => return Ok(item?),
+                Err(_) => self.heartbeat().await?,
+            }
+        }
+    }
+
+    /// Between events only: a packet that has begun must be finished first.
+    async fn heartbeat(&mut self) -> Result<(), SourceError> {
+        let inside_event = self.passing;
+        if let (Some(file), false) = (&self.file, inside_event) {
+            let at = Heartbeat {
+                file: file.name.clone(),
+                position_bytes: file.position_bytes,
+            };
+            let newer = self.request.heartbeat_v2;
+            let event = made_up::heartbeat(self.server_id, &at, newer, self.tracker.checksum());
+            self.packet(&event).await?;
+            self.writer.flush().await?;
+        }
+        Ok(())
+    }
+
+    async fn packet(&mut self, event: &[u8]) -> Result<(), SourceError> {
+        self.begin_packet(event.len() as u64).await?;
+        self.writer.data(event).await?;
+        self.writer.end()?;
+        Ok(())
+    }
+
+    async fn begin_packet(&mut self, event_bytes: u64) -> Result<(), SourceError> {
+        self.writer.begin(1 + event_bytes);
+        self.writer.data(&[0]).await?;
+        self.last_sent = Instant::now();
+        Ok(())
+    }
+
+    /// A file begins: says which, and sends its FORMAT_DESCRIPTION.
+    async fn enter(&mut self, mut file: CurrentFile, format: &Bytes) -> Result<Flow, SourceError> {
+        if self.selector.stops_before_file(file.sequence) {
+            return Ok(Flow::Stop);
+        }
+        if !self.cutter.is_at_boundary() {
+            return Err(SourceError::Feed(FeedError::NotInArchive(
+                "a file ends inside an event".into(),
+            )));
+        }
+        let behind_format = (FILE_MAGIC.len() + format.len()) as u64;
+        let from_the_middle = file.position_bytes > behind_format;
+        if file.position_bytes < behind_format || (from_the_middle && self.file.is_some()) {
+            return Err(SourceError::Feed(FeedError::NotInArchive(
+                "a file is entered at a wrong place".into(),
+            )));
+        }
+        // The first one has the form that was agreed on, later ones that of the file before.
+        let algorithm = if self.file.is_none() {
+            ChecksumAlgorithm::Crc32
+        } else {
+            self.tracker.checksum()
+        };
+        let position_bytes = if from_the_middle {
+            file.position_bytes
+        } else {
+            FILE_MAGIC.len() as u64
+        };
+        let rotate = Rotate {
+            position_bytes,
+            file: file.name.clone(),
+        };
+        self.packet(&made_up::rotate(self.server_id, &rotate, algorithm))
+            .await?;
+        let event = made_up::format_description(format, from_the_middle)?;
+        let (header, body) = split_header(&event)?;
+        FormatDescription::parse(body)?;
+        // A transaction that a crash left unfinished ends here for the replica too: it rolls it back.
+        self.tracker.event(FILE_MAGIC.len() as u64, &header, body)?;
+        self.treatment = Treatment::Send;
+        self.packet(&event).await?;
+        file.position_bytes = file.position_bytes.max(behind_format);
+        self.reporter.entered(&file.name);
+        self.file = Some(file);
+        Ok(Flow::Continue)
+    }
+
+    async fn bytes(&mut self, bytes: Bytes) -> Result<Flow, SourceError> {
+        self.cutter.push(bytes);
+        while let Some(piece) = self.cutter.next_piece()? {
+            let left_bytes = match piece {
+                Piece::Begin {
+                    header,
+                    bytes,
+                    left_bytes,
+                } => {
+                    if self.begin_event(&header, &bytes).await? == Flow::Stop {
+                        return Ok(Flow::Stop);
+                    }
+                    left_bytes
+                }
+                Piece::More { bytes, left_bytes } => {
+                    if self.passing {
+                        self.writer.data(&bytes).await?;
+                    }
+                    left_bytes
+                }
+            };
+            if left_bytes == 0 && self.end_event().await? == Flow::Stop {
+                return Ok(Flow::Stop);
+            }
+        }
+        Ok(Flow::Continue)
+    }
+
+    /// Looks at an event, decides about it, and passes its first bytes on.
+    async fn begin_event(&mut self, header: &EventHeader, bytes: &Bytes) -> Result<Flow, SourceError> {
+        let Some(file) = &self.file else {
+            return Err(SourceError::Feed(FeedError::NotInArchive(
+                "events come before a file".into(),
+            )));
+        };
+        let (sequence, position_bytes) = (file.sequence, file.position_bytes);
+        if self.last_sent.elapsed() >= self.request.heartbeat_period {
+            self.heartbeat().await?; // a long run of events that are not sent
+        }
+        let body = bytes.get(HEADER_BYTES..).unwrap_or_default();
+        let step = self.tracker.event(position_bytes, header, body)?;
+        if self.file_list_stops(header, body)? {
+            self.treatment = Treatment::Omit;
+            return Ok(Flow::Stop);
+        }
+        let is_begin = step.begin.is_some();
+        if self.treat(&step, sequence)? == Flow::Stop {
+            return Ok(Flow::Stop);
+        }
+        if header.server_id == self.request.replica_server_id && is_begin {
+            // It would silently skip them, and MariaDB even count them as applied.
+            let number = header.server_id;
+            return Err(SourceError::Refused(format!(
+                "the server's server_id {number} is that of archived transactions: set another one before replay"
+            )));
+        }
+        let wanted = match self.treatment {
+            Treatment::Send => true,
+            Treatment::Omit => false,
+            Treatment::Empty => is_begin,
+        };
+        self.passing = wanted && header.kind != EventType::STOP && !header.is_artificial();
+        self.ending = step.end;
+        if let Some(file) = &mut self.file {
+            file.position_bytes += u64::from(header.length_bytes);
+        }
+        if self.passing {
+            self.begin_packet(header.length_bytes.into()).await?;
+            self.writer.data(bytes).await?;
+        }
+        Ok(Flow::Continue)
+    }
+
+    /// What the step means for the events that follow.
+    fn treat(&mut self, step: &Step, sequence: u64) -> Result<Flow, SourceError> {
+        if step.abandoned.is_some() {
+            self.treatment = Treatment::Send;
+        }
+        if let Some(begin) = &step.begin {
+            self.treatment = match self
+                .selector
+                .decide(begin, sequence)
+                .map_err(SourceError::Refused)?
+            {
+                Verdict::Send => Treatment::Send,
+                Verdict::Omit => Treatment::Omit,
+                Verdict::SendEmpty => Treatment::Empty,
+                Verdict::Stop => {
+                    self.treatment = Treatment::Omit;
+                    return Ok(Flow::Stop);
+                }
+            };
+        }
+        Ok(Flow::Continue)
+    }
+
+    /// A file's list of what came before it: whether the replica can start here, and whether the stop was earlier.
+    fn file_list_stops(&mut self, header: &EventHeader, body: &[u8]) -> Result<bool, SourceError> {
+        let trailer = self.tracker.checksum().trailer_bytes(header.kind);
+        let Some(length) = body.len().checked_sub(trailer) else {
+            return Ok(false);
+        };
+        let malformed =
+            |error: holdfast_proto::gtid::GtidError| EventError::malformed(header.kind, error.to_string());
+        match header.kind {
+            EventType::PREVIOUS_GTIDS => {
+                let previous = MySqlGtidSet::decode(&body[..length]).map_err(malformed)?;
+                self.selector
+                    .previous_gtids(&previous)
+                    .map_err(SourceError::Refused)
+            }
+            EventType::MARIADB_GTID_LIST => {
+                let list = GtidList::decode(&body[..length]).map_err(malformed)?;
+                self.selector.gtid_list(&list).map_err(SourceError::Refused)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// All bytes of the event have come.
+    async fn end_event(&mut self) -> Result<Flow, SourceError> {
+        if std::mem::take(&mut self.passing) {
+            self.writer.end()?;
+        }
+        let Some(end) = self.ending.take() else {
+            return Ok(Flow::Continue);
+        };
+        let treatment = std::mem::replace(&mut self.treatment, Treatment::Send);
+        if treatment == Treatment::Empty {
+            for event in made_up::empty_transaction(&end, self.tracker.checksum()) {
+                self.packet(&event).await?;
+            }
+        }
+        let Some(file) = &self.file else {
+            return Ok(Flow::Continue);
+        };
+        if treatment != Treatment::Omit {
+            let place = Place {
+                file_sequence: file.sequence,
+                position_bytes: end.end_position_bytes,
+            };
+            self.reporter.sent(&file.name, place, end.begin.gtid.as_ref());
+        }
+        Ok(if self.selector.stops_after(&end, file.sequence) {
+            Flow::Stop
+        } else {
+            Flow::Continue
+        })
+    }
+}
+
+fn split_header(event: &[u8]) -> Result<(EventHeader, &[u8]), EventError> {
+    let short = || EventError::malformed(EventType::FORMAT_DESCRIPTION, "it is shorter than a header");
+    let (head, body) = event.split_first_chunk::<HEADER_BYTES>().ok_or_else(short)?;
+    Ok((EventHeader::parse(head)?, body))
+}
+
+/// How long a replica may take to accept bytes: its relay log may be full while it applies.
+pub(super) const WRITE_PATIENCE: Duration = Duration::from_secs(3600);

@@ -1,0 +1,322 @@
+//! The source side of replication: serves archived binlogs to a server that replays them as a replica.
+//!
+//! Responsible for: letting replicas in on loopback, answering what they ask, sending the events of an [`EventFeed`]
+//! verbatim without ever holding a whole one, leaving out what a replica has or must not get ([`Selection`]), and
+//! stopping exactly. Not responsible for: fetching the archive, preparing the target server, waiting until it has
+//! applied what was sent.
+//!
+//! As the source decides what is sent, a stop is exact whatever the replica does: nothing behind it ever leaves here.
+
+mod attach;
+mod conversation;
+mod dump;
+mod feed;
+mod greeting;
+mod made_up;
+mod replies;
+mod selection;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_proto::Flavour;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use attach::{AttachBy, attach_statements};
+pub use feed::{EventFeed, EventStream, FeedError, FeedItem, StartPoint};
+pub use selection::{LeftOut, Place, Selection, StopPoint};
+pub use status::{EndReached, SentTransaction, SourceStatus};
+
+use conversation::{Conversation, DumpRequest, Identity, Reaction};
+use dump::{Dump, WRITE_PATIENCE};
+use greeting::Door;
+use status::Reporter;
+
+use super::event::EventError;
+use super::packet::{PacketReader, PacketWriter};
+use super::{Password, WireError};
+
+/// More than a restore ever has.
+const REPLICAS_MAX: usize = 16;
+/// The largest command is a GTID set.
+const COMMAND_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How long a replica may think between commands.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(60);
+/// A replica says nothing while it is sent events.
+const SILENCE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// How long a replica is kept waiting before it may ask again for what the feed could not deliver.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// The longest password that CHANGE MASTER takes.
+const PASSWORD_BYTES: usize = 32;
+/// "Got fatal error from source when reading data from binary log": stops the replica's receiver, with our text.
+const ERROR_FATAL_READING: u16 = 1236;
+
+/// Why a source could not be started, or a replica not be served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// No port, or no random numbers.
+    #[error("cannot open a port on loopback: {0}")]
+    Listen(std::io::Error),
+    /// The connection to a replica broke, or it broke the protocol. It comes again.
+    #[error("replica: {0}")]
+    Replica(#[from] WireError),
+    /// The replica must not be served, and never will be as it is.
+    #[error("{0}")]
+    Refused(String),
+    /// The feed failed.
+    #[error(transparent)]
+    Feed(#[from] FeedError),
+    /// The archive holds something that is not a binlog.
+    #[error("archived binlog: {0}")]
+    Event(#[from] EventError),
+}
+
+impl SourceError {
+    /// Whether trying again cannot help.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            SourceError::Listen(_) | SourceError::Replica(_) | SourceError::Feed(FeedError::Failed(_)) => {
+                false
+            }
+            SourceError::Refused(_)
+            | SourceError::Event(_)
+            | SourceError::Feed(FeedError::NotInArchive(_)) => true,
+        }
+    }
+}
+
+/// As what a source presents itself.
+#[derive(Debug, Clone)]
+pub struct SourceOptions {
+    /// The family of the archive, and so of the replicas.
+    pub flavour: Flavour,
+    /// The version that wrote the archive, as its FORMAT_DESCRIPTION says it. Replicas refuse what they cannot parse.
+    pub server_version: String,
+    /// MySQL: whether the archived transactions have GTIDs. Must be what the replica has.
+    pub gtid_mode_on: bool,
+    /// What to send.
+    pub selection: Selection,
+}
+
+/// A source that listens. Dropping it, or cancelling what [`Source::run`] was given, ends all connections.
+#[derive(Debug)]
+pub struct Source {
+    listener: TcpListener,
+    address: SocketAddr,
+    password: Password,
+    options: SourceOptions,
+    who: Identity,
+    reporter: Reporter,
+    status: watch::Receiver<SourceStatus>,
+}
+
+impl Source {
+    /// The account that replicas come with.
+    const USER: &'static str = "holdfast";
+
+    /// Opens a port on loopback, with a password of its own.
+    pub async fn bind(options: SourceOptions) -> Result<Source, SourceError> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .map_err(SourceError::Listen)?;
+        let address = listener.local_addr().map_err(SourceError::Listen)?;
+        let mut random = [0; PASSWORD_BYTES + 20];
+        getrandom::fill(&mut random).map_err(|error| SourceError::Listen(std::io::Error::other(error)))?;
+        let (secret, identity) = random.split_at(PASSWORD_BYTES);
+        const ALPHABET: &[u8; 64] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_.";
+        let password: Vec<u8> = secret
+            .iter()
+            .map(|byte| ALPHABET[usize::from(byte % 64)])
+            .collect();
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let server_uuid = [
+            &identity[..4],
+            &identity[4..6],
+            &identity[6..8],
+            &identity[8..10],
+            &identity[10..16],
+        ];
+        let server_uuid = server_uuid.map(hex).join("-");
+        // Made-up events carry our number; a replica with the same one would skip them. The upper half is rarely used.
+        let number = u32::from_le_bytes([identity[16], identity[17], identity[18], identity[19]]);
+        let (reporter, status) = Reporter::new();
+        let gtid_mode = if options.gtid_mode_on { "ON" } else { "OFF" };
+        let who = Identity {
+            flavour: options.flavour,
+            server_id: number | 0x8000_0000,
+            server_uuid,
+            gtid_mode,
+        };
+        Ok(Source {
+            listener,
+            address,
+            password: Password::new(password),
+            options,
+            who,
+            reporter,
+            status,
+        })
+    }
+
+    /// Where replicas connect to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The account's name.
+    pub fn user(&self) -> &'static str {
+        Source::USER
+    }
+
+    /// The account's password: 32 letters, digits, dots and underscores.
+    pub fn password(&self) -> &Password {
+        &self.password
+    }
+
+    /// The family it serves.
+    pub fn flavour(&self) -> Flavour {
+        self.options.flavour
+    }
+
+    /// How far it is; changes with every transaction.
+    pub fn status(&self) -> watch::Receiver<SourceStatus> {
+        self.status.clone()
+    }
+
+    /// Serves replicas until `shutdown` is cancelled, then returns once all connections are closed. What goes wrong with
+    /// one of them is reported in the status and ends only that one.
+    pub async fn run<F: EventFeed>(self, feed: Arc<F>, shutdown: CancellationToken) {
+        let source = Arc::new(self);
+        let mut sessions = JoinSet::new();
+        let mut connection_id = 0;
+        loop {
+            let accepted = tokio::select! {
+                () = shutdown.cancelled() => break,
+                Some(ended) = sessions.join_next() => {
+                    if ended.is_err_and(|error| error.is_panic()) {
+                        let failure = "a defect in the archive's reader or in the source".to_string();
+                        source.reporter.disconnected(Some((failure, true)));
+                    }
+                    continue;
+                }
+                accepted = source.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((socket, _)) if sessions.len() < REPLICAS_MAX => {
+                    connection_id += 1;
+                    sessions.spawn(source.clone().session(socket, connection_id, feed.clone()));
+                }
+                Ok(_) => tracing::warn!(
+                    limit = REPLICAS_MAX,
+                    "too many replicas at once, one was turned away"
+                ),
+                // Out of file descriptors or memory: what waits is still there when there is some again.
+                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+            }
+        }
+        sessions.shutdown().await;
+    }
+
+    async fn session<F: EventFeed>(self: Arc<Self>, socket: TcpStream, connection_id: u32, feed: Arc<F>) {
+        self.reporter.connected();
+        let result = self.serve(socket, connection_id, &*feed).await;
+        let failure = match result {
+            // A replica that is stopped, or comes again, just closes the connection.
+            Ok(()) | Err(SourceError::Replica(WireError::Closed(_) | WireError::Io(_))) => None,
+            Err(error) => Some((error.to_string(), error.is_permanent())),
+        };
+        self.reporter.disconnected(failure);
+    }
+
+    async fn serve<F: EventFeed>(
+        &self,
+        socket: TcpStream,
+        connection_id: u32,
+        feed: &F,
+    ) -> Result<(), SourceError> {
+        socket.set_nodelay(true).map_err(WireError::from)?;
+        let (read, write) = socket.into_split();
+        let mut reader = PacketReader::new(read, COMMAND_PATIENCE);
+        let mut writer = PacketWriter::new(write, COMMAND_PATIENCE);
+        let door = Door {
+            flavour: self.options.flavour,
+            server_version: &self.options.server_version,
+            user: Source::USER,
+            password: &self.password,
+        };
+        door.let_in(connection_id, &mut reader, &mut writer).await?;
+        reader.set_timeout(COMMAND_PATIENCE);
+        let Some(request) = self.converse(&mut reader, &mut writer).await? else {
+            return Ok(());
+        };
+        reader.set_timeout(SILENCE);
+        reader.set_sequence(0);
+        writer.set_timeout(WRITE_PATIENCE);
+        let result = tokio::select! {
+            result = self.dump(&request, &mut writer, feed) => result,
+            // Whatever a replica says now, it is leaving.
+            said = reader.packet(COMMAND_BYTES_MAX) => said.map(|_| ()).map_err(SourceError::from),
+        };
+        match &result {
+            // Between packets only: inside an event all that is left is to close.
+            Err(error) if error.is_permanent() && writer.end().is_ok() => {
+                let message = format!("holdfast: {error}");
+                writer
+                    .packet(&replies::error(ERROR_FATAL_READING, "HY000", &message))
+                    .await?;
+                writer.flush().await?;
+            }
+            // The replica comes again at once when we close, so not at once.
+            Err(SourceError::Feed(_)) => tokio::time::sleep(PAUSE_AFTER_FAILURE).await,
+            _ => {}
+        }
+        result
+    }
+
+    /// Answers until the replica wants events (`None`: until it leaves).
+    async fn converse(
+        &self,
+        reader: &mut PacketReader<OwnedReadHalf>,
+        writer: &mut PacketWriter<OwnedWriteHalf>,
+    ) -> Result<Option<DumpRequest>, WireError> {
+        let mut conversation = Conversation::default();
+        loop {
+            reader.set_sequence(0);
+            let packet = reader.packet(COMMAND_BYTES_MAX).await?;
+            let reaction = conversation.command(&self.who, packet)?;
+            writer.set_sequence(reader.sequence());
+            match reaction {
+                Reaction::Quit => return Ok(None),
+                Reaction::Dump(request) => return Ok(Some(request)),
+                Reaction::Answer(packets) => {
+                    for packet in packets {
+                        writer.packet(&packet).await?;
+                    }
+                    writer.flush().await?;
+                }
+            }
+        }
+    }
+
+    async fn dump<F: EventFeed>(
+        &self,
+        request: &DumpRequest,
+        writer: &mut PacketWriter<OwnedWriteHalf>,
+        feed: &F,
+    ) -> Result<(), SourceError> {
+        let selection = &self.options.selection;
+        let dump = Dump::new(writer, request, self.who.server_id, selection, &self.reporter)?;
+        // Opening may fetch and decrypt; nothing can be said to the replica before the first file is known.
+        let stream = feed.open(request.start.clone()).await?;
+        dump.run(stream).await
+    }
+}

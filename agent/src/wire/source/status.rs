@@ -1,0 +1,98 @@
+//! What a source tells the restore that runs it.
+
+use holdfast_proto::gtid::Gtid;
+use tokio::sync::watch;
+
+use super::selection::Place;
+
+/// How far a source is. With several replicas: as the last of them to move saw it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SourceStatus {
+    /// Replicas that are connected and were let in.
+    pub replicas: usize,
+    /// The file being sent.
+    pub file: Option<String>,
+    /// Transactions sent, over all connections; one that was sent again counts again.
+    pub transactions_sent: u64,
+    /// The last transaction sent completely.
+    pub last_sent: Option<SentTransaction>,
+    /// Set once all that is wanted was sent: nothing but heartbeats follows.
+    pub end: Option<EndReached>,
+    /// Why the last connection ended that did not end well. Replicas come again; a restore decides whether to let them.
+    pub failure: Option<String>,
+    /// The failure will come again until somebody changes something.
+    pub failure_is_permanent: bool,
+}
+
+/// A transaction that a replica was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SentTransaction {
+    /// Its name, if it has one.
+    pub gtid: Option<Gtid>,
+    /// The file it is in.
+    pub file: String,
+    /// Where it ends: what a replica by file and position reports once it is applied.
+    pub place: Place,
+}
+
+/// Where sending stopped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndReached {
+    /// The file; `None` if the feed was empty.
+    pub file: Option<String>,
+    /// How far in it, in bytes.
+    pub position_bytes: u64,
+    /// The feed ended inside a transaction: the replica waits for the rest, in vain, and must be told to stop.
+    pub inside_transaction: bool,
+}
+
+/// Writes the status.
+#[derive(Debug, Clone)]
+pub(super) struct Reporter(watch::Sender<SourceStatus>);
+
+impl Reporter {
+    pub(super) fn new() -> (Reporter, watch::Receiver<SourceStatus>) {
+        let (sender, receiver) = watch::channel(SourceStatus::default());
+        (Reporter(sender), receiver)
+    }
+
+    pub(super) fn connected(&self) {
+        self.0.send_modify(|status| status.replicas += 1);
+    }
+
+    pub(super) fn disconnected(&self, failure: Option<(String, bool)>) {
+        self.0.send_modify(|status| {
+            status.replicas = status.replicas.saturating_sub(1);
+            if let Some((failure, is_permanent)) = failure {
+                status.failure = Some(failure);
+                status.failure_is_permanent = is_permanent;
+            }
+        });
+    }
+
+    pub(super) fn entered(&self, file: &str) {
+        self.0.send_modify(|status| status.file = Some(file.to_string()));
+    }
+
+    pub(super) fn sent(&self, file: &str, place: Place, gtid: Option<&Gtid>) {
+        self.0.send_modify(|status| {
+            status.transactions_sent += 1;
+            status.last_sent = Some(SentTransaction {
+                gtid: gtid.cloned(),
+                file: file.to_string(),
+                place,
+            });
+        });
+    }
+
+    pub(super) fn reached_end(&self, place: Option<(String, u64)>, inside_transaction: bool) {
+        let (file, position_bytes) = place.map_or((None, 0), |(file, position)| (Some(file), position));
+        self.0.send_modify(|status| {
+            status.end = Some(EndReached {
+                file,
+                position_bytes,
+                inside_transaction,
+            });
+        });
+    }
+}

@@ -1,0 +1,249 @@
+//! Single mechanisms against real servers: ranges, losses, broken views, refusals.
+
+use std::collections::BTreeSet;
+
+use holdfast_agent::server::apply::{ExceptionKind, RebuildError, apply};
+use holdfast_agent::server::capture::{CaptureError, capture, read_settings};
+use holdfast_agent::server::chunk::{self, RANGE_BYTES};
+use holdfast_agent::server::columns::{RowPlan, loss_check};
+use holdfast_agent::server::rebuild::{Phase, RebuildPlan};
+use holdfast_agent::server::session::dump_session;
+use holdfast_agent::wire::Connection;
+use holdfast_proto::Flavour;
+
+use crate::rows::{self, Tsv};
+use crate::servers::Server;
+
+async fn dump_connection(server: &Server) -> Connection {
+    let mut connection = server.connect().await;
+    for statement in dump_session(&read_settings(&mut connection).await.unwrap()) {
+        connection.execute(&statement).await.unwrap();
+    }
+    connection
+}
+
+fn lines(tsv: &Tsv) -> Vec<&[u8]> {
+    tsv.bytes.split_inclusive(|&b| b == b'\n').collect()
+}
+
+async fn ranges_tile(flavour: Flavour) {
+    let server = Server::start(flavour, &[]).await;
+    server.feed(
+        b"CREATE DATABASE d; USE d; SET sql_mode='NO_AUTO_VALUE_ON_ZERO';
+        CREATE TABLE negative (k INT PRIMARY KEY, v INT);
+        INSERT INTO negative VALUES (-2147483648,1),(-1,2),(0,3),(1,4),(2147483647,5),(77,6),(-77,7);
+        CREATE TABLE big (k BIGINT UNSIGNED, j INT, PRIMARY KEY (k, j));
+        INSERT INTO big VALUES (0,1),(0,2),(18446744073709551615,1),(18446744073709551614,1),(9223372036854775808,1),(9223372036854775807,1);
+        CREATE TABLE signed_big (a VARCHAR(10) PRIMARY KEY, k BIGINT NOT NULL, UNIQUE KEY u (k));
+        INSERT INTO signed_big VALUES ('a',-9223372036854775808),('b',9223372036854775807),('c',0),('d',-1);
+        CREATE TABLE dense (k TINYINT PRIMARY KEY); INSERT INTO dense VALUES (5),(6),(7);
+        CREATE TABLE empty_one (k INT PRIMARY KEY);
+        CREATE TABLE text_key (k VARCHAR(10) PRIMARY KEY); INSERT INTO text_key VALUES ('a'),('B');
+        CREATE TABLE nullable_key (k INT, UNIQUE KEY (k)); INSERT INTO nullable_key VALUES (NULL),(1),(NULL);
+        CREATE TABLE no_key (k INT); INSERT INTO no_key VALUES (1),(1);",
+    );
+    let mut connection = server.connect().await;
+    let mut inventory = capture(&mut connection).await.unwrap();
+    let mut dump = dump_connection(&server).await;
+    let mut cut = BTreeSet::new();
+    for table in &mut inventory.tables {
+        table.data_bytes = RANGE_BYTES * 40; // as if it were large
+        let min_max = match chunk::min_max_query(table) {
+            None => None,
+            Some(sql) => {
+                let rows = dump.query(&sql).await.unwrap();
+                let row = rows.one().unwrap();
+                let number = |i| row.text(i).ok().map(|text| text.parse::<i128>().unwrap());
+                number(0).zip(number(1))
+            }
+        };
+        let ranges = chunk::plan(table, min_max);
+        if ranges.len() > 1 {
+            cut.insert(table.name.name.as_str().to_string());
+        }
+        let plan = RowPlan::of(table).unwrap();
+        let whole = rows::read(&mut dump, &plan, &chunk::KeyRange::whole()).await;
+        let mut pieces = Vec::new();
+        for range in &ranges {
+            pieces.push(rows::read(&mut dump, &plan, range).await);
+        }
+        let mut together: Vec<&[u8]> = pieces.iter().flat_map(lines).collect();
+        let mut expected = lines(&whole);
+        together.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(together, expected, "{} in {} ranges", table.name, ranges.len());
+    }
+    assert_eq!(
+        cut.into_iter().collect::<Vec<_>>(),
+        ["big", "dense", "negative", "signed_big"]
+    );
+}
+
+#[tokio::test]
+async fn ranges_tile_on_mariadb() {
+    ranges_tile(Flavour::MariaDb).await;
+}
+
+#[tokio::test]
+async fn ranges_tile_on_mysql() {
+    ranges_tile(Flavour::MySql).await;
+}
+
+async fn counted_losses(server: &Server) -> Vec<(String, u64)> {
+    let inventory = capture(&mut server.connect().await).await.unwrap();
+    let mut dump = dump_connection(server).await;
+    let mut counted = Vec::new();
+    for table in &inventory.tables {
+        if let Some(check) = loss_check(table) {
+            let rows = dump.query(&check.sql).await.unwrap();
+            for (i, loss) in check.losses.iter().enumerate() {
+                counted.push((
+                    format!("{} {}", loss.code, loss.object),
+                    rows.one().unwrap().text(i).unwrap().parse().unwrap(),
+                ));
+            }
+        }
+    }
+    counted
+}
+
+#[tokio::test]
+async fn what_cannot_be_carried_is_counted() {
+    let mysql = Server::start(Flavour::MySql, &[]).await;
+    mysql.feed(
+        b"CREATE DATABASE d; USE d; CREATE TABLE t (id INT PRIMARY KEY, j JSON, k JSON);
+        INSERT INTO t VALUES (1, '{\"a\": 1.5}', NULL), (2, CAST(1.10 AS JSON), '1'), (3, JSON_OBJECT('d', CAST('2020-01-01' AS DATE)), '2'),
+          (4, '[true, null, \"\xc3\xa9\", 1e5]', '3'); UPDATE t SET k = JSON_SET(k, '$', 'x') WHERE id = 4; CREATE TABLE u (j JSON);",
+    );
+    let expect = |list: &[(&str, u64)]| {
+        list.iter()
+            .map(|(name, n)| (name.to_string(), *n))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        counted_losses(&mysql).await,
+        expect(&[
+            ("json-opaque-values `d`.`t`.`j`", 2),
+            ("json-opaque-values `d`.`t`.`k`", 0),
+            ("json-opaque-values `d`.`u`.`j`", 0)
+        ])
+    );
+    let maria = Server::start(Flavour::MariaDb, &[]).await;
+    maria.feed(b"CREATE DATABASE d; USE d; SET timestamp=1600000000.5; CREATE TABLE t (id INT) WITH SYSTEM VERSIONING;
+        INSERT INTO t VALUES (1),(2); DELETE FROM t WHERE id=1; SET timestamp=1600000001; UPDATE t SET id=3;");
+    assert_eq!(
+        counted_losses(&maria).await,
+        expect(&[("history-of-no-duration `d`.`t`", 1)])
+    );
+}
+
+/// Views that the source itself cannot run, a schema whose collation changed after its programs were made, a program
+/// in a time zone that the target does not know.
+async fn oddities(flavour: Flavour) {
+    let source = Server::start(flavour, &["--log-bin-trust-function-creators=ON"]).await;
+    source.feed(
+        b"CREATE DATABASE d CHARACTER SET latin1 COLLATE latin1_swedish_ci; USE d; CREATE TABLE t (a INT, b INT);
+        CREATE VIEW z_base AS SELECT a, b FROM t; CREATE VIEW a_top AS SELECT a FROM z_base; CREATE VIEW broken AS SELECT b FROM t;
+        CREATE VIEW on_broken AS SELECT b FROM broken;
+        CREATE FUNCTION f(x VARCHAR(10)) RETURNS VARCHAR(10) RETURN CONCAT(x, 'y'); CREATE VIEW a_calls AS SELECT f('x') AS fx;
+        DROP VIEW z_base; ALTER TABLE t DROP b; CREATE VIEW z_base AS SELECT a FROM t;
+        ALTER DATABASE d COLLATE latin1_german1_ci;",
+    );
+    let inventory = capture(&mut source.connect().await).await.unwrap();
+    let program = |name: &str| {
+        inventory
+            .programs
+            .iter()
+            .find(|p| p.name.name.as_str() == name)
+            .unwrap()
+    };
+    assert!(program("broken").invalid && program("on_broken").invalid && !program("a_top").invalid);
+    assert_eq!(
+        program("f").database_collation.as_deref(),
+        Some("latin1_swedish_ci")
+    );
+    let target = Server::start(flavour, &[]).await;
+    let plan = RebuildPlan::new(&inventory).unwrap();
+    let mut connection = target.connect().await;
+    assert_eq!(apply(&mut connection, &plan, Phase::Structure).await.unwrap(), []);
+    let exceptions = apply(&mut connection, &plan, Phase::Programs).await.unwrap();
+    let mut named: Vec<_> = exceptions.iter().map(|e| (e.kind, e.object.as_str())).collect();
+    named.sort_by_key(|(_, object)| *object);
+    assert_eq!(
+        named,
+        [
+            (ExceptionKind::InvalidAtSource, "CREATE VIEW `d`.`broken`"),
+            (ExceptionKind::InvalidAtSource, "CREATE VIEW `d`.`on_broken`")
+        ]
+    );
+    let again = capture(&mut target.connect().await).await.unwrap();
+    assert_eq!(again.schemas, inventory.schemas);
+    let valid: Vec<_> = inventory.programs.iter().filter(|p| !p.invalid).collect();
+    assert_eq!(again.programs.iter().collect::<Vec<_>>(), valid);
+    // A table that cannot be made stops the rebuild and is named.
+    match apply(&mut connection, &plan, Phase::Structure).await {
+        Err(RebuildError::Failed { object, .. }) => assert_eq!(object, "`d`"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn odd_programs_come_back_or_are_named_on_mariadb() {
+    oddities(Flavour::MariaDb).await;
+}
+
+#[tokio::test]
+async fn odd_programs_come_back_or_are_named_on_mysql() {
+    oddities(Flavour::MySql).await;
+}
+
+/// A forged manifest: nothing but the expected CREATE is executed.
+#[tokio::test]
+async fn forged_definitions_are_refused_before_anything_runs() {
+    let source = Server::start(Flavour::MariaDb, &[]).await;
+    source.feed(
+        b"CREATE DATABASE d; USE d; CREATE TABLE t (a INT); CREATE VIEW v AS SELECT 1; CREATE SEQUENCE s;",
+    );
+    let good = capture(&mut source.connect().await).await.unwrap();
+    assert!(RebuildPlan::new(&good).is_ok());
+    let mut forged = Vec::new();
+    for statement in [
+        "DROP TABLE mysql.user",
+        "CREATE TABLE `t` SELECT * FROM mysql.user",
+        "GRANT ALL ON *.* TO x",
+    ] {
+        let mut bad = good.clone();
+        bad.tables[0].create_statement = statement.into();
+        forged.push(bad);
+        let mut bad = good.clone();
+        bad.programs[0].statement.0 = statement.as_bytes().to_vec();
+        forged.push(bad);
+    }
+    let mut bad = good.clone();
+    bad.sequences[0].state[0] = "1); DROP TABLE x; --".into();
+    forged.push(bad);
+    let mut bad = good.clone();
+    bad.schemas[0].collation = "x; DROP DATABASE d".into();
+    forged.push(bad);
+    let mut bad = good.clone();
+    bad.schemas[0].name = "mysql".to_string().try_into().unwrap();
+    forged.push(bad);
+    let mut bad = good.clone();
+    bad.programs[0].collation_connection = "x, GLOBAL general_log = 1".into();
+    forged.push(bad);
+    for bad in &forged {
+        assert!(RebuildPlan::new(bad).is_err(), "{bad:?}");
+    }
+}
+
+/// An account that may not see a routine's body is an error that names it, never a smaller backup.
+#[tokio::test]
+async fn a_hidden_routine_body_is_an_error() {
+    let server = Server::start(Flavour::MariaDb, &["--log-bin-trust-function-creators=ON"]).await;
+    server.feed(b"CREATE DATABASE d; USE d; CREATE TABLE t (a INT); CREATE PROCEDURE p() SELECT 1; CREATE USER half@localhost;
+        GRANT SELECT, EXECUTE ON d.* TO half@localhost");
+    match capture(&mut server.connect_as("half").await).await {
+        Err(CaptureError::Privilege { object, .. }) => assert_eq!(object, "`d`.`p`"),
+        other => panic!("{other:?}"),
+    }
+}

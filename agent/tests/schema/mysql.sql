@@ -1,0 +1,22 @@
+-- What only MySQL has.
+SET NAMES utf8mb4;
+SET SESSION sql_mode='NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION';
+SET time_zone='+00:00';
+CREATE DATABASE `my`;
+USE my;
+SET sql_generate_invisible_primary_key=1;
+CREATE TABLE gipk (a INT);
+INSERT INTO gipk VALUES (5),(6); DELETE FROM gipk WHERE a=5; INSERT INTO gipk VALUES (7);
+SET sql_generate_invisible_primary_key=0;
+CREATE TABLE geo (id INT PRIMARY KEY, p POINT NOT NULL SRID 4326, SPATIAL KEY (p));
+INSERT INTO geo VALUES (1,ST_GeomFromText('POINT(10 20)',4326));
+CREATE TABLE fun (id INT PRIMARY KEY, a VARCHAR(20), j JSON, KEY f ((UPPER(a))), KEY i (a) INVISIBLE, KEY mv ((CAST(j->'$.x' AS UNSIGNED ARRAY))), CONSTRAINT ck CHECK (id > 100) NOT ENFORCED);
+INSERT INTO fun VALUES (1,'x','{"x": [1, 2]}');
+CREATE TABLE vec (id INT PRIMARY KEY, v VECTOR(3));
+INSERT INTO vec VALUES (1,TO_VECTOR('[1,2.5,-0.0]')),(2,NULL);
+CREATE DATABASE `frozen`;
+CREATE TABLE frozen.t (id INT PRIMARY KEY, a FLOAT);
+INSERT INTO frozen.t VALUES (1,0.1);
+CREATE VIEW frozen.v AS SELECT id FROM frozen.t;
+ALTER DATABASE frozen READ ONLY=1;
+CREATE VIEW `a_uses_f` AS SELECT plain.`f``1`(1) AS x, plain.v_lat.a FROM plain.v_lat;

@@ -1,0 +1,15 @@
+//! End-to-end tests: they drive the built binaries against real servers, and hold no code of Holdfast's.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
+
+mod backup;
+mod bad_input;
+mod harness;
+mod moments;
+mod permissions;
+mod reader;
+mod restore;
+mod stores;
+mod stream;
+mod tamper;
+mod tidy;

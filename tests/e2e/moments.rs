@@ -1,0 +1,409 @@
+//! Restores to a moment: a backup with the archived binlogs on top of it, up to an exact transaction, must equal a real
+//! replica of the source that stopped at the same one.
+
+use std::time::Duration;
+
+use holdfast_tests::holdfast::{Background, Finished};
+use holdfast_tests::oracle::Snapshot;
+use holdfast_tests::replica::{self, Until};
+use holdfast_tests::server::{Kind, Server, ServerOptions};
+use holdfast_tests::site::{Backup, Site};
+use holdfast_tests::workload::{Commit, Workload, WorkloadOptions};
+use holdfast_tests::{ledger, process};
+
+const MYSQL: Kind = Kind::MySql97 { gtid: true };
+const MYSQL_WITHOUT_GTIDS: Kind = Kind::MySql97 { gtid: false };
+
+/// A source that was written to before, during and after a backup, while its binlogs were archived.
+struct Story {
+    source: Server,
+    site: Site,
+    backup: Backup,
+    /// What was committed after the backup, in the order of the binlog.
+    after: Vec<Commit>,
+    /// What was committed last of all.
+    end: Until,
+}
+
+fn start_archiving(site: &Site) -> Background {
+    site.agent(&["--log", "debug", "run"])
+        .start(&site.path("run.log"))
+}
+
+/// Waits until everything that `source` has committed is in both providers.
+fn wait_until_archived(site: &Site, source: &Server) {
+    let Until::Position { file, offset_bytes } = replica::now(source) else {
+        unreachable!("now is a position")
+    };
+    process::wait_until("everything is archived", Duration::from_secs(60), || {
+        let status = site.agent(&["status", "--json"]).run();
+        // An alarm adds a line of its own.
+        let line = status.stdout.lines().next().unwrap_or_default();
+        let Ok(status) = serde_json::from_str::<serde_json::Value>(line) else {
+            return false;
+        };
+        let lanes = status["providers"].as_array().cloned().unwrap_or_default();
+        let reached = |lane: &serde_json::Value| {
+            let at = (lane["durable"]["file"].as_str(), lane["durable"]["end"].as_u64());
+            at == (Some(file.as_str()), Some(offset_bytes))
+        };
+        lanes.len() == 2 && lanes.iter().all(reached)
+    });
+}
+
+fn story(kind: Kind) -> Story {
+    let source = Server::start(kind, ServerOptions::default());
+    Workload::prepare(&source);
+    let site = Site::new(&source);
+    let mut archiving = start_archiving(&site);
+    // Backups do not stand definitions that change while they run.
+    let workload = Workload::start(
+        &source,
+        &WorkloadOptions {
+            ddl_every: 0,
+            ..WorkloadOptions::default()
+        },
+    );
+    workload.wait_for(60);
+    let backup = site.backup();
+    workload.wait_for(60);
+    source.sql(
+        "CREATE TABLE shop.extra (id INT AUTO_INCREMENT PRIMARY KEY, a INT); INSERT INTO shop.extra (a) VALUES (1), (2), (3); \
+         ALTER TABLE shop.extra ADD COLUMN b VARCHAR(20) DEFAULT 'x', ADD INDEX (a)",
+    );
+    workload.wait_for(40);
+    source.sql(
+        "FLUSH BINARY LOGS; UPDATE shop.extra SET b = 'y' WHERE a > 1; RENAME TABLE shop.extra TO shop.more",
+    );
+    workload.wait_for(60);
+    let commits = workload.stop().commits;
+    let end = replica::now(&source);
+    wait_until_archived(&site, &source);
+    assert!(
+        archiving.terminate(Duration::from_secs(30)).success(),
+        "{}",
+        archiving.output()
+    );
+    let at = (backup.file.clone(), backup.offset_bytes);
+    let after = commits
+        .into_iter()
+        .filter(|commit| (commit.file.clone(), commit.offset_bytes) > at)
+        .collect();
+    Story {
+        source,
+        site,
+        backup,
+        after,
+        end,
+    }
+}
+
+/// Restores with these options and compares everything with a replica that stopped at `until`.
+fn restored_equals(story: &Story, name: &str, options: &[&str], until: &Until) -> Finished {
+    let told = story
+        .site
+        .restore_to_scratch(&["a", "b"], name, &[&["--json"], options].concat());
+    let folder = story.site.path(name).join("data");
+    let restored = Server::over(
+        story.source.kind(),
+        &folder,
+        ServerOptions {
+            tcp: false,
+            ..ServerOptions::default()
+        },
+    );
+    ledger::check(&restored);
+    let oracle = replica::stopped_at(&story.source, until);
+    Snapshot::of(&oracle).assert_same(&Snapshot::of(&restored));
+    told
+}
+
+fn by(commit: &Commit) -> (Vec<String>, Until) {
+    match &commit.gtid {
+        Some(gtid) => (vec!["--to-gtid".into(), gtid.clone()], commit.until_gtid()),
+        None => {
+            let place = format!("{}:{}", commit.file, commit.offset_bytes);
+            (vec!["--to-position".into(), place], commit.until_position())
+        }
+    }
+}
+
+/// Now, to the microsecond, as an operator writes a time; no transaction is in flight. MariaDB's binlog knows seconds only.
+fn quiet_moment() -> String {
+    std::thread::sleep(Duration::from_millis(1100));
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    let text = process::run(std::process::Command::new("date").args([
+        "-u",
+        "-d",
+        &format!("@{now}"),
+        "+%Y-%m-%dT%H:%M:%SZ",
+    ]));
+    std::thread::sleep(Duration::from_millis(1100));
+    text.trim().to_owned()
+}
+
+/// Four transactions between, each by name where it has one, and the story's end.
+fn every_moment_comes_back(kind: Kind) {
+    let story = story(kind);
+    for (nth, share) in [1, 30, 55, 90].into_iter().enumerate() {
+        let commit = &story.after[story.after.len() * share / 100];
+        let (options, until) = by(commit);
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        let told = restored_equals(&story, &format!("moment{nth}"), &options, &until);
+        assert_eq!(told.json()["restored"], story.backup.id, "{told}");
+    }
+    let told = restored_equals(&story, "latest", &[], &story.end);
+    assert!(
+        told.json()["transactions_replayed"].as_u64() >= Some(story.after.len() as u64),
+        "{told}"
+    );
+    export_is_what_the_source_has(&story);
+    damage_every_object_in_one_provider(&story);
+    let told = restored_equals(&story, "healed", &[], &story.end);
+    let failed = told.json()["providers_failed"]
+        .as_object()
+        .cloned()
+        .unwrap_or_default();
+    assert!(failed.values().any(|count| count.as_u64() > Some(0)), "{told}");
+}
+
+/// Each segment stays whole in one of the providers: every second one is lost in one, and every other damaged in the other.
+fn damage_every_object_in_one_provider(story: &Story) {
+    let is_segment = |path: &std::path::PathBuf| {
+        ["/small/", "/large/"]
+            .iter()
+            .any(|l| path.to_string_lossy().contains(l))
+    };
+    let segments: Vec<_> = story.site.objects("a").into_iter().filter(is_segment).collect();
+    for (nth, path) in segments.iter().enumerate() {
+        match nth % 2 {
+            0 => std::fs::remove_file(story.site.path("b").join(path)).unwrap(),
+            _ => {
+                let path = story.site.path("a").join(path);
+                let mut bytes = std::fs::read(&path).unwrap();
+                let middle = bytes.len() - 20;
+                bytes[middle] ^= 1;
+                holdfast_tests::site::write(&path, &bytes);
+            }
+        }
+    }
+}
+
+/// Closed files are the source's byte for byte; the open one has what is archived of it.
+fn export_is_what_the_source_has(story: &Story) {
+    let (kit, out) = (story.site.shown("kit"), story.site.shown("exported"));
+    let provider = format!("file:{}", story.site.shown("b"));
+    let command = [
+        "export",
+        "binlog",
+        "--kit",
+        &kit,
+        "--provider",
+        &provider,
+        "--out",
+        &out,
+        "--json",
+    ];
+    let files = story.site.bare(&command).succeeds().json()["files"]
+        .as_array()
+        .cloned()
+        .unwrap();
+    assert!(files.len() >= 2, "{files:?}");
+    for file in files {
+        let name = file["file"].as_str().unwrap();
+        let ours = std::fs::read(story.site.path("exported").join(name)).unwrap();
+        let mut theirs = std::fs::read(story.source.data_folder().join(name)).unwrap();
+        if file["closed"] == false {
+            theirs[21] &= !1; // the flag of a file that is in use
+        }
+        assert!(
+            ours == theirs,
+            "{name}: {} bytes, the source has {}",
+            ours.len(),
+            theirs.len()
+        );
+    }
+}
+
+#[test]
+fn every_moment_comes_back_mariadb() {
+    every_moment_comes_back(Kind::MariaDb1011);
+}
+
+#[test]
+fn every_moment_comes_back_mysql() {
+    every_moment_comes_back(MYSQL);
+}
+
+#[test]
+fn every_moment_comes_back_mysql_without_gtids() {
+    every_moment_comes_back(MYSQL_WITHOUT_GTIDS);
+}
+
+/// What an operator types after a mistake: before the statement by name or place, or a time before it.
+fn a_dropped_table_comes_back(kind: Kind) {
+    let source = Server::start(kind, ServerOptions::default());
+    Workload::prepare(&source);
+    let site = Site::new(&source);
+    let mut archiving = start_archiving(&site);
+    let workload = Workload::start(
+        &source,
+        &WorkloadOptions {
+            ddl_every: 0,
+            ..WorkloadOptions::default()
+        },
+    );
+    workload.wait_for(20);
+    let backup = site.backup();
+    workload.wait_for(30);
+    workload.stop();
+    let before = replica::now(&source);
+    let time = quiet_moment();
+    source.sql("DROP TABLE shop.lines; UPDATE shop.items SET price = price + 1");
+    // A newer backup, which is of no use: the mistake is in it.
+    site.backup();
+    source.sql("UPDATE shop.items SET price = price + 1");
+    wait_until_archived(&site, &source);
+    assert!(
+        archiving.terminate(Duration::from_secs(30)).success(),
+        "{}",
+        archiving.output()
+    );
+    let story = Story {
+        source,
+        site,
+        backup,
+        after: Vec::new(),
+        end: before.clone(),
+    };
+
+    let Until::Position { file, offset_bytes } = &before else {
+        unreachable!("now is a position")
+    };
+    let place = format!("{file}:{offset_bytes}");
+    restored_equals(&story, "before", &["--before", &place], &before);
+    let told = restored_equals(&story, "time", &["--to-time", &time], &before).json();
+    assert_eq!(told["restored"], story.backup.id, "{told}");
+    assert_eq!(
+        (&told["replay"]["next"]["file"], &told["replay"]["next"]["begin"]),
+        (&file.as_str().into(), &(*offset_bytes).into()),
+        "{told}"
+    );
+    if let Some(gtid) = told["replay"]["next"]["gtid"].as_str() {
+        restored_equals(&story, "gtid", &["--before-gtid", gtid], &before);
+    }
+    let refused = |options: &[&str]| {
+        let scratch = story.site.shown("refused");
+        story
+            .site
+            .restore(&["a"], &[&["--scratch", &scratch], options].concat())
+            .fails()
+    };
+    refused(&["--to-time", "2020-01-01T00:00:00Z"]).says(&[
+        "HF-E041",
+        "the earliest point is backup",
+        "--backup-only",
+    ]);
+    refused(&["--to-time", "2100-01-01T00:00:00Z"]).says(&[
+        "HF-E041",
+        "the archive ends at",
+        "--to-position",
+    ]);
+    refused(&["--to-time", &time[..time.len() - 1]]).says(&["not a time with its offset"]);
+    refused(&["--to-position", &format!("{file}:{}", offset_bytes - 1)]).says(&[
+        "HF-E041",
+        "under way",
+        &place,
+    ]);
+    assert!(!story.site.path("refused").exists(), "a refusal made a server");
+}
+
+#[test]
+fn a_dropped_table_comes_back_mariadb() {
+    a_dropped_table_comes_back(Kind::MariaDb1011);
+}
+
+#[test]
+fn a_dropped_table_comes_back_mysql() {
+    a_dropped_table_comes_back(MYSQL);
+}
+
+/// What is missing in every provider is a hole: nothing behind it is restored, and the nearest point before it is named.
+#[test]
+fn a_hole_is_refused() {
+    let story = story(Kind::MariaDb1011);
+    for provider in ["a", "b"] {
+        let segments = |level: &str| {
+            let named = |path: &std::path::PathBuf| path.to_string_lossy().contains(level);
+            story
+                .site
+                .objects(provider)
+                .into_iter()
+                .filter(named)
+                .collect::<Vec<_>>()
+        };
+        let small = segments("/small/");
+        let lost = [segments("/large/"), vec![small[small.len() / 2].clone()]].concat();
+        lost.iter()
+            .for_each(|path| std::fs::remove_file(story.site.path(provider).join(path)).unwrap());
+    }
+    let scratch = story.site.shown("refused");
+    let refused = story.site.restore(&["a", "b"], &["--scratch", &scratch]).fails();
+    refused.says(&["HF-E041", "hole", "--to-position"]);
+    let hint = refused.stderr.split("--to-position ").nth(1).unwrap();
+    let place = hint.split([' ', '\n', ',']).next().unwrap();
+    let (file, offset) = place.rsplit_once(':').unwrap();
+    let until = Until::Position {
+        file: file.to_owned(),
+        offset_bytes: offset.parse().unwrap(),
+    };
+    restored_equals(&story, "nearest", &["--to-position", place], &until);
+}
+
+/// What the source did without its binlog is missed as soon as a transaction needs it: the replay stops there and says so.
+fn an_applier_error_names_the_transaction(kind: Kind) {
+    let source = Server::start(kind, ServerOptions::default());
+    source.sql("CREATE DATABASE shop; CREATE TABLE shop.t (id INT PRIMARY KEY, a INT); INSERT INTO shop.t VALUES (1, 1)");
+    let site = Site::new(&source);
+    let mut archiving = start_archiving(&site);
+    let backup = site.backup();
+    source.sql("INSERT INTO shop.t VALUES (2, 2)");
+    let Until::Position { file, offset_bytes } = replica::now(&source) else {
+        unreachable!("now is a position")
+    };
+    source.sql("SET sql_log_bin = 0; INSERT INTO shop.t VALUES (3, 3); SET sql_log_bin = 1; UPDATE shop.t SET a = 4 WHERE id = 3");
+    wait_until_archived(&site, &source);
+    assert!(
+        archiving.terminate(Duration::from_secs(30)).success(),
+        "{}",
+        archiving.output()
+    );
+    let (scratch, prefix) = (site.shown("scratch"), kind.prefix().display().to_string());
+    let to = [
+        "--scratch",
+        &scratch,
+        "--server-prefix",
+        &prefix,
+        "--backup",
+        &backup.id,
+    ];
+    let refused = site.restore(&["a"], &to).fails();
+    refused.says(&["HF-E043", "cannot apply the transaction behind", "--to-position"]);
+    if kind.is_mariadb() {
+        // MySQL's coordinator may stand further back than its workers; it names the transaction instead.
+        refused.says(&[&format!("{file}:{offset_bytes}")]);
+    }
+}
+
+#[test]
+fn an_applier_error_names_the_transaction_mariadb() {
+    an_applier_error_names_the_transaction(Kind::MariaDb1011);
+}
+
+#[test]
+fn an_applier_error_names_the_transaction_mysql() {
+    an_applier_error_names_the_transaction(MYSQL);
+}

@@ -1,0 +1,324 @@
+//! Everything in a server, read by the server's own client with queries of its own, to be compared with another server's.
+//!
+//! Compared are the definitions of databases, tables, views, triggers, routines, packages, events and sequences, and every row
+//! of every table with the history of versioned ones. Not compared: accounts, settings, the next AUTO_INCREMENT value (a
+//! rolled back transaction moves it on the source but not on a replica), and whether an event is disabled because its server
+//! was a replica.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use crate::client::feed;
+use crate::server::Server;
+
+/// What a server held, by object (`table shop.items`, `rows shop.items`); rows are sorted. It is kept in memory.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Snapshot {
+    objects: BTreeMap<String, Vec<Vec<u8>>>,
+}
+
+/// Panics, showing where they differ, unless both servers hold the same.
+#[track_caller]
+pub fn assert_same(wanted: &Server, found: &Server) {
+    Snapshot::of(wanted).assert_same(&Snapshot::of(found));
+}
+
+impl Snapshot {
+    /// Reads everything from a server that nobody writes to.
+    pub fn of(server: &Server) -> Snapshot {
+        Snapshot::take(server, None)
+    }
+
+    /// Reads everything of one database.
+    pub fn of_database(server: &Server, database: &str) -> Snapshot {
+        Snapshot::take(server, Some(database))
+    }
+
+    fn take(server: &Server, database: Option<&str>) -> Snapshot {
+        let questions = questions(server, database);
+        let mut script = String::from("SET time_zone='+00:00';\n");
+        for (number, question) in questions.iter().enumerate() {
+            // Writing into a String cannot fail.
+            let _ = writeln!(script, "SELECT '{MARK}{number}';\n{};", question.query);
+        }
+        let output = feed(
+            &mut server.client(&["--skip-column-names", "--quick"]),
+            script.as_bytes(),
+        )
+        .unwrap_or_else(|error| panic!("the oracle cannot read the server: {error}"));
+        let mut snapshot = Snapshot::default();
+        let mut current: Option<&mut Vec<Vec<u8>>> = None;
+        for line in output.split(|&byte| byte == b'\n') {
+            if let Some(number) = line.strip_prefix(MARK.as_bytes()) {
+                let number: usize = String::from_utf8_lossy(number)
+                    .parse()
+                    .unwrap_or_else(|_| panic!("the oracle's mark is broken"));
+                current = Some(
+                    snapshot
+                        .objects
+                        .entry(questions[number].object.clone())
+                        .or_default(),
+                );
+            } else if let (Some(lines), false) = (&mut current, line.is_empty()) {
+                lines.push(normalised(line));
+            }
+        }
+        assert_eq!(
+            snapshot.objects.len(),
+            questions.len(),
+            "the oracle asked about an object twice, or was not answered"
+        );
+        for lines in snapshot.objects.values_mut() {
+            lines.sort_unstable();
+        }
+        snapshot
+    }
+
+    /// How many rows there are in all tables together.
+    pub fn rows(&self) -> usize {
+        self.objects
+            .iter()
+            .filter(|(object, _)| object.starts_with("rows "))
+            .map(|(_, lines)| lines.len())
+            .sum()
+    }
+
+    /// The objects, without their contents.
+    pub fn objects(&self) -> impl Iterator<Item = &str> {
+        self.objects.keys().map(String::as_str)
+    }
+
+    /// What differs, a line for each object, with an example.
+    pub fn differences(&self, found: &Snapshot) -> Vec<String> {
+        let mut differences = Vec::new();
+        for (object, wanted) in &self.objects {
+            match found.objects.get(object) {
+                None => differences.push(format!("{object}: missing")),
+                Some(lines) if lines != wanted => {
+                    differences.push(format!("{object}: {}", difference(wanted, lines)))
+                }
+                Some(_) => {}
+            }
+        }
+        differences.extend(
+            found
+                .objects
+                .keys()
+                .filter(|object| !self.objects.contains_key(*object))
+                .map(|object| format!("{object}: not wanted")),
+        );
+        differences
+    }
+
+    /// Panics, showing where they differ, unless both are the same.
+    #[track_caller]
+    pub fn assert_same(&self, found: &Snapshot) {
+        let differences = self.differences(found);
+        assert!(
+            differences.is_empty(),
+            "{} differences:\n{}",
+            differences.len(),
+            differences.join("\n")
+        );
+    }
+}
+
+/// Begins the line before each answer. Rows are numbers, hexadecimal text and dates, so none begins like this.
+const MARK: &str = "oracle question ";
+
+struct Question {
+    object: String,
+    query: String,
+}
+
+fn questions(server: &Server, database: Option<&str>) -> Vec<Question> {
+    let only = |column: &str| match database {
+        Some(name) => format!("{column} = '{name}'"),
+        None => format!("{column} NOT IN ('mysql', 'sys', 'information_schema', 'performance_schema')"),
+    };
+    let mut questions = Vec::new();
+    for row in server.query(&format!(
+        "SELECT schema_name FROM information_schema.schemata WHERE {}",
+        only("schema_name")
+    )) {
+        let query = format!("SHOW CREATE DATABASE {}", quoted(&row[0]));
+        questions.push(Question {
+            object: format!("database {}", row[0]),
+            query,
+        });
+    }
+    let columns = columns_by_table(server, &only("table_schema"));
+    let tables = format!(
+        "SELECT table_schema, table_name, table_type FROM information_schema.tables WHERE {}",
+        only("table_schema")
+    );
+    for row in server.query(&tables) {
+        let (name, shown) = (
+            format!("{}.{}", quoted(&row[0]), quoted(&row[1])),
+            format!("{}.{}", shown(&row[0]), shown(&row[1])),
+        );
+        let (word, rows) = match row[2].as_str() {
+            "VIEW" => ("VIEW", None),
+            "SEQUENCE" => ("SEQUENCE", Some(format!("SELECT * FROM {name}"))),
+            kind => {
+                let of_table = columns
+                    .get(&(row[0].clone(), row[1].clone()))
+                    .map_or(&[] as &[Column], Vec::as_slice);
+                (
+                    "TABLE",
+                    Some(select_rows(&name, of_table, kind == "SYSTEM VERSIONED")),
+                )
+            }
+        };
+        questions.push(Question {
+            object: format!("{} {shown}", word.to_lowercase()),
+            query: format!("SHOW CREATE {word} {name}"),
+        });
+        questions.extend(rows.map(|query| Question {
+            object: format!("rows {shown}"),
+            query,
+        }));
+    }
+    programs(server, &only, &mut questions);
+    questions
+}
+
+fn programs(server: &Server, only: &dyn Fn(&str) -> String, questions: &mut Vec<Question>) {
+    let programs = format!(
+        "SELECT 'TRIGGER', trigger_schema, trigger_name FROM information_schema.triggers WHERE {} UNION ALL \
+         SELECT routine_type, routine_schema, routine_name FROM information_schema.routines WHERE {} UNION ALL \
+         SELECT 'EVENT', event_schema, event_name FROM information_schema.events WHERE {}",
+        only("trigger_schema"),
+        only("routine_schema"),
+        only("event_schema")
+    );
+    for row in server.query(&programs) {
+        let object = format!("{} {}.{}", row[0].to_lowercase(), shown(&row[1]), shown(&row[2]));
+        let query = match row[0].as_str() {
+            // The last column of SHOW CREATE TRIGGER is when it was created, which a restore cannot keep.
+            "TRIGGER" => format!(
+                "SELECT event_manipulation, event_object_table, action_order, action_timing, HEX(action_statement), sql_mode, definer, \
+                 character_set_client, collation_connection, database_collation FROM information_schema.triggers \
+                 WHERE trigger_schema = {} AND trigger_name = {}",
+                text(&row[1]),
+                text(&row[2])
+            ),
+            word => format!("SHOW CREATE {word} {}.{}", quoted(&row[1]), quoted(&row[2])),
+        };
+        questions.push(Question { object, query });
+    }
+}
+
+struct Column {
+    name: String,
+    data_type: String,
+    generation: String,
+}
+
+fn columns_by_table(server: &Server, only: &str) -> BTreeMap<(String, String), Vec<Column>> {
+    let rows = server.query(&format!(
+        "SELECT table_schema, table_name, column_name, data_type, COALESCE(generation_expression, '') \
+         FROM information_schema.columns WHERE {only} ORDER BY table_schema, table_name, ordinal_position"
+    ));
+    let mut tables: BTreeMap<(String, String), Vec<Column>> = BTreeMap::new();
+    for mut row in rows {
+        let generation = row.remove(4);
+        let data_type = row.remove(3).to_lowercase();
+        let name = row.remove(2);
+        tables
+            .entry((row.remove(0), row.remove(0)))
+            .or_default()
+            .push(Column {
+                name,
+                data_type,
+                generation,
+            });
+    }
+    tables
+}
+
+/// A query for all rows of a table, history included, each column as text that shows every bit of it.
+fn select_rows(table: &str, columns: &[Column], versioned: bool) -> String {
+    let mut exact: Vec<String> = columns.iter().map(exact_text).collect();
+    let period_is_shown = columns
+        .iter()
+        .any(|column| column.generation.eq_ignore_ascii_case("row start"));
+    if versioned && !period_is_shown {
+        exact.extend(["ROW_START".to_owned(), "ROW_END".to_owned()]);
+    }
+    let history = if versioned { " FOR SYSTEM_TIME ALL" } else { "" };
+    format!("SELECT {} FROM {table}{history}", exact.join(", "))
+}
+
+fn exact_text(column: &Column) -> String {
+    let name = quoted(&column.name);
+    match column.data_type.as_str() {
+        // As they are stored, whatever their character set: nothing is converted on the way.
+        "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" | "binary" | "varbinary"
+        | "tinyblob" | "blob" | "mediumblob" | "longblob" | "geometry" | "point" | "linestring"
+        | "polygon" | "multipoint" | "multilinestring" | "multipolygon" | "geometrycollection"
+        | "geomcollection" | "vector" | "bit" => format!("HEX({name})"),
+        // The number of the member: two members may look alike, and an invalid value looks like an empty one.
+        "enum" | "set" => format!("{name} + 0"),
+        // FLOAT as text has six digits only.
+        "float" => format!("CAST({name} AS DOUBLE)"),
+        "json" => format!("HEX(CAST({name} AS CHAR))"),
+        _ => name,
+    }
+}
+
+fn quoted(name: &str) -> String {
+    format!("`{}`", name.replace('`', "``"))
+}
+
+/// A name as a part of an object's: one with a dot in it is quoted, so that `x`.`y.z` is not taken for `x.y`.`z`.
+fn shown(name: &str) -> String {
+    if name.contains('.') {
+        quoted(name)
+    } else {
+        name.to_owned()
+    }
+}
+
+fn text(name: &str) -> String {
+    format!("'{}'", name.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+/// A line without what may differ between a source and its replica.
+fn normalised(line: &[u8]) -> Vec<u8> {
+    let Ok(shown) = std::str::from_utf8(line) else {
+        return line.to_vec();
+    };
+    let mut plain = shown
+        .replace("DISABLE ON SLAVE", "ENABLE")
+        .replace("DISABLE ON REPLICA", "ENABLE");
+    if let Some(at) = plain.find(" AUTO_INCREMENT=") {
+        let digits = plain[at + 16..].chars().take_while(char::is_ascii_digit).count();
+        plain.replace_range(at..at + 16 + digits, "");
+    }
+    plain.into_bytes()
+}
+
+/// In words, how two sorted lists differ.
+fn difference(wanted: &[Vec<u8>], found: &[Vec<u8>]) -> String {
+    let missing = wanted
+        .iter()
+        .filter(|line| found.binary_search(line).is_err())
+        .collect::<Vec<_>>();
+    let extra = found
+        .iter()
+        .filter(|line| wanted.binary_search(line).is_err())
+        .collect::<Vec<_>>();
+    let example = |lines: &[&Vec<u8>]| match lines.first() {
+        Some(line) => String::from_utf8_lossy(line).chars().take(400).collect(),
+        None => String::from("(a line more or less often)"),
+    };
+    let (is_missing, is_extra) = (example(&missing), example(&extra));
+    format!(
+        "{} lines wanted, {} found; {} only wanted, such as\n    {is_missing}\n  {} only found, such as\n    {is_extra}",
+        wanted.len(),
+        found.len(),
+        missing.len(),
+        extra.len()
+    )
+}

@@ -1,0 +1,2 @@
+//! The `holdfast-verifier` command.
+fn main() {}
