@@ -2,12 +2,14 @@
 # demo.sh: loses a real database and gets it back, on this machine, in a temporary folder. `make demo` builds and runs it.
 #
 # A MariaDB server of its own is written to while it is backed up into two providers; then it is destroyed, and one restore
-# command brings it back from a provider and the recovery kit alone. All on one machine, which a real installation never is:
-# there the kit is made and kept elsewhere, the providers are two accounts at two companies, and a verifier runs on a third host.
+# command brings it back from a provider and the recovery kit alone. Then the verifier proves the backups in scratch servers and
+# signs a report. All on one machine, which a real installation never is: there the kit is made and kept elsewhere, the
+# providers are two accounts at two companies, and the verifier runs on a host of its own.
 set -euo pipefail
 
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 holdfast=${CARGO_TARGET_DIR:-$project/target}/debug/holdfast
+holdfast_verifier=$holdfast-verifier
 mariadb=${HOLDFAST_MARIADB_DIR:?run it by: make demo}
 folder=$(mktemp -d /tmp/hf-demo-XXXXXX)
 source_server=$folder/source
@@ -129,6 +131,44 @@ END
     agent doctor
 }
 
+# On another host: it holds the identity that opens backups, which no database host has.
+set_up_verifier() {
+    local request
+    cat >"$folder/verifier.toml" <<END
+name = "verifier-1"
+state_dir = "verifier"
+
+[repository]
+descriptor = "repository.public"
+identity = "kit/verifier.identity"
+
+[scratch]
+mariadb_prefix = "$mariadb"
+
+[[drill]]
+cluster = "shop"
+schedule = "0 4 * * *"
+
+[[provider]]
+name = "first"
+kind = "file"
+path = "$folder/first"
+
+[[provider]]
+name = "second"
+kind = "file"
+path = "$folder/second"
+END
+    verifier init 2>"$folder/init.txt" || true # says what is to be certified
+    request=$(sed -n 's/^.*keys certify .* //p' "$folder/init.txt")
+    "$holdfast" keys certify --kit "$folder/kit" --name verifier-1 --role verifier --out "$folder/verifier/certificate" "$request"
+    verifier init
+}
+
+verifier() {
+    "$holdfast_verifier" --config "$folder/verifier.toml" "$@"
+}
+
 agent() {
     "$holdfast" --config "$folder/holdfast.toml" "$@"
 }
@@ -151,6 +191,8 @@ protect() {
         if agent list | grep -q 'in first, second'; then break; fi
         sleep 0.2
     done
+    sleep 3
+    agent backup # another one, so that the first and the binlogs can be held against it
     agent list
     sleep 3
     agent status
@@ -182,6 +224,19 @@ restore() {
     "$holdfast" restore --provider "file:$folder/second" --kit "$folder/kit" --to-time "$moment" --scratch "$restored_server" --server-prefix "$mariadb"
 }
 
+# Not the restored server is looked at, but whether the backups can be restored: in new servers, which are wiped afterwards.
+prove() {
+    mkdir "$folder/first" # a new, empty account in place of the lost one, for the report; the proof is of the second alone
+    verifier drill --provider second
+}
+
+# An auditor needs the report and the root's public key, and no access to anything.
+audit() {
+    verifier report list
+    verifier report show --out "$folder/report.json" >/dev/null
+    "$holdfast_verifier" report verify "$folder/report.json" --descriptor "$folder/repository.public"
+}
+
 compare() {
     orders "$restored_server"
     sql "$restored_server" "SELECT CONCAT('best customer: ', customer, ', ', cents, ' cents') FROM shop.revenue ORDER BY cents DESC, customer LIMIT 1"
@@ -190,12 +245,16 @@ compare() {
 step "a shop with 200,000 orders" sample_data
 step "a recovery kit: it restores everything, and belongs into a safe" new_keys
 step "the agent is set up, with public keys only, and looks whether all is well" set_up_agent
+step "a verifier is set up, which on a real installation is another host" set_up_verifier
 step "the agent protects the shop while orders come in: a backup, and every transaction after it, in two providers" protect
 step "somebody drops a table" mistake
 step "and then the server is lost, and a provider with it" destroy
 step "the restore to just before the mistake, from the second provider and the kit alone" restore
 step "what came back" compare
+step "the verifier proves the backups: it restores one to a random moment, and the one before it to where this one begins" prove
+step "the report is checked as an auditor would: offline, by the root's public key" audit
 
 printf '\nWhat happened\n'
 printf '%s\n' "${summary[@]}"
+echo "The signed report: $folder/report.json"
 echo "Kept to look at: $folder"

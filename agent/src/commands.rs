@@ -140,43 +140,16 @@ fn keys_certify(
     Ok(())
 }
 
-/// Reads this host's certificate and checks that it is for the key we hold.
+/// This host's certificate and its stored form.
 fn host_certificate(config: &Config, descriptor: &Descriptor) -> Result<(Certificate, Vec<u8>), Problem> {
-    let writer = kit::host_signing_key(&config.state_dir)?;
-    let request = writer.public().to_line();
-    let bytes = std::fs::read(&config.certificate).map_err(|error| {
-        Problem::new(
-            Code::NotCertified,
-            format!("this host has no certificate at {} ({error})", config.certificate.display()),
-            format!(
-                "where the recovery kit is, run:\n  holdfast keys certify --kit KIT --name {} --out certificate {request}\n\
-                 then copy the certificate to {} and run `holdfast init` again",
-                config.host,
-                config.certificate.display()
-            ),
-        )
-    })?;
-    let certificate = Certificate::verify(&bytes, descriptor).map_err(|error| {
-        Problem::new(
-            Code::NotCertified,
-            format!(
-                "the certificate {} is not good for this repository: {error}",
-                config.certificate.display()
-            ),
-            "certify this host again with the kit that the descriptor comes from",
-        )
-    })?;
-    if certificate.key != writer.public() || certificate.role != Role::Agent {
-        return Err(Problem::new(
-            Code::NotCertified,
-            format!(
-                "the certificate {} is for another key or role",
-                config.certificate.display()
-            ),
-            format!("certify this host's own key as an agent: {request}"),
-        ));
-    }
-    Ok((certificate, bytes))
+    let own = kit::Own {
+        program: "holdfast",
+        role: Role::Agent,
+        name: &config.host,
+        state_dir: &config.state_dir,
+        certificate: &config.certificate,
+    };
+    own.certificate(descriptor)
 }
 
 async fn init(path: &Path, json: bool) -> Result<()> {
@@ -565,6 +538,7 @@ fn report(plan: &RestorePlan, restored: &Restored, place: &str, took: Duration) 
         "tables": restored.tables, "rows": restored.rows, "equal": true, "seconds": took.as_secs_f64(), "phases": phases,
         "providers_failed": restored.misses, "not_in_backup": plan.manifest.exceptions,
         "exceptions": restored.exceptions.iter().map(|e| format!("{}: {}", e.object, e.reason)).collect::<Vec<_>>(),
+        "definitions_differ": restored.definitions_differ,
         "replay": plan.replay.as_ref().map(restore::ReplayPlan::to_json), "notes": plan.notes,
         "transactions_replayed": restored.replayed.as_ref().map(|replayed| replayed.transactions),
     })
@@ -590,6 +564,12 @@ fn told(plan: &RestorePlan, restored: &Restored, place: &str, took: Duration) ->
             .exceptions
             .iter()
             .map(|e| format!("exception  {}: {}", e.object, e.reason)),
+    );
+    lines.extend(
+        restored
+            .definitions_differ
+            .iter()
+            .map(|what| format!("warning    {what}: this server is of another version than the source")),
     );
     if let (Some(replay), Some(replayed)) = (&plan.replay, &restored.replayed) {
         lines.push(replay.told(replayed));

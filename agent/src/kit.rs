@@ -236,6 +236,61 @@ pub fn host_signing_key(state_dir: &Path) -> Result<WriterKey, Problem> {
     read_key(&path, "signing key", WriterKey::from_line)
 }
 
+/// A writer of ours on this machine: an agent or a verifier.
+#[derive(Debug, Clone, Copy)]
+pub struct Own<'a> {
+    /// The program that is told to `init`.
+    pub program: &'a str,
+    /// What its key may write.
+    pub role: Role,
+    /// What it is called.
+    pub name: &'a str,
+    /// Where its signing key lies.
+    pub state_dir: &'a Path,
+    /// Where the root's certificate of it lies.
+    pub certificate: &'a Path,
+}
+
+impl Own<'_> {
+    /// Its certificate, checked to be for the key we hold, and its stored form. Makes the key on the first call; without a
+    /// certificate the hint says how to get one.
+    pub fn certificate(&self, descriptor: &Descriptor) -> Result<(Certificate, Vec<u8>), Problem> {
+        let writer = host_signing_key(self.state_dir)?;
+        let request = writer.public().to_line();
+        let place = self.certificate.display();
+        let role = match self.role {
+            Role::Agent => "",
+            Role::Verifier => " --role verifier",
+        };
+        let bytes = std::fs::read(self.certificate).map_err(|error| {
+            Problem::new(
+                Code::NotCertified,
+                format!("this host has no certificate at {place} ({error})"),
+                format!(
+                    "where the recovery kit is, run:\n  holdfast keys certify --kit KIT --name {}{role} --out certificate {request}\n\
+                     then copy the certificate to {place} and run `{} init` again",
+                    self.name, self.program,
+                ),
+            )
+        })?;
+        let certificate = Certificate::verify(&bytes, descriptor).map_err(|error| {
+            Problem::new(
+                Code::NotCertified,
+                format!("the certificate {place} is not good for this repository: {error}"),
+                "certify this host again with the kit that the descriptor comes from",
+            )
+        })?;
+        if certificate.key != writer.public() || certificate.role != self.role {
+            return Err(Problem::new(
+                Code::NotCertified,
+                format!("the certificate {place} is for another key or role"),
+                format!("certify this host's own key{role}: {request}"),
+            ));
+        }
+        Ok((certificate, bytes))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -206,7 +206,7 @@ async fn context(
 }
 
 /// Tells systemd how we are, where it listens.
-fn sd_notify(state: &str) {
+pub fn sd_notify(state: &str) {
     if let Some(path) = std::env::var_os("NOTIFY_SOCKET")
         && let Ok(socket) = std::os::unix::net::UnixDatagram::unbound()
         && let Err(error) = socket.send_to(state.as_bytes(), path)

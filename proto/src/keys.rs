@@ -285,20 +285,27 @@ impl SignedText {
         [domain.as_bytes(), b"\0", payload.as_bytes()].concat()
     }
 
-    fn sign<T: Serialize>(domain: &str, value: &T, key: &WriterKey) -> Vec<u8> {
+    /// Signs the JSON of `value`.
+    pub(crate) fn of<T: Serialize>(domain: &str, value: &T, key: &WriterKey) -> Self {
         let payload = serde_json::to_string(value).expect("our own records serialise");
         let signature = hex(&key.sign(&Self::message(domain, &payload)));
-        let mut text =
-            serde_json::to_vec_pretty(&Self { payload, signature }).expect("two strings serialise");
+        Self { payload, signature }
+    }
+
+    /// The text, if `key` has signed it.
+    pub(crate) fn verified(&self, domain: &str, key: &WriterPublic) -> Result<&str, FormatError> {
+        key.verify(&Self::message(domain, &self.payload), &unhex(&self.signature)?)?;
+        Ok(&self.payload)
+    }
+
+    fn sign<T: Serialize>(domain: &str, value: &T, key: &WriterKey) -> Vec<u8> {
+        let signed = Self::of(domain, value, key);
+        let mut text = serde_json::to_vec_pretty(&signed).expect("two strings serialise");
         text.push(b'\n');
         text
     }
 
-    fn verify<T: SelfSigned>(
-        domain: &str,
-        bytes: &[u8],
-        by: Option<&WriterPublic>,
-    ) -> Result<T, FormatError> {
+    fn read(bytes: &[u8]) -> Result<Self, FormatError> {
         let limit = 1 << 20;
         if bytes.len() > limit {
             let (found, limit) = (bytes.len() as u64, limit as u64);
@@ -308,17 +315,16 @@ impl SignedText {
                 limit,
             });
         }
-        let signed: Self =
-            serde_json::from_slice(bytes).map_err(|e| FormatError::corrupt(format!("signed record: {e}")))?;
-        let value: T = serde_json::from_str(&signed.payload)
+        serde_json::from_slice(bytes).map_err(|e| FormatError::corrupt(format!("signed record: {e}")))
+    }
+
+    fn verify<T: SelfSigned>(&self, domain: &str, by: Option<&WriterPublic>) -> Result<T, FormatError> {
+        let value: T = serde_json::from_str(&self.payload)
             .map_err(|e| FormatError::corrupt(format!("signed record: {e}")))?;
         let key = by
             .or_else(|| value.own_key())
             .ok_or_else(|| FormatError::corrupt("no key to verify with"))?;
-        key.verify(
-            &Self::message(domain, &signed.payload),
-            &unhex(&signed.signature)?,
-        )?;
+        self.verified(domain, key)?;
         Ok(value)
     }
 }
@@ -370,7 +376,7 @@ impl Certificate {
 
     /// Reads and verifies the stored form.
     pub fn verify(bytes: &[u8], descriptor: &Descriptor) -> Result<Self, FormatError> {
-        let certificate: Self = SignedText::verify(CERTIFICATE, bytes, Some(&descriptor.root))?;
+        let certificate = Self::verify_text(&SignedText::read(bytes)?, &descriptor.root)?;
         if certificate.repository != descriptor.repository {
             return Err(FormatError::ForeignRepository {
                 wanted: descriptor.repository.to_string(),
@@ -378,6 +384,11 @@ impl Certificate {
             });
         }
         Ok(certificate)
+    }
+
+    /// Verifies a signed text as a certificate that `root` gave, for whatever repository it says.
+    pub(crate) fn verify_text(signed: &SignedText, root: &WriterPublic) -> Result<Self, FormatError> {
+        signed.verify(CERTIFICATE, Some(root))
     }
 }
 
@@ -422,7 +433,7 @@ impl Descriptor {
     /// Reads the stored form and checks that it is whole. Whether its root key is *ours* cannot be told from it alone:
     /// trust comes from holding the kit, never from what a bucket says.
     pub fn verify(bytes: &[u8]) -> Result<Self, FormatError> {
-        let descriptor: Self = SignedText::verify(DESCRIPTOR, bytes, None)?;
+        let descriptor: Self = SignedText::read(bytes)?.verify(DESCRIPTOR, None)?;
         let ids: std::collections::BTreeSet<KeyId> =
             descriptor.recipients.iter().map(|r| r.key.id()).collect();
         if !(2..=8).contains(&descriptor.recipients.len()) || ids.len() != descriptor.recipients.len() {

@@ -9,7 +9,8 @@
 //! - [`container`]: one object, sealed;
 //! - [`record`]: the JSON inside objects and its rule for unknown fields;
 //! - [`manifest`], [`digest`]: a backup, and how its rows are proven equal;
-//! - [`stream`]: segments, heads and gaps of archived binlogs.
+//! - [`stream`]: segments, heads and gaps of archived binlogs;
+//! - [`report`]: the signed record of a drill.
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
@@ -24,6 +25,7 @@ pub mod keys;
 pub mod manifest;
 pub mod names;
 pub mod record;
+pub mod report;
 pub mod stream;
 
 pub use error::FormatError;

@@ -55,6 +55,11 @@ fn story(kind: Kind) -> Story {
     let source = Server::start(kind, ServerOptions::default());
     Workload::prepare(&source);
     let site = Site::new(&source);
+    // Many small segments, however fast the machine is.
+    site.configure(&format!(
+        "{}\n[binlog]\nflush_interval = \"100ms\"\n",
+        site.configuration()
+    ));
     let mut archiving = start_archiving(&site);
     // Backups do not stand definitions that change while they run.
     let workload = Workload::start(
@@ -170,25 +175,24 @@ fn every_moment_comes_back(kind: Kind) {
     assert!(failed.values().any(|count| count.as_u64() > Some(0)), "{told}");
 }
 
-/// Each segment stays whole in one of the providers: every second one is lost in one, and every other damaged in the other.
+/// Each segment stays whole in one of the providers: the large ones and every second small one are damaged in the provider
+/// that is asked first, the other small ones lost in the other.
 fn damage_every_object_in_one_provider(story: &Story) {
-    let is_segment = |path: &std::path::PathBuf| {
-        ["/small/", "/large/"]
-            .iter()
-            .any(|l| path.to_string_lossy().contains(l))
+    let named = |level: &'static str| {
+        let is_named = move |path: &std::path::PathBuf| path.to_string_lossy().contains(level);
+        story.site.objects("a").into_iter().filter(is_named)
     };
-    let segments: Vec<_> = story.site.objects("a").into_iter().filter(is_segment).collect();
-    for (nth, path) in segments.iter().enumerate() {
-        match nth % 2 {
-            0 => std::fs::remove_file(story.site.path("b").join(path)).unwrap(),
-            _ => {
-                let path = story.site.path("a").join(path);
-                let mut bytes = std::fs::read(&path).unwrap();
-                let middle = bytes.len() - 20;
-                bytes[middle] ^= 1;
-                holdfast_tests::site::write(&path, &bytes);
-            }
-        }
+    let small = named("/small/").enumerate();
+    let (lost, damaged): (Vec<_>, Vec<_>) = small.partition(|(nth, _)| nth % 2 == 1);
+    for (_, path) in lost {
+        std::fs::remove_file(story.site.path("b").join(path)).unwrap();
+    }
+    for path in damaged.into_iter().map(|(_, path)| path).chain(named("/large/")) {
+        let path = story.site.path("a").join(path);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() - 20;
+        bytes[middle] ^= 1;
+        holdfast_tests::site::write(&path, &bytes);
     }
 }
 
@@ -346,7 +350,7 @@ fn a_hole_is_refused() {
                 .collect::<Vec<_>>()
         };
         let small = segments("/small/");
-        let lost = [segments("/large/"), vec![small[small.len() / 2].clone()]].concat();
+        let lost = [segments("/large/"), vec![small[small.len() * 3 / 4].clone()]].concat();
         lost.iter()
             .for_each(|path| std::fs::remove_file(story.site.path(provider).join(path)).unwrap());
     }

@@ -1,2 +1,45 @@
-//! The `holdfast-verifier` command.
-fn main() {}
+//! The `holdfast-verifier` command: proves, by restoring them, that backups can be restored, and signs what it found.
+//!
+//! Restores only through the agent's own restore, so that what is proven is what operators run. Parse, dispatch, exit
+//! status are here; what each command does is in [`commands`].
+
+mod checks;
+mod cli;
+mod commands;
+mod config;
+mod drill;
+mod memory;
+mod objects;
+mod pick;
+mod reports;
+mod scratch;
+mod service;
+mod show;
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use holdfast_agent::problem;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    let filter = format!("error,holdfast_agent={0},holdfast_verifier={0}", cli.log);
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+    let json = cli.json;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime starts");
+    match runtime.block_on(commands::run(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => problem::report(&error, json),
+    }
+}

@@ -137,7 +137,8 @@ impl ReaderConfig {
     }
 }
 
-fn read_file(path: &Path) -> Result<(String, PathBuf), Problem> {
+/// The text of the configuration at `path`, and the folder that relative paths in it are relative to.
+pub fn read_file(path: &Path) -> Result<(String, PathBuf), Problem> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         Problem::new(
             Code::Configuration,
@@ -203,7 +204,8 @@ fn config(root: &Section<'_>) -> Option<Config> {
     })
 }
 
-fn host_name() -> Option<String> {
+/// What the system calls this host.
+pub fn host_name() -> Option<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
     Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }
@@ -273,7 +275,8 @@ fn backup(section: &Section<'_>) -> BackupConfig {
     config
 }
 
-fn schedule(section: &Section<'_>) -> Option<Schedule> {
+/// Reads `schedule`, a cron expression, and `time_zone`, which it is meant in.
+pub fn schedule(section: &Section<'_>) -> Option<Schedule> {
     let expression = section.text("schedule");
     let zone = section.text("time_zone").unwrap_or_else(|| "UTC".into());
     let parsed = expression
@@ -314,7 +317,7 @@ fn default_server_id(cluster: &str, host: &str) -> u32 {
 }
 
 /// Reads every `[[provider]]`. At least two, unless the file says outright that one is enough.
-fn providers(root: &Section<'_>) -> Option<Vec<Provider>> {
+pub fn providers(root: &Section<'_>) -> Option<Vec<Provider>> {
     let alone = root.flag("one_provider_is_enough").unwrap_or(false);
     let sections = root.sections("provider");
     let count = sections.len();

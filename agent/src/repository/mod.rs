@@ -65,9 +65,15 @@ pub enum MissReason {
 
 impl std::fmt::Display for Miss {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.reason {
-            MissReason::Store(error) => write!(f, "{}: {error}", self.provider),
-            MissReason::Format(error) => write!(f, "{}: {error}", self.provider),
+        write!(f, "{}: {}", self.provider, self.reason)
+    }
+}
+
+impl std::fmt::Display for MissReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            MissReason::Store(error) => error.fmt(f),
+            MissReason::Format(error) => error.fmt(f),
         }
     }
 }

@@ -190,7 +190,7 @@ async fn run_lane(
 }
 
 /// Puts one object, trying again what may pass by itself until `stall` is over.
-pub(crate) async fn put_with_patience_bytes(
+pub async fn put_with_patience_bytes(
     provider: &OpenProvider,
     name: &str,
     bytes: &Bytes,

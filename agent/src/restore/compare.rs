@@ -1,7 +1,7 @@
 //! Compares what came back with what was there: every table is read again from the target server and digested by the
 //! recipe and secret of the manifest.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use holdfast_proto::digest::{DigestSecret, RowDigest, RowHasher};
@@ -12,6 +12,7 @@ use super::load::load_problem;
 use crate::problem::{Code, Problem};
 use crate::progress::Progress;
 use crate::rows::{self, DigestSink, Unit};
+use crate::server::apply::Exception;
 use crate::server::columns::RowPlan;
 use crate::server::inventory::{Inventory, Table};
 use crate::server::session::{self, Settings};
@@ -114,6 +115,47 @@ pub fn differences(manifest: &Manifest, found: &[(Table, RowDigest)]) -> Vec<Dif
         })
     });
     wanted.collect()
+}
+
+/// The definitions that are not as they were: missing, different, or beside what was there. Those that `excused` names
+/// have been told of already.
+pub fn definitions(wanted: &Inventory, found: &Inventory, excused: &[Exception]) -> Vec<String> {
+    let is_excused = |called: &str| {
+        let name = called.split_once('`').map_or(called, |(_, rest)| rest);
+        excused.iter().any(|exception| exception.object.contains(name))
+    };
+    let now: BTreeMap<_, _> = found.definitions().into_iter().collect();
+    let mut differences = Vec::new();
+    let mut known = BTreeSet::new();
+    for (called, definition) in wanted.definitions() {
+        match now.get(&called) {
+            _ if is_excused(&called) => {}
+            None => differences.push(format!("{called} is missing")),
+            Some(other) if *other != definition => differences.push(format!("{called} is defined otherwise")),
+            Some(_) => {}
+        }
+        known.insert(called);
+    }
+    let beside = now.keys().filter(|called| !known.contains(*called));
+    differences.extend(beside.map(|called| format!("{called} was not there")));
+    differences
+}
+
+/// Refuses differences of definitions, naming them.
+pub fn refuse_definitions(differences: &[String]) -> Result<(), Problem> {
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let list: Vec<&str> = differences.iter().take(20).map(String::as_str).collect();
+    Err(Problem::new(
+        Code::Differs,
+        format!(
+            "all rows are restored, but {} definition(s) differ from the source: {}",
+            differences.len(),
+            list.join("; ")
+        ),
+        "restore into a server with the source's version, settings and plugins",
+    ))
 }
 
 /// Refuses differences, naming them.

@@ -58,6 +58,8 @@ pub struct Restored {
     pub misses: BTreeMap<String, u64>,
     /// What is not as it was on the source.
     pub exceptions: Vec<apply::Exception>,
+    /// Definitions that read otherwise on this server, which is of another version than the source.
+    pub definitions_differ: Vec<String>,
     /// How long each phase took.
     pub phases: Vec<(&'static str, Duration)>,
     /// What was replayed on top of the backup.
@@ -170,6 +172,7 @@ async fn change(
 ) -> Result<Restored, Problem> {
     let mut phases = Vec::new();
     let mut exceptions = Vec::new();
+    let mut definitions_differ = Vec::new();
     let mut started = Instant::now();
     let mut lap = |name, phases: &mut Vec<_>| {
         phases.push((name, started.elapsed()));
@@ -187,7 +190,7 @@ async fn change(
         exceptions.extend(make_again(&mut control, plan, phase).await?);
     }
     lap("programs", &mut phases);
-    let restored = capture_target(&mut control).await?;
+    let restored = capture_target(target).await?;
     let found = compare::digests(
         target,
         settings,
@@ -198,6 +201,13 @@ async fn change(
     .await?;
     compare::refuse(&compare::differences(&plan.manifest, &found))?;
     refuse_missing(&exceptions)?;
+    let differences = compare::definitions(&plan.inventory, &restored, &exceptions);
+    if is_same_version(&restored.server.version, &plan.inventory.server.version) {
+        compare::refuse_definitions(&differences)?;
+    } else {
+        // Another version may say the same in other words.
+        definitions_differ = differences;
+    }
     lap("compare", &mut phases);
     let rows = plan.manifest.tables.iter().map(|table| table.digest.rows).sum();
     drop(control);
@@ -216,9 +226,16 @@ async fn change(
         rows,
         misses,
         exceptions,
+        definitions_differ,
         phases,
         replayed,
     })
+}
+
+/// Whether two servers are of one version: `-log` only says that one writes a binlog.
+fn is_same_version(a: &str, b: &str) -> bool {
+    let plain = |version: &str| version.trim_end_matches("-log").to_owned();
+    plain(a) == plain(b)
 }
 
 /// An object that should be there and could not be made is not an exception to live with.
@@ -255,8 +272,12 @@ async fn make_again(
         })
 }
 
-async fn capture_target(control: &mut Connection) -> Result<Inventory, Problem> {
-    capture::capture(control).await.map_err(|error| {
+/// On a connection of its own: what `SHOW CREATE` says depends on the session that asks.
+async fn capture_target(target: &ConnectOptions) -> Result<Inventory, Problem> {
+    let mut connection = Connection::connect(target)
+        .await
+        .map_err(|e| target_problem("connect to the target server", &e))?;
+    capture::capture(&mut connection).await.map_err(|error| {
         Problem::new(
             Code::TargetServer,
             format!("capture what was restored: {error}"),

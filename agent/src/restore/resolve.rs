@@ -96,7 +96,53 @@ impl History {
             TargetPoint::BeforeGtid(text) => self.before_gtid(wanted, &one_gtid(self.flavour, text)?).await,
             TargetPoint::Before(position) => self.before_position(wanted, position).await,
             TargetPoint::Position(position) => self.after_position(wanted, position).await,
+            TargetPoint::Share(millionths) => match self.coverage.hole {
+                None => self.at_share(*millionths).await,
+                Some(_) => Err(self.beyond(wanted).await?),
+            },
         }
+    }
+
+    /// Behind the last transaction that ends at or before that share of the covered bytes.
+    async fn at_share(&self, millionths: u32) -> Result<Answer, Problem> {
+        let total: u64 = self
+            .coverage
+            .pieces
+            .iter()
+            .map(|piece| piece.to - piece.from)
+            .sum();
+        let wanted = u128::from(total) * u128::from(millionths.min(1_000_000)) / 1_000_000;
+        let place = self.place_at(u64::try_from(wanted).expect("a share is at most the whole"));
+        let mut walk = self.walk(&self.before_place(place), self.coverage.end).await?;
+        while let Some(Stride {
+            seen,
+            before,
+            last_before,
+        }) = walk.next().await?
+        {
+            if matches!(&seen, Seen::End { place: ends, .. } if *ends > place) {
+                let last = last_before.or_else(|| self.base_last.clone());
+                return Ok(found(before, last, seen.transaction(&self.archive)));
+            }
+        }
+        let last = walk.last.take().or_else(|| self.base_last.clone());
+        Ok(found(walk.committed, last, None))
+    }
+
+    /// The place so many covered bytes behind the base.
+    fn place_at(&self, bytes: u64) -> Place {
+        let mut left = bytes;
+        for piece in &self.coverage.pieces {
+            let length = piece.to - piece.from;
+            if left <= length {
+                return Place {
+                    file_sequence: piece.file,
+                    position_bytes: piece.from + left,
+                };
+            }
+            left -= length;
+        }
+        self.coverage.end
     }
 
     /// The last complete transaction without a hole before it.

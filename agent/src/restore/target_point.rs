@@ -84,6 +84,9 @@ pub enum TargetPoint {
     Before(FilePosition),
     /// After the transaction that ends there.
     Position(FilePosition),
+    /// So many millionths of the way, in bytes of binlog, from the backup to the end of the archive; after the last
+    /// transaction that ends there. What a drill picks at random.
+    Share(u32),
 }
 
 impl std::fmt::Display for TargetPoint {
@@ -96,6 +99,12 @@ impl std::fmt::Display for TargetPoint {
             TargetPoint::BeforeGtid(text) => write!(f, "before GTID {text}"),
             TargetPoint::Before(position) => write!(f, "before {position}"),
             TargetPoint::Position(position) => write!(f, "{position}"),
+            TargetPoint::Share(millionths) => write!(
+                f,
+                "the point {}.{:04} % of the way from the backup to the end of the archive",
+                millionths / 10_000,
+                millionths % 10_000
+            ),
         }
     }
 }

@@ -368,40 +368,50 @@ pub enum TableChange {
 }
 
 impl Inventory {
-    /// SHA-256 over all definitions, in hex: equal for equal definitions, whatever the rows, counters and estimates.
+    /// Every definition under what it is called, in a fixed order: equal for equal definitions, whatever the rows,
+    /// counters and estimates.
+    pub fn definitions(&self) -> Vec<(String, serde_json::Value)> {
+        let schemas = self.schemas.iter().map(|schema| {
+            (
+                format!("schema {}", schema.name.quoted()),
+                serde_json::json!(schema),
+            )
+        });
+        let tables = self.tables.iter().map(|table| {
+            (
+                format!("table {}", table.name),
+                serde_json::json!(table.definition()),
+            )
+        });
+        let sequences = self.sequences.iter().map(|sequence| {
+            let statement = serde_json::json!(sequence.create_statement);
+            (format!("sequence {}", sequence.name), statement)
+        });
+        let programs = self.programs.iter().map(|program| {
+            // Whether it is valid depends on accounts too.
+            let valid = Program {
+                invalid: false,
+                ..program.clone()
+            };
+            (
+                format!("{} {}", program.kind, program.name),
+                serde_json::json!(valid),
+            )
+        });
+        schemas.chain(tables).chain(sequences).chain(programs).collect()
+    }
+
+    /// SHA-256 over all definitions, in hex.
     pub fn fingerprint_of_definitions(&self) -> String {
         let mut hash = Sha256::new();
-        let mut add = |value: serde_json::Value| {
-            let text = value.to_string();
+        for definition in self.definitions() {
+            let text = serde_json::json!(definition).to_string();
             hash.update(
                 u64::try_from(text.len())
                     .expect("a length fits u64")
                     .to_be_bytes(),
             );
             hash.update(text.as_bytes());
-        };
-        for schema in &self.schemas {
-            add(serde_json::json!(["schema", schema]));
-        }
-        for table in &self.tables {
-            add(serde_json::json!(["table", table.name, table.definition()]));
-        }
-        for sequence in &self.sequences {
-            add(serde_json::json!([
-                "sequence",
-                sequence.name,
-                sequence.create_statement
-            ]));
-        }
-        for program in &self.programs {
-            // Whether it is valid depends on accounts too.
-            add(serde_json::json!([
-                "program",
-                Program {
-                    invalid: false,
-                    ..program.clone()
-                }
-            ]));
         }
         to_hex(&hash.finalize())
     }

@@ -1,0 +1,838 @@
+//! A drill: pick what to prove, read it from every provider, restore it into a scratch server by the agent's own restore,
+//! look at what came back, wipe, sign.
+//!
+//! Whatever happens leaves a signed report: a drill that was stopped, ran out of time or found no provider is
+//! inconclusive, never passed and never silent. What a check means is decided here, how it is done elsewhere.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use holdfast_agent::problem::{Code, Problem};
+use holdfast_agent::repository::catalog::{Catalog, ListedBackup};
+use holdfast_agent::repository::{self, OpenProvider, Repository};
+use holdfast_agent::restore::moment;
+use holdfast_agent::restore::target_point::{FilePosition, TargetPoint};
+use holdfast_agent::restore::{self, RestoreOptions, RestorePlan, Restored};
+use holdfast_agent::{kit, words};
+use holdfast_proto::container::Sealer;
+use holdfast_proto::ids::{ClusterId, ObjectHash, ReportId};
+use holdfast_proto::keys::{Descriptor, Identity};
+use holdfast_proto::manifest::Coordinates;
+use holdfast_proto::report::{
+    Check, Measured, Phase, Picked, ProviderRead, REPORT_VERSION, Report, Trigger, Verdict,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, DrillConfig};
+use crate::memory::Memory;
+use crate::pick::{self, Choice, Wanted};
+use crate::scratch::{self, Scratch};
+use crate::{checks, objects, reports};
+
+/// What was seen before is still there.
+const HISTORY: &str = "history";
+/// Each provider alone has everything, whole.
+const OBJECTS: &str = "objects";
+/// The scratch server is of the source's flavour and release series.
+const SERVER: &str = "server";
+/// The restore ran to its end.
+const RESTORE: &str = "restore";
+/// Rows and definitions equal the source's at the backup's moment.
+const EQUAL: &str = "equal";
+/// The restore ended exactly where it should.
+const MOMENT: &str = "moment";
+/// The server finds its tables whole.
+const TABLES: &str = "tables";
+/// The backup before, and the binlogs behind it, give this backup.
+const EARLIER: &str = "earlier-backup";
+/// The scratch servers and all their data are gone.
+const WIPED: &str = "wiped";
+/// A target of the operator's.
+const RECOVERY_TIME: &str = "recovery-time";
+/// A target of the operator's.
+const RECOVERY_POINT: &str = "recovery-point";
+
+/// What no drill of this version says anything about.
+const NEVER_COVERED: [&str; 3] = [
+    "accounts, roles and grants: they are not part of backups yet",
+    "whether the providers keep objects from being deleted (object lock, permissions)",
+    "the recovery identity: this drill opened everything with the verifier's",
+];
+
+/// Why a drill runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Occasion {
+    /// What set it off.
+    pub(crate) trigger: Trigger,
+    /// When it was due, in milliseconds since 1970 UTC.
+    pub(crate) due_ms: Option<u64>,
+}
+
+/// A drill that has ended and left its report.
+pub(crate) struct Ended {
+    /// The report.
+    pub(crate) report: Report,
+    /// Where its signed form lies on this machine.
+    pub(crate) kept: PathBuf,
+    /// The providers that did not take it, each with the reason.
+    pub(crate) unpublished: Vec<String>,
+}
+
+/// What a drill works with.
+struct Drill<'a> {
+    config: &'a Config,
+    drill: &'a DrillConfig,
+    wanted: &'a Wanted,
+    identities: Arc<Vec<Identity>>,
+    cluster: ClusterId,
+}
+
+/// The report while it grows.
+struct Draft {
+    report: Report,
+    say: bool,
+}
+
+/// Runs one drill to its report. An error means that there is none: the verifier itself could not work.
+pub(crate) async fn run(
+    config: &Config,
+    drill: &DrillConfig,
+    wanted: &Wanted,
+    seed: u64,
+    occasion: Occasion,
+    say: bool,
+    stop: &CancellationToken,
+) -> Result<Ended, Problem> {
+    let descriptor = kit::descriptor(&config.descriptor)?;
+    let (_, certificate) = reports::own(config).certificate(&descriptor)?;
+    let identities = Arc::new(kit::identities(std::slice::from_ref(&config.identity))?);
+    scratch::sweep(&config.scratch.folder)?;
+    let mut memory = Memory::read(&config.state_dir)?;
+    let mut draft = Draft::begin(config, drill, wanted, descriptor.repository, occasion, say);
+    let cluster = ClusterId::of(&descriptor.repository, &drill.cluster);
+    let drilling = Drill {
+        config,
+        drill,
+        wanted,
+        identities,
+        cluster,
+    };
+    let repository = open(config, &descriptor).await;
+    let found = match &repository {
+        Ok(repository) => {
+            reports::find(repository, &drilling.identities, &mut draft.report.not_covered).await
+        }
+        Err(_) => Vec::new(),
+    };
+    let sealer = Sealer {
+        repository: descriptor.repository,
+        recipients: descriptor.recipients.iter().map(|r| r.key.clone()).collect(),
+        writer: kit::host_signing_key(&config.state_dir)?,
+    };
+    let last = reports::end_of_series(memory.last_report, &found, &sealer.writer);
+    match &repository {
+        Ok(repository) => {
+            reports::level(config, repository, &found).await;
+            let remembered = memory.last_report.map(|last| (last, &sealer.writer));
+            let breaks = reports::breaks(&found, remembered);
+            let proving = drilling.prove(repository, seed, breaks, &mut memory, &mut draft);
+            if let Err(why) = within_limits(proving, config.scratch.time_limit, stop).await {
+                draft.not_covered(&format!("the rest of the drill: {why}"));
+            }
+        }
+        Err(problem) => draft.check(HISTORY, "the repository", Err(problem.clone())),
+    }
+    draft.wipe(config);
+    draft.end(last);
+    let sealed = reports::seal_report(&draft.report, last, &sealer, &certificate)?;
+    let kept = reports::keep(config, &draft.report, &sealed)?;
+    memory.last_report = Some(sealed.end);
+    memory.write(&config.state_dir)?;
+    let unpublished = match &repository {
+        Ok(repository) => reports::publish(repository, &sealed).await,
+        Err(problem) => vec![format!("no provider took the report: {}", problem.fact)],
+    };
+    Ok(Ended {
+        report: draft.report,
+        kept,
+        unpublished,
+    })
+}
+
+/// Ends work that takes too long or is told to stop, and says why.
+async fn within_limits(
+    work: impl Future<Output = ()>,
+    limit: Duration,
+    stop: &CancellationToken,
+) -> Result<(), &'static str> {
+    tokio::select! {
+        done = tokio::time::timeout(limit, work) => done.map_err(|_| "its time limit was reached"),
+        () = stop.cancelled() => Err("the verifier was told to stop"),
+    }
+}
+
+/// Opens the repository over every configured provider.
+pub(crate) async fn open(config: &Config, descriptor: &Descriptor) -> Result<Repository, Problem> {
+    let (open, failed) = repository::open_providers(&config.providers).await?;
+    for (name, error) in &failed {
+        tracing::warn!(provider = name, "cannot be opened: {error}");
+    }
+    Repository::open(descriptor.clone(), open).await
+}
+
+/// The same repository over some of its providers.
+pub(crate) fn with_providers(repository: &Repository, keep: impl Fn(&OpenProvider) -> bool) -> Repository {
+    Repository {
+        trust: repository.trust.clone(),
+        providers: repository.providers.iter().filter(|p| keep(p)).cloned().collect(),
+    }
+}
+
+impl Drill<'_> {
+    /// The checks, in order; each that cannot go on ends it. What does not run is missing from the report, which then
+    /// cannot pass.
+    async fn prove(
+        &self,
+        all: &Repository,
+        seed: u64,
+        breaks: Vec<String>,
+        memory: &mut Memory,
+        draft: &mut Draft,
+    ) {
+        let known: Vec<String> = all.providers.iter().map(|p| p.name.clone()).collect();
+        let names = match pick::providers(self.wanted, &known, seed) {
+            Ok(names) => names,
+            Err(problem) => return draft.check(HISTORY, "the choice of providers", Err(problem)),
+        };
+        for other in known.iter().filter(|name| !names.contains(name)) {
+            draft.not_covered(&format!("provider {other}: this drill does not use it"));
+        }
+        let picked = with_providers(all, |provider| names.contains(&provider.name));
+        let Some((catalog, choice)) = self.choose(&picked, seed, breaks, memory, draft).await else {
+            return;
+        };
+        let plan = match self.plan(&picked, &catalog, &choice, draft).await {
+            Ok(plan) => plan,
+            Err(problem) => return draft.check(RESTORE, "the plan of the restore", Err(problem)),
+        };
+        draft.planned(&plan, &choice, &names, seed, self.drill);
+        self.read_every_object(&picked, &plan, draft).await;
+        let Some(restored) = self.restore(&picked, &plan, draft).await else {
+            return;
+        };
+        draft.restored(&plan, &restored);
+        self.earlier(&picked, &catalog, &plan, draft).await;
+    }
+
+    /// Lists, compares with what is remembered, and picks.
+    async fn choose(
+        &self,
+        picked: &Repository,
+        seed: u64,
+        breaks: Vec<String>,
+        memory: &mut Memory,
+        draft: &mut Draft,
+    ) -> Option<(Catalog, Choice)> {
+        let names: Vec<String> = picked.providers.iter().map(|p| p.name.clone()).collect();
+        let scope = "backups and reports that this verifier has seen before";
+        let catalog = match picked.catalog(Some(self.cluster)).await {
+            Ok(catalog) => catalog,
+            Err(problem) => {
+                draft.check(HISTORY, scope, Err(problem));
+                return None;
+            }
+        };
+        let mut wrong = memory.vanished(&self.drill.cluster, &catalog, &names);
+        wrong.extend(breaks);
+        wrong.extend(catalog.troubles.iter().cloned());
+        memory.see(&self.drill.cluster, &catalog);
+        draft.check(
+            HISTORY,
+            scope,
+            match wrong.is_empty() {
+                true => Ok(format!(
+                    "{} backups are listed, none is gone",
+                    catalog.backups.len()
+                )),
+                false => Err(Problem::new(
+                    Code::ObjectMissing,
+                    wrong.join("; "),
+                    "find out who removed or changed it; bring it back from versions of the bucket",
+                )),
+            },
+        );
+        match pick::pick(self.wanted, &catalog, seed) {
+            Ok(choice) => Some((catalog, choice)),
+            Err(problem) => {
+                draft.check(RESTORE, "the choice of a backup", Err(problem));
+                None
+            }
+        }
+    }
+
+    /// Plans as an operator's restore does. Where no binlog goes on from the backup the backup alone is planned, and the
+    /// moment stays unproven.
+    async fn plan(
+        &self,
+        repository: &Repository,
+        catalog: &Catalog,
+        choice: &Choice,
+        draft: &mut Draft,
+    ) -> Result<RestorePlan, Problem> {
+        let backup = choice.backup.map(|id| id.to_string());
+        let choose = |point: TargetPoint| {
+            let backup = backup.clone();
+            async move { moment::choose(repository, &self.identities, catalog, backup.as_deref(), &point).await }
+        };
+        let chosen = match choose(choice.point.clone()).await {
+            Err(problem) if matches!(choice.point, TargetPoint::Share(_)) => {
+                let latest = choose(TargetPoint::Latest).await?;
+                if latest.replay.is_some() {
+                    return Err(problem);
+                }
+                latest
+            }
+            other => other?,
+        };
+        if chosen.replay.is_none() && choice.point != TargetPoint::BackupOnly {
+            let why = match chosen.notes.first() {
+                Some(note) => note.clone(),
+                None => "no archived binlog goes on from this backup".into(),
+            };
+            draft.unproven(MOMENT, &choice.point.to_string(), why);
+        }
+        restore::select::plan(repository, chosen, &self.identities).await
+    }
+
+    /// Reads everything from each provider as if there were no other.
+    async fn read_every_object(&self, picked: &Repository, plan: &RestorePlan, draft: &mut Draft) {
+        let began = Instant::now();
+        let mut wrong = Vec::new();
+        let mut worst = None;
+        for provider in &picked.providers {
+            let alone = with_providers(picked, |other| other.name == provider.name);
+            match self.plan_exactly(&alone, &plan.listed, exact_point(plan)).await {
+                Ok(plan) => {
+                    let wanted = objects::of_plan(&plan);
+                    let read = objects::read_all(&alone, provider, &self.identities, wanted).await;
+                    worst = worst.max((read.bad > 0).then_some(Verdict::Fail));
+                    wrong.extend(
+                        read.first_bad
+                            .iter()
+                            .map(|bad| format!("{}: {bad}", read.provider)),
+                    );
+                    draft.report.read.push(read);
+                }
+                Err(problem) => {
+                    wrong.push(format!("{}: {}", provider.name, problem.fact));
+                    worst = worst.max(Some(verdict_of(&problem)));
+                    draft.report.read.push(ProviderRead {
+                        provider: provider.name.clone(),
+                        bad: 1,
+                        first_bad: vec![problem.fact],
+                        ..ProviderRead::default()
+                    });
+                }
+            }
+        }
+        draft.phase("read every object", began.elapsed());
+        let read: u64 = draft.report.read.iter().map(|read| read.objects).sum();
+        let bytes: u64 = draft.report.read.iter().map(|read| read.bytes).sum();
+        let names: Vec<&str> = picked.providers.iter().map(|p| p.name.as_str()).collect();
+        let scope = format!(
+            "every object of this restore, in {} alone each",
+            names.join(" and in ")
+        );
+        let detail = format!(
+            "{} objects, {}: each decrypted and authenticated",
+            words::count(read),
+            words::bytes(bytes)
+        );
+        match worst {
+            None => draft.check(OBJECTS, &scope, Ok(detail)),
+            Some(verdict) => draft.push(OBJECTS, &scope, verdict, wrong.join("; ")),
+        }
+    }
+
+    /// Plans the restore of one backup to one point, from these providers.
+    async fn plan_exactly(
+        &self,
+        repository: &Repository,
+        listed: &ListedBackup,
+        point: TargetPoint,
+    ) -> Result<RestorePlan, Problem> {
+        let catalog = repository.catalog(Some(self.cluster)).await?;
+        let id = listed.backup.to_string();
+        let chosen = moment::choose(repository, &self.identities, &catalog, Some(&id), &point).await?;
+        restore::select::plan(repository, chosen, &self.identities).await
+    }
+
+    /// Restores into a scratch server and looks at what came back; `None` if it did not come to its end.
+    async fn restore(&self, picked: &Repository, plan: &RestorePlan, draft: &mut Draft) -> Option<Restored> {
+        let began = Instant::now();
+        let scratch = match Scratch::create(&self.config.scratch, plan, draft.report.report, 0).await {
+            Ok(scratch) => scratch,
+            Err(problem) => {
+                draft.check(SERVER, "the scratch server", Err(problem));
+                return None;
+            }
+        };
+        draft.phase("start the scratch server", began.elapsed());
+        draft.check(SERVER, "the scratch server", same_server(&scratch, plan).await);
+        let restored = self.restore_into(&scratch, picked, plan).await;
+        draft.report.recovery_time.actual_ms = Some(ms(began.elapsed()));
+        let scope = format!("backup {} to {}", plan.listed.backup, checks::reached(plan));
+        let restored = match restored {
+            Ok(restored) => restored,
+            Err(problem) => {
+                let check = if problem.code == Code::Differs {
+                    EQUAL
+                } else {
+                    RESTORE
+                };
+                draft.check(check, &scope, Err(problem));
+                return None;
+            }
+        };
+        draft.check(
+            RESTORE,
+            &scope,
+            Ok(format!(
+                "by the same code as operators', in {}",
+                words::span(began.elapsed())
+            )),
+        );
+        let began = Instant::now();
+        let tables = checks::tables(&scratch.connect_options()).await;
+        draft.phase("check tables", began.elapsed());
+        draft.check(TABLES, "CHECK TABLE on the restored server", tables);
+        if let Err(problem) = scratch.wipe().await {
+            tracing::warn!("{}", problem.fact);
+        }
+        Some(restored)
+    }
+
+    async fn restore_into(
+        &self,
+        scratch: &Scratch,
+        repository: &Repository,
+        plan: &RestorePlan,
+    ) -> Result<Restored, Problem> {
+        let options = RestoreOptions {
+            threads: self.config.scratch.threads,
+        };
+        restore::run(
+            plan,
+            repository,
+            &self.identities,
+            &scratch.connect_options(),
+            &options,
+        )
+        .await
+    }
+
+    /// Proves that the backup before this one and the binlogs behind it give this one.
+    async fn earlier(&self, picked: &Repository, catalog: &Catalog, plan: &RestorePlan, draft: &mut Draft) {
+        if !self.wanted.earlier_backup {
+            return draft.not_covered(
+                "whether the backup before it leads to this one: turned off in the configuration",
+            );
+        }
+        let Some(before) = pick::earlier(catalog, &plan.listed) else {
+            return draft
+                .not_covered("whether the backup before it leads to this one: this is the first one");
+        };
+        let at = &plan.manifest.position;
+        let point = TargetPoint::Position(FilePosition {
+            file: at.file.clone(),
+            offset: at.offset,
+        });
+        let scope = format!(
+            "backup {} and the binlogs behind it, to the moment of backup {}",
+            before.backup, plan.listed.backup
+        );
+        let earlier_plan = match self.plan_exactly(picked, before, point).await {
+            Ok(earlier_plan) => earlier_plan,
+            Err(problem) => {
+                if let Some(why) = self.broke_off(picked, before, plan).await {
+                    return draft.not_covered(&format!("{scope}: {why}"));
+                }
+                draft.plan(EARLIER);
+                return draft.check(EARLIER, &scope, Err(problem));
+            }
+        };
+        draft.plan(EARLIER);
+        draft
+            .report
+            .picked
+            .as_mut()
+            .expect("it was picked")
+            .earlier_backup = Some(before.backup);
+        let began = Instant::now();
+        let compared = self
+            .equals_later(picked, &earlier_plan, plan, draft.report.report)
+            .await;
+        draft.phase("prove the earlier backup", began.elapsed());
+        let compared = compared.map(|compared| {
+            draft.report.not_covered.extend(compared.left_out);
+            format!("{}, as they were on the live source", compared.detail)
+        });
+        draft.check(EARLIER, &scope, compared);
+    }
+
+    async fn equals_later(
+        &self,
+        picked: &Repository,
+        earlier: &RestorePlan,
+        later: &RestorePlan,
+        report: ReportId,
+    ) -> Result<checks::Compared, Problem> {
+        let scratch = Scratch::create(&self.config.scratch, earlier, report, 1).await?;
+        let restored = self.restore_into(&scratch, picked, earlier).await;
+        let compared = match restored {
+            Ok(_) => {
+                let threads = self.config.scratch.threads;
+                checks::equals_backup(&scratch.connect_options(), &later.manifest, threads).await
+            }
+            Err(problem) => Err(problem),
+        };
+        if let Err(problem) = scratch.wipe().await {
+            tracing::warn!("{}", problem.fact);
+        }
+        compared
+    }
+
+    /// A recorded break of history between two backups, in words: then the one cannot lead to the other. A break that is
+    /// not recorded is no excuse.
+    async fn broke_off(
+        &self,
+        picked: &Repository,
+        before: &ListedBackup,
+        plan: &RestorePlan,
+    ) -> Option<String> {
+        let gaps = picked.gaps(self.cluster).await.ok()?;
+        let between = before.summary.started_ms..=plan.manifest.finished_ms;
+        let gap = gaps
+            .iter()
+            .map(|(_, gap)| gap)
+            .find(|gap| between.contains(&gap.found_ms))?;
+        Some(format!(
+            "history broke off between them and that is recorded ({:?}, found {})",
+            gap.cause,
+            words::moment(gap.found_ms)
+        ))
+    }
+}
+
+/// The exact place that a plan leads to, so that every provider is asked for the same.
+fn exact_point(plan: &RestorePlan) -> TargetPoint {
+    match &plan.replay {
+        Some(replay) if !replay.is_empty() => {
+            let place = replay.resolved.target.place;
+            TargetPoint::Position(FilePosition {
+                file: replay.archive.file_name(place.file_sequence).to_owned(),
+                offset: place.position_bytes,
+            })
+        }
+        _ => TargetPoint::BackupOnly,
+    }
+}
+
+async fn same_server(scratch: &Scratch, plan: &RestorePlan) -> Result<String, Problem> {
+    let (wanted, found) = (&plan.manifest.source.version, scratch.version().await?);
+    if scratch::is_same_series(wanted, &found) {
+        return Ok(format!("{found}, the source was {wanted}"));
+    }
+    Err(Problem::new(
+        Code::TargetServer,
+        format!(
+            "the scratch server is {found}, the source was {wanted}: another release series proves little"
+        ),
+        "install the source's series on the verifier's host, and name it in [scratch]",
+    ))
+}
+
+/// What went wrong on our own side, or could not be reached, says nothing of the backup.
+fn verdict_of(problem: &Problem) -> Verdict {
+    match problem.code {
+        Code::TargetServer
+        | Code::LocalDisk
+        | Code::Configuration
+        | Code::Interrupted
+        | Code::Permissions
+        | Code::ProviderUnreachable => Verdict::Inconclusive,
+        _ => Verdict::Fail,
+    }
+}
+
+fn ms(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Draft {
+    fn begin(
+        config: &Config,
+        drill: &DrillConfig,
+        wanted: &Wanted,
+        repository: holdfast_proto::ids::RepositoryId,
+        occasion: Occasion,
+        say: bool,
+    ) -> Self {
+        let now_ms = words::now_ms();
+        let target = |span: Option<Duration>| Measured {
+            actual_ms: None,
+            target_ms: span.map(ms),
+        };
+        let mut draft = Self {
+            say,
+            report: Report {
+                crit: Vec::new(),
+                version: REPORT_VERSION,
+                report: ReportId::random(),
+                repository,
+                sequence: 0,
+                previous: ObjectHash::NONE,
+                verifier: config.name.clone(),
+                tool: env!("CARGO_PKG_VERSION").into(),
+                policy: config.policy.clone(),
+                trigger: occasion.trigger,
+                due_ms: occasion.due_ms,
+                started_ms: now_ms,
+                finished_ms: now_ms,
+                cluster: drill.cluster.clone(),
+                source: None,
+                picked: None,
+                reached: None,
+                reached_commit_us: None,
+                transactions: 0,
+                tables: 0,
+                rows: 0,
+                read: Vec::new(),
+                phases: Vec::new(),
+                recovery_time: target(drill.recovery_time_target),
+                recovery_point: target(drill.recovery_point_target),
+                isolation: scratch::ISOLATION.into(),
+                planned: Vec::new(),
+                checks: Vec::new(),
+                exceptions: Vec::new(),
+                not_covered: NEVER_COVERED.map(str::to_owned).into(),
+                wiped_ms: None,
+                verdict: Verdict::Inconclusive,
+            },
+        };
+        for name in [HISTORY, OBJECTS, SERVER, RESTORE, EQUAL, TABLES, WIPED] {
+            draft.plan(name);
+        }
+        if wanted.point != Some(TargetPoint::BackupOnly) {
+            draft.plan(MOMENT);
+        }
+        draft
+    }
+
+    fn plan(&mut self, name: &str) {
+        self.report.planned.push(name.into());
+    }
+
+    fn not_covered(&mut self, what: &str) {
+        self.report.not_covered.push(what.into());
+    }
+
+    fn phase(&mut self, name: &str, took: Duration) {
+        self.report.phases.push(Phase {
+            name: name.into(),
+            took_ms: ms(took),
+        });
+    }
+
+    fn push(&mut self, name: &str, scope: &str, verdict: Verdict, detail: String) {
+        if self.say {
+            println!("{:<12} {name}: {detail}", verdict.to_string());
+        }
+        self.report.checks.push(Check {
+            name: name.into(),
+            verdict,
+            scope: scope.into(),
+            detail,
+        });
+    }
+
+    /// Records a check.
+    fn check(&mut self, name: &str, scope: &str, result: Result<String, Problem>) {
+        match result {
+            Ok(detail) => self.push(name, scope, Verdict::Pass, detail),
+            Err(problem) => {
+                let verdict = verdict_of(&problem);
+                self.push(
+                    name,
+                    scope,
+                    verdict,
+                    format!("[{}] {}", problem.code, problem.fact),
+                );
+            }
+        }
+    }
+
+    fn unproven(&mut self, name: &str, scope: &str, why: String) {
+        self.push(name, scope, Verdict::Inconclusive, why);
+    }
+
+    /// What was picked, before anything is restored.
+    fn planned(
+        &mut self,
+        plan: &RestorePlan,
+        choice: &Choice,
+        providers: &[String],
+        seed: u64,
+        drill: &DrillConfig,
+    ) {
+        let report = &mut self.report;
+        report.source = Some(plan.manifest.source.clone());
+        report.exceptions.clone_from(&plan.manifest.exceptions);
+        report.picked = Some(Picked {
+            seed,
+            backup: plan.listed.backup,
+            backup_started_ms: plan.manifest.started_ms,
+            backup_position: plan.manifest.position.clone(),
+            point: choice.point.to_string(),
+            providers: providers.to_vec(),
+            earlier_backup: None,
+        });
+        let newest_us = plan.replay.as_ref().and_then(|replay| {
+            let segments = replay.archive.segments();
+            segments
+                .iter()
+                .filter_map(|segment| segment.summary.commit_us_max)
+                .max()
+        });
+        report.recovery_point.actual_ms = newest_us.map(|us| report.started_ms.saturating_sub(us / 1000));
+        if drill.recovery_time_target.is_some() {
+            self.plan(RECOVERY_TIME);
+        }
+        if drill.recovery_point_target.is_some() {
+            self.plan(RECOVERY_POINT);
+        }
+        if self.say {
+            plan.describe()
+                .iter()
+                .for_each(|line| println!("             {line}"));
+        }
+    }
+
+    /// What a restore that came to its end proves.
+    fn restored(&mut self, plan: &RestorePlan, restored: &Restored) {
+        let report = &mut self.report;
+        (report.tables, report.rows) = (restored.tables, restored.rows);
+        for (name, took) in &restored.phases {
+            report.phases.push(Phase {
+                name: format!("restore: {name}"),
+                took_ms: ms(*took),
+            });
+        }
+        report.exceptions.extend(
+            restored
+                .exceptions
+                .iter()
+                .map(|e| holdfast_proto::manifest::Exception {
+                    kind: "restored-otherwise".into(),
+                    object: e.object.clone(),
+                    detail: e.reason.clone(),
+                }),
+        );
+        let detail = format!(
+            "{} tables with {} rows, and every definition, as digested on the live source",
+            words::count(restored.tables),
+            words::count(restored.rows)
+        );
+        let differ = restored.definitions_differ.clone();
+        self.check(
+            EQUAL,
+            "every table and definition at the backup's moment",
+            match differ.is_empty() {
+                true => Ok(detail),
+                false => Err(Problem::new(
+                    Code::TargetServer,
+                    differ.join("; "),
+                    "use the source's own version",
+                )),
+            },
+        );
+        let replayed = plan.replay.as_ref().zip(restored.replayed.as_ref());
+        if let Some((replay, replayed)) = replayed {
+            let target = &replay.resolved.target;
+            self.report.transactions = replayed.transactions;
+            self.report.reached = Some(Coordinates {
+                file: replay.archive.file_name(target.place.file_sequence).to_owned(),
+                offset: target.place.position_bytes,
+                gtid: target.gtid.to_string(),
+            });
+            self.report.reached_commit_us = replay.resolved.last.as_ref().map(|last| last.commit_us);
+            let scope = "exactly the planned transactions are committed";
+            self.check(
+                MOMENT,
+                scope,
+                Ok(replay
+                    .told(replayed)
+                    .trim_start_matches("point")
+                    .trim()
+                    .to_owned()),
+            );
+        } else {
+            self.report.reached = Some(plan.manifest.position.clone());
+        }
+        self.targets();
+    }
+
+    /// Compares what was measured with the operator's targets.
+    fn targets(&mut self) {
+        let measured = [
+            (
+                RECOVERY_TIME,
+                "from the start of a scratch server to a restored one",
+                self.report.recovery_time.clone(),
+            ),
+            (
+                RECOVERY_POINT,
+                "from the last archived transaction to the drill",
+                self.report.recovery_point.clone(),
+            ),
+        ];
+        for (name, scope, measured) in measured {
+            let Some(target_ms) = measured.target_ms else {
+                continue;
+            };
+            let target = words::span(Duration::from_millis(target_ms));
+            match measured.actual_ms {
+                None => self.unproven(name, scope, "could not be measured".into()),
+                Some(actual_ms) => {
+                    let verdict = if actual_ms <= target_ms {
+                        Verdict::Pass
+                    } else {
+                        Verdict::Fail
+                    };
+                    let actual = words::span(Duration::from_millis(actual_ms));
+                    self.push(name, scope, verdict, format!("{actual}, the target is {target}"));
+                }
+            }
+        }
+    }
+
+    /// Removes whatever is left, and says when it was gone.
+    fn wipe(&mut self, config: &Config) {
+        let swept = scratch::sweep(&config.scratch.folder);
+        self.report.wiped_ms = swept.is_ok().then(words::now_ms);
+        self.check(
+            WIPED,
+            "scratch servers and their data",
+            swept.map(|()| "nothing is left of them".into()),
+        );
+    }
+
+    fn end(&mut self, last: Option<crate::memory::LastReport>) {
+        let report = &mut self.report;
+        report.finished_ms = words::now_ms();
+        report.sequence = last.map_or(0, |last| last.sequence + 1);
+        report.previous = last.map_or(ObjectHash::NONE, |last| last.report);
+        report.conclude();
+    }
+}

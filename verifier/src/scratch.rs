@@ -1,0 +1,206 @@
+//! The scratch server of a drill: made in a folder of its own, of the source's flavour and version, and wiped afterwards
+//! whatever happened.
+//!
+//! A restored backup is untrusted input: the server opens no port, starts no event, runs no plugin but its engines', and
+//! may read and write files in its own folder only as far as the database's own settings allow. What stands around the
+//! process (user, memory, network) is the service unit's.
+
+use std::path::{Path, PathBuf};
+
+use holdfast_agent::instance::{Instance, Programs};
+use holdfast_agent::problem::{Code, Problem};
+use holdfast_agent::restore::{self, RestorePlan};
+use holdfast_agent::wire::{ConnectOptions, Connection};
+use holdfast_proto::ids::ReportId;
+
+use crate::config::ScratchConfig;
+
+/// What every report says of how scratch servers are kept apart.
+pub(crate) const ISOLATION: &str = "a server process of its own in a new folder, reached by a Unix socket in it only (skip-networking); \
+     event scheduler off; server files outside its folder closed to SQL; user, memory and network are the service unit's";
+
+/// What our folders in the scratch folder are called.
+const PREFIX: &str = "drill-";
+
+/// A running scratch server.
+pub(crate) struct Scratch {
+    instance: Instance,
+}
+
+impl Scratch {
+    /// Makes and starts one for `plan`. `nth` counts the servers of one drill.
+    pub(crate) async fn create(
+        config: &ScratchConfig,
+        plan: &RestorePlan,
+        report: ReportId,
+        nth: u32,
+    ) -> Result<Self, Problem> {
+        refuse_little_space(config, plan)?;
+        let flavour = plan.manifest.source.flavour;
+        let programs = Programs::find(flavour, config.prefix(flavour))?;
+        let folder = config
+            .folder
+            .join(format!("{PREFIX}{}-{nth}", &report.to_string()[..8]));
+        let mut options = restore::scratch_options(plan);
+        options.push("--skip-symbolic-links".into());
+        let instance = Instance::create(programs, &folder, &options).await?;
+        Ok(Self { instance })
+    }
+
+    /// How to connect to it.
+    pub(crate) fn connect_options(&self) -> ConnectOptions {
+        self.instance.connect_options()
+    }
+
+    /// Its version, as it says it.
+    pub(crate) async fn version(&self) -> Result<String, Problem> {
+        let connection = Connection::connect(&self.connect_options())
+            .await
+            .map_err(|error| {
+                Problem::new(
+                    Code::TargetServer,
+                    format!("connect to the scratch server: {error}"),
+                    "look into error.log in its folder",
+                )
+            })?;
+        Ok(connection.version().to_owned())
+    }
+
+    /// Ends it and deletes everything of it.
+    pub(crate) async fn wipe(mut self) -> Result<(), Problem> {
+        self.instance.discard().await;
+        remove(self.instance.folder())
+    }
+}
+
+/// Whether two servers are of one release series: the first two numbers of their versions.
+pub(crate) fn is_same_series(a: &str, b: &str) -> bool {
+    let series = |version: &str| {
+        let plain = version.strip_prefix("5.5.5-").unwrap_or(version);
+        let mut numbers = plain.split(['.', '-']);
+        (
+            numbers.next().map(str::to_owned),
+            numbers.next().map(str::to_owned),
+        )
+    };
+    series(a) == series(b)
+}
+
+/// Ends and deletes what an earlier drill left behind when its verifier was killed.
+pub(crate) fn sweep(folder: &Path) -> Result<(), Problem> {
+    std::fs::create_dir_all(folder).map_err(|error| disk(folder, &error))?;
+    for entry in std::fs::read_dir(folder).map_err(|error| disk(folder, &error))? {
+        let path = entry.map_err(|error| disk(folder, &error))?.path();
+        let is_ours = path
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with(PREFIX));
+        if is_ours {
+            tracing::warn!("removing {}, which a drill left behind", path.display());
+            end_server(&path);
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Kills the server whose data lies in `folder`, if one still runs: the process that its pid file names and whose command
+/// line names the folder.
+fn end_server(folder: &Path) {
+    let id = std::fs::read_to_string(folder.join("pid"))
+        .ok()
+        .and_then(|text| text.trim().parse::<i32>().ok());
+    let Some(pid) = id.and_then(rustix::process::Pid::from_raw) else {
+        return;
+    };
+    let command = std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+    let names_folder = String::from_utf8_lossy(&command).contains(&folder.display().to_string());
+    if names_folder && rustix::process::kill_process(pid, rustix::process::Signal::KILL).is_ok() {
+        // Its files are open until it is gone.
+        for _ in 0..100 {
+            if rustix::process::test_kill_process(pid).is_err() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    }
+}
+
+fn remove(folder: &Path) -> Result<(), Problem> {
+    std::fs::remove_dir_all(folder).map_err(|error| disk(folder, &error))
+}
+
+fn disk(folder: &Path, error: &std::io::Error) -> Problem {
+    Problem::new(
+        Code::LocalDisk,
+        format!("the scratch folder {}: {error}", folder.display()),
+        "it must belong to the user the verifier runs as",
+    )
+}
+
+/// Rows and indexes take about this much more room in a server than as text.
+const SPACE_FACTOR: u64 = 3;
+/// A new server, and the logs of one that works.
+const SPACE_OF_EMPTY_BYTES: u64 = 1 << 30;
+
+/// A disk that fills up in the middle would say nothing of the backup.
+fn refuse_little_space(config: &ScratchConfig, plan: &RestorePlan) -> Result<(), Problem> {
+    let plain: u64 = plan.manifest.parts.iter().map(|part| part.plain_bytes).sum();
+    let binlog = plan.replay.as_ref().map_or(0, |replay| replay.bytes);
+    let needed = plain
+        .saturating_mul(SPACE_FACTOR)
+        .saturating_add(binlog)
+        .saturating_add(SPACE_OF_EMPTY_BYTES);
+    let existing: PathBuf = config
+        .folder
+        .ancestors()
+        .find(|folder| folder.is_dir())
+        .unwrap_or(Path::new("/"))
+        .to_owned();
+    let free = rustix::fs::statvfs(&existing)
+        .map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+        .unwrap_or(u64::MAX);
+    if free >= needed {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::LocalDisk,
+        format!(
+            "the scratch folder has {} free, the drill may need {}",
+            holdfast_agent::words::bytes(free),
+            holdfast_agent::words::bytes(needed)
+        ),
+        "make room, or name another folder in [scratch]",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_series_is_the_first_two_numbers() {
+        for (a, b, same) in [
+            ("10.11.19-MariaDB-0+deb12u1-log", "10.11.6-MariaDB", true),
+            ("5.5.5-10.11.19-MariaDB", "10.11.19-MariaDB-log", true),
+            ("10.11.19-MariaDB", "11.8.6-MariaDB", false),
+            ("9.7.4", "9.7.4-2", true),
+            ("9.7.4", "9.6.0", false),
+        ] {
+            assert_eq!(is_same_series(a, b), same, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn only_what_drills_left_is_swept() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("drill-0123/data")).unwrap();
+        std::fs::create_dir_all(folder.path().join("precious")).unwrap();
+        std::fs::write(folder.path().join("drill-0123/pid"), "1").unwrap();
+        sweep(folder.path()).unwrap();
+        let left: Vec<_> = std::fs::read_dir(folder.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
+        assert_eq!(left, ["precious"]);
+    }
+}
