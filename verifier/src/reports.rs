@@ -128,6 +128,7 @@ pub(crate) fn end_of_series(
         sequence: signed.signed.report.sequence,
         report: signed.signed.hash,
         object: signed.object,
+        is_published: true,
     });
     ends.chain(remembered).max_by_key(|end| end.sequence)
 }
@@ -153,7 +154,7 @@ pub(crate) fn breaks(found: &[Found], remembered: Option<(LastReport, &WriterKey
         }
         breaks.extend(report::breaks_of_series(reports).into_iter().map(of));
     }
-    if let Some((last, key)) = remembered {
+    if let Some((last, key)) = remembered.filter(|(last, _)| last.is_published) {
         let own = by_writer.get(&key.public().id().to_string());
         let has = own.is_some_and(|reports| {
             reports
@@ -219,6 +220,7 @@ pub(crate) fn seal_report(
         sequence: report.sequence,
         report: ObjectHash::of(&bytes),
         object: sealed.hash,
+        is_published: false,
     };
     Ok(Sealed {
         bytes,

@@ -6,12 +6,14 @@
 //! process (user, memory, network) is the service unit's.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use holdfast_agent::instance::{Instance, Programs};
 use holdfast_agent::problem::{Code, Problem};
 use holdfast_agent::restore::{self, RestorePlan};
 use holdfast_agent::wire::{ConnectOptions, Connection};
 use holdfast_proto::ids::ReportId;
+use rustix::process::Pid;
 
 use crate::config::ScratchConfig;
 
@@ -96,36 +98,43 @@ pub(crate) fn sweep(folder: &Path) -> Result<(), Problem> {
             .is_some_and(|name| name.to_string_lossy().starts_with(PREFIX));
         if is_ours {
             tracing::warn!("removing {}, which a drill left behind", path.display());
-            end_server(&path);
             remove(&path)?;
         }
     }
     Ok(())
 }
 
-/// Kills the server whose data lies in `folder`, if one still runs: the process that its pid file names and whose command
-/// line names the folder.
-fn end_server(folder: &Path) {
-    let id = std::fs::read_to_string(folder.join("pid"))
-        .ok()
-        .and_then(|text| text.trim().parse::<i32>().ok());
-    let Some(pid) = id.and_then(rustix::process::Pid::from_raw) else {
-        return;
-    };
-    let command = std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
-    let names_folder = String::from_utf8_lossy(&command).contains(&folder.display().to_string());
-    if names_folder && rustix::process::kill_process(pid, rustix::process::Signal::KILL).is_ok() {
-        // Its files are open until it is gone.
-        for _ in 0..100 {
-            if rustix::process::test_kill_process(pid).is_err() {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(50));
+/// Kills whatever still works in `folder`: servers and the programs that initialise them name it on their command lines.
+fn end_processes(folder: &Path) {
+    for _ in 0..100 {
+        let found = processes_of(folder);
+        if found.is_empty() {
+            return;
         }
+        for pid in found {
+            // An error means that it has ended already.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+        // Its files are open until it is gone.
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 
+fn processes_of(folder: &Path) -> Vec<Pid> {
+    let named = folder.display().to_string();
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| {
+        let id: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let command = std::fs::read(entry.path().join("cmdline")).ok()?;
+        let is_one =
+            id != std::process::id().cast_signed() && String::from_utf8_lossy(&command).contains(&named);
+        is_one.then(|| Pid::from_raw(id)).flatten()
+    });
+    pids.collect()
+}
+
 fn remove(folder: &Path) -> Result<(), Problem> {
+    end_processes(folder);
     std::fs::remove_dir_all(folder).map_err(|error| disk(folder, &error))
 }
 
@@ -195,12 +204,22 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(folder.path().join("drill-0123/data")).unwrap();
         std::fs::create_dir_all(folder.path().join("precious")).unwrap();
-        std::fs::write(folder.path().join("drill-0123/pid"), "1").unwrap();
+        let ours = folder.path().join("drill-0123");
+        let mut child = std::process::Command::new("tail")
+            .arg("-f")
+            .arg(ours.join("data"))
+            .arg("/dev/null")
+            .spawn()
+            .unwrap();
         sweep(folder.path()).unwrap();
         let left: Vec<_> = std::fs::read_dir(folder.path())
             .unwrap()
             .map(|e| e.unwrap().file_name())
             .collect();
         assert_eq!(left, ["precious"]);
+        assert!(
+            !child.wait().unwrap().success(),
+            "what worked in the folder was killed"
+        );
     }
 }

@@ -121,26 +121,24 @@ struct Due {
     missed: u64,
 }
 
-/// Occurrences that are counted as missed at most; more of them change nothing.
+/// Occurrences that are counted as missed at most; with more of them the drill is due now.
 const MISSED_MAX: u64 = 1000;
 
 /// When `drill` is due after what was done already. Pure.
 fn due(drill: &DrillConfig, memory: &Memory, now: DateTime<Utc>) -> Option<Due> {
     let schedule = drill.schedule.as_ref()?;
     let done = memory.done_until_ms.get(&drill.cluster).copied().unwrap_or(0);
-    let mut at = schedule.next_after(moment(done)?)?;
+    let mut last = schedule.next_after(moment(done)?)?;
     let mut missed = 0;
-    while missed < MISSED_MAX {
-        match schedule.next_after(at) {
-            Some(next) if next <= now => {
-                at = next;
-                missed += 1;
-            }
-            _ => break,
+    while let Some(next) = schedule.next_after(last).filter(|next| *next <= now) {
+        (last, missed) = (next, missed + 1);
+        if missed == MISSED_MAX {
+            last = now;
+            break;
         }
     }
     Some(Due {
-        last_ms: now_ms(at),
+        last_ms: now_ms(last),
         missed,
     })
 }
@@ -221,6 +219,9 @@ mod tests {
         assert_eq!(find("2026-11-20T13:00:00Z"), expect("2026-11-21T04:00:00Z", 0));
         assert_eq!(find("2026-11-21T04:00:01Z"), expect("2026-11-21T04:00:00Z", 0));
         assert_eq!(find("2026-11-24T05:00:00Z"), expect("2026-11-24T04:00:00Z", 3));
+        memory.done_until_ms.insert("shop".into(), 0);
+        let now = at("2026-11-24T05:00:00Z");
+        assert_eq!(due(&drill, &memory, now).unwrap().last_ms, now_ms(now));
         memory
             .done_until_ms
             .insert("shop".into(), now_ms(at("2026-11-24T04:00:00Z")));

@@ -4,6 +4,7 @@
 //! tool the misspelt key may be the retention or the encryption.
 
 use std::cell::RefCell;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -210,17 +211,12 @@ impl<'a> Section<'a> {
     /// A path, relative to the file's folder. `credential:NAME` is a systemd credential.
     pub fn path(&self, key: &str) -> Option<PathBuf> {
         let text = self.text(key)?;
-        if let Some(name) = text.strip_prefix("credential:") {
-            let Some(folder) = std::env::var_os("CREDENTIALS_DIRECTORY") else {
-                self.problem(
-                    key,
-                    "names a systemd credential, but this process was not given any",
-                );
-                return None;
-            };
-            return Some(Path::new(&folder).join(name));
-        }
-        Some(self.folder.join(text))
+        let Some(name) = text.strip_prefix("credential:") else {
+            return Some(self.folder.join(text));
+        };
+        credential(name, std::env::var_os("CREDENTIALS_DIRECTORY"))
+            .map_err(|wrong| self.problem(key, wrong))
+            .ok()
     }
 
     /// A path that must be there.
@@ -326,6 +322,19 @@ impl<'a> Section<'a> {
     }
 }
 
+/// Where the systemd credential `name` lies; `folder` is where systemd puts this process's.
+fn credential(name: &str, folder: Option<OsString>) -> Result<PathBuf, &'static str> {
+    if name.is_empty() || name.contains('/') || name.starts_with('.') {
+        return Err("must name a systemd credential, like \"credential:holdfast.password\"");
+    }
+    match folder {
+        Some(folder) if !folder.is_empty() => Ok(Path::new(&folder).join(name)),
+        _ => Err(
+            "names a systemd credential, and $CREDENTIALS_DIRECTORY is not set: only systemd gives them to its service",
+        ),
+    }
+}
+
 fn parse_duration(text: &str) -> Option<Duration> {
     let split = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(split);
@@ -407,6 +416,31 @@ mod tests {
             found[3].starts_with("line 6: `source.flush` must be a time with its unit"),
             "{}",
             found[3]
+        );
+    }
+
+    #[test]
+    fn credentials_are_where_systemd_puts_them() {
+        let folder = || Some(OsString::from("/run/credentials/holdfast.service"));
+        assert_eq!(
+            credential("holdfast.password", folder()).unwrap(),
+            Path::new("/run/credentials/holdfast.service/holdfast.password")
+        );
+        for outside in ["", "/etc/shadow", "../shadow", "a/b", ".."] {
+            assert!(credential(outside, folder()).is_err(), "{outside}");
+        }
+        for none in [None, Some(OsString::new())] {
+            let wrong = credential("holdfast.password", none).unwrap_err();
+            assert!(wrong.contains("$CREDENTIALS_DIRECTORY is not set"), "{wrong}");
+        }
+        // No test is a service: the problem has its line and key.
+        let found = read("\nsecret = \"credential:x\"\n", Path::new("/"), |root| {
+            root.path("secret")
+        });
+        let found = found.unwrap_err()[0].to_string();
+        assert!(
+            found.starts_with("line 2: `secret` names a systemd credential"),
+            "{found}"
         );
     }
 
