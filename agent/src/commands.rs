@@ -80,9 +80,9 @@ async fn execute(cli: &Cli) -> Result<()> {
 
 fn say(json: bool, record: &serde_json::Value, lines: &[String]) {
     if json {
-        println!("{record}");
+        words::print(record);
     } else {
-        lines.iter().for_each(|line| println!("{line}"));
+        lines.iter().for_each(words::print);
     }
 }
 
@@ -400,7 +400,7 @@ async fn restore(config_path: &Path, args: &RestoreArgs, json: bool) -> Result<(
         return Ok(());
     }
     if !json {
-        plan.describe().iter().for_each(|line| println!("{line}"));
+        plan.describe().iter().for_each(words::print);
     }
     let options = RestoreOptions {
         threads: usize::from(args.threads),
@@ -541,6 +541,7 @@ fn report(plan: &RestorePlan, restored: &Restored, place: &str, took: Duration) 
         "definitions_differ": restored.definitions_differ,
         "replay": plan.replay.as_ref().map(restore::ReplayPlan::to_json), "notes": plan.notes,
         "transactions_replayed": restored.replayed.as_ref().map(|replayed| replayed.transactions),
+        "account_statements_left_out": restored.replayed.as_ref().map(|replayed| replayed.about_accounts),
     })
 }
 
@@ -573,6 +574,12 @@ fn told(plan: &RestorePlan, restored: &Restored, place: &str, took: Duration) ->
     );
     if let (Some(replay), Some(replayed)) = (&plan.replay, &restored.replayed) {
         lines.push(replay.told(replayed));
+        if replayed.about_accounts > 0 {
+            lines.push(format!(
+                "warning    {} statement(s) about users, roles and grants were left out: accounts are not part of a backup yet",
+                words::count(replayed.about_accounts)
+            ));
+        }
     }
     lines
 }

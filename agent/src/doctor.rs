@@ -10,7 +10,7 @@ use crate::server::capture;
 use crate::server::preflight::{self, Finding, Severity};
 use crate::store;
 use crate::wire::Connection;
-use crate::{backup, commands, kit, repository};
+use crate::{backup, commands, kit, repository, words};
 
 /// How one check ended.
 enum Verdict {
@@ -133,14 +133,16 @@ fn tell(checks: &[(String, Verdict)], json: bool) {
                 "check": name, "ok": false, "text": problem.fact, "hint": problem.hint, "code": problem.code.to_string(),
             }),
         }).collect();
-        println!("{}", serde_json::json!({ "checks": list }));
+        words::print(serde_json::json!({ "checks": list }));
         return;
     }
     for (name, verdict) in checks {
         match verdict {
-            Verdict::Good(text) => println!("ok    {name}: {text}"),
-            Verdict::Doubtful(text, hint) => println!("warn  {name}: {text}\n      {hint}"),
-            Verdict::Bad(problem) => println!("FAIL  {name}: {}\n      {}", problem.fact, problem.hint),
+            Verdict::Good(text) => words::print(format!("ok    {name}: {text}")),
+            Verdict::Doubtful(text, hint) => words::print(format!("warn  {name}: {text}\n      {hint}")),
+            Verdict::Bad(problem) => {
+                words::print(format!("FAIL  {name}: {}\n      {}", problem.fact, problem.hint))
+            }
         }
     }
 }

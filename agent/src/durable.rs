@@ -8,6 +8,11 @@ use std::path::Path;
 /// Puts `bytes` at `path` in one step that a crash cannot halve: afterwards the file is the old one or the new one.
 /// `mode` is its permission bits.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    replace_parts(path, &[bytes], mode)
+}
+
+/// The same with bytes that lie in several places: they are not copied together.
+pub fn replace_parts(path: &Path, parts: &[&[u8]], mode: u32) -> io::Result<()> {
     let folder = path
         .parent()
         .filter(|p| !p.as_os_str().is_empty())
@@ -25,7 +30,7 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
             .mode(mode)
             .open(&staged)?;
         file.set_permissions(Permissions::from_mode(mode))?;
-        file.write_all(bytes)?;
+        parts.iter().try_for_each(|part| file.write_all(part))?;
         file.sync_all()?;
         std::fs::rename(&staged, path)?;
         sync_folder(folder)
@@ -45,6 +50,19 @@ pub fn create_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         .open(path)?;
     file.write_all(bytes)?;
     file.sync_all()?;
+    sync_folder(
+        path.parent()
+            .filter(|p| !p.as_os_str().is_empty())
+            .unwrap_or(Path::new(".")),
+    )
+}
+
+/// Removes a file for good; it need not be there.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     sync_folder(
         path.parent()
             .filter(|p| !p.as_os_str().is_empty())

@@ -50,9 +50,19 @@ struct Warden(std::process::Child);
 impl Warden {
     /// In a process group of its own, so that what ends us from a terminal does not end it first.
     fn watch(server: u32) -> std::io::Result<Self> {
+        Self::of(server, &began(server)?)
+    }
+
+    /// Kills only the process that began then: another one may have its number by that time.
+    fn of(server: u32, began: &str) -> std::io::Result<Self> {
+        // Behind the name in parentheses, the third field of `stat` comes first.
+        const SCRIPT: &str = r#"read -r word || {
+            stat=$(cat "/proc/$1/stat") && set -- "$1" "$2" ${stat##*) } && [ "${22}" = "$2" ] && kill -9 "$1"
+        }"#;
         std::process::Command::new("/bin/sh")
-            .args(["-c", r#"read -r word || kill -9 "$1""#, "holdfast-warden"])
+            .args(["-c", SCRIPT, "holdfast-warden"])
             .arg(server.to_string())
+            .arg(began)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -60,6 +70,17 @@ impl Warden {
             .spawn()
             .map(Self)
     }
+}
+
+/// When a process began, in ticks since the machine did.
+fn began(process: u32) -> std::io::Result<String> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    let field = stat
+        .rsplit_once(") ")
+        .and_then(|(_, rest)| rest.split(' ').nth(19));
+    field
+        .map(str::to_owned)
+        .ok_or_else(|| std::io::Error::other("a process without a beginning"))
 }
 
 impl Drop for Warden {
@@ -324,7 +345,8 @@ impl Instance {
             .spawn()
             .map_err(|e| failed(format!("cannot start the server: {e}")))?;
         let watched = child.id().map(Warden::watch).transpose();
-        self.warden = watched.map_err(|e| failed(format!("cannot start a shell that watches the server: {e}")))?;
+        self.warden =
+            watched.map_err(|e| failed(format!("cannot start a shell that watches the server: {e}")))?;
         let options = self.connect_options();
         let deadline = Instant::now() + Duration::from_secs(START_SECONDS);
         while Connection::connect(&options).await.is_err() {
@@ -374,5 +396,24 @@ impl Instance {
                 "the server did not stop within {STOP_SECONDS} s and was killed"
             ))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warden_kills_what_it_watches_and_nothing_else_of_that_number() {
+        let mut watched = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let began = began(watched.id()).unwrap();
+        let leave = |mut warden: Warden| {
+            drop(warden.0.stdin.take());
+            warden.0.wait().unwrap();
+        };
+        leave(Warden::of(watched.id(), "1").unwrap());
+        assert_eq!(watched.try_wait().unwrap(), None);
+        leave(Warden::of(watched.id(), &began).unwrap());
+        assert!(!watched.wait().unwrap().success());
     }
 }

@@ -154,7 +154,7 @@ pub fn report(error: &anyhow::Error, json: bool) -> std::process::ExitCode {
         let record = serde_json::json!({
             "error": { "code": problem.code.to_string(), "message": context.join(": "), "hint": problem.hint }
         });
-        println!("{record}");
+        crate::words::print(record);
     }
     std::process::ExitCode::from(problem.code.exit_status())
 }

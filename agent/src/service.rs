@@ -1,9 +1,10 @@
 //! `holdfast run`: the agent as a service. Archives binlogs, carries them to every provider, writes heads, takes backups
 //! on schedule and whenever history broke off, says how it is, and stops in order.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use holdfast_proto::container::{Codec, Core, Kind, Sealer, Summary, peek, seal};
@@ -23,7 +24,7 @@ use crate::problem::{Code, Problem};
 use crate::repository::upload::put_with_patience_bytes;
 use crate::repository::{OpenProvider, Repository, level};
 use crate::schedule::Schedule;
-use crate::{backup, kit, words};
+use crate::{backup, durable, kit, words};
 
 /// Heads are at most this far apart.
 const HEAD_PERIOD: Duration = Duration::from_secs(60);
@@ -33,7 +34,12 @@ const DRAIN: Duration = Duration::from_secs(10);
 const BACKUP_RETRY: Duration = Duration::from_secs(300);
 /// … but one that a change of definitions spoiled sooner.
 const BACKUP_RETRY_CHANGED: Duration = Duration::from_secs(15);
-const LEVEL_PERIOD: Duration = Duration::from_secs(300);
+/// How often the lanes are looked at for one that needs levelling.
+const LEVEL_LOOK: Duration = Duration::from_secs(2);
+/// Levelling lists everything in every provider: one that keeps lagging is levelled no more often than this …
+const LEVEL_PAUSE: Duration = Duration::from_secs(20);
+/// … and one that could not be levelled is tried again after this, or when it comes back.
+const LEVEL_RETRY: Duration = Duration::from_secs(300);
 
 struct Agent {
     config: Config,
@@ -48,13 +54,12 @@ struct Agent {
 pub async fn run(config: Config, repository: Repository, stop: CancellationToken) -> Result<(), Problem> {
     let _lock = lock(&config)?;
     let cluster = ClusterId::of(&repository.trust.descriptor().repository, &config.cluster);
-    let (spool, torn) =
+    let (spool, damaged) =
         Spool::open(&config.state_dir.join("spool"), config.binlog.spool_bytes).map_err(disk)?;
-    if torn > 0 {
-        tracing::warn!("discarded {torn} torn spool entries; what they held is read again from the source");
-    }
-    let outbox = Outbox::new(spool, &repository.providers, spooled);
-    let board = Arc::new(Board::default());
+    discard(&config, &spool, &damaged).map_err(disk)?;
+    let lagging = config.state_dir.join("lagging.json");
+    let outbox = Outbox::new(spool, &repository.providers, &lagging, spooled);
+    let board = Arc::new(Board::new(config.state_dir.join("base.json")));
     let generation = Generation::random();
     let context = context(
         &config,
@@ -140,6 +145,19 @@ fn lock(config: &Config) -> Result<std::fs::File, Problem> {
     Ok(file)
 }
 
+/// Discards damaged entries of the spool. The cursor counts what they held as archived, so it is forgotten first: a new stream
+/// begins at the newest backup's binlog file and holds all of it again.
+fn discard(config: &Config, spool: &Spool, damaged: &[PathBuf]) -> std::io::Result<()> {
+    if damaged.is_empty() {
+        return Ok(());
+    }
+    durable::remove(&config.state_dir.join("cursor.json"))?;
+    spool.discard(damaged)?;
+    let count = damaged.len();
+    tracing::warn!("discarded {count} torn spool entries; what they held is read again from the source");
+    Ok(())
+}
+
 /// What a spool entry of an earlier start is.
 fn spooled(object: &Bytes) -> Option<(String, Mark)> {
     let core = peek(object).ok()?;
@@ -179,8 +197,8 @@ async fn context(
     board: Arc<Board>,
 ) -> Result<stream::Context, Problem> {
     let catalog = repository.catalog(Some(cluster)).await?;
-    if catalog.backups.is_empty() {
-        board.want_backup();
+    if let Some(newest) = catalog.backups.last() {
+        board.backup_found(newest.backup.to_string(), newest.summary.finished_ms);
     }
     let mut has_history = false;
     for provider in &repository.providers {
@@ -328,53 +346,71 @@ async fn write_head(
     }
 }
 
-/// Copies to providers that lag what others hold: at the start, and whenever a lane had to let go of something.
+/// Copies to providers that lag what others hold: at the start, and soon after a lane had to let go of something and works
+/// again.
 async fn level_lanes(agent: Arc<Agent>, stop: CancellationToken) {
-    let mut todo: BTreeSet<String> = agent
-        .repository
-        .providers
-        .iter()
-        .map(|p| p.name.clone())
-        .collect();
+    let providers = &agent.repository.providers;
+    let mut todo: BTreeSet<String> = providers.iter().map(|p| p.name.clone()).collect();
+    let mut not_before: BTreeMap<String, Instant> = BTreeMap::new();
+    let mut away = BTreeSet::new();
     loop {
-        let lanes = agent.outbox.lanes();
-        todo.extend(
-            lanes
-                .iter()
-                .filter(|lane| lane.needs_levelling)
-                .map(|lane| lane.provider.clone()),
-        );
-        for provider in &agent.repository.providers {
-            let works = lanes
-                .iter()
-                .any(|lane| lane.provider == provider.name && lane.trouble.is_none());
-            if !todo.contains(&provider.name) || !works {
+        for lane in agent.outbox.lanes() {
+            if lane.needs_levelling {
+                todo.insert(lane.provider.clone());
+            }
+            if lane.trouble.is_some() {
+                away.insert(lane.provider);
+            } else if away.remove(&lane.provider) {
+                not_before.remove(&lane.provider);
+            }
+        }
+        for provider in providers {
+            let is_early = not_before
+                .get(&provider.name)
+                .is_some_and(|at| Instant::now() < *at);
+            if !todo.contains(&provider.name) || away.contains(&provider.name) || is_early {
                 continue;
             }
-            let levelling = level::level(&agent.repository, provider, agent.cluster);
-            let result = tokio::select! {
-                result = levelling => result,
+            let is_level = tokio::select! {
+                is_level = level_lane(&agent, provider) => is_level,
                 () = stop.cancelled() => return,
             };
-            match result {
-                Ok((objects, bytes)) => {
-                    if objects > 0 {
-                        let size = words::bytes(bytes);
-                        tracing::info!(provider = provider.name, "levelled: {objects} objects, {size}");
-                    }
-                    agent.outbox.levelled(&provider.name);
-                    todo.remove(&provider.name);
-                }
-                Err(problem) => tracing::warn!(
-                    provider = provider.name,
-                    "cannot be levelled yet: {}",
-                    problem.fact
-                ),
+            let pause = if is_level { LEVEL_PAUSE } else { LEVEL_RETRY };
+            not_before.insert(provider.name.clone(), Instant::now() + pause);
+            if is_level {
+                todo.remove(&provider.name);
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(LEVEL_PERIOD) => {}
+            () = tokio::time::sleep(LEVEL_LOOK) => {}
             () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Levels one provider; says whether it now holds what the others do.
+async fn level_lane(agent: &Agent, provider: &OpenProvider) -> bool {
+    let lanes = agent.outbox.lanes();
+    let lane = lanes.iter().find(|lane| lane.provider == provider.name);
+    let let_go = lane.map_or(0, |lane| lane.let_go);
+    match level::level(&agent.repository, provider, agent.cluster).await {
+        Ok((objects, bytes)) => {
+            if objects > 0 {
+                let size = words::bytes(bytes);
+                tracing::info!(provider = provider.name, "levelled: {objects} objects, {size}");
+            }
+            if let Err(error) = agent.outbox.levelled(&provider.name, let_go) {
+                tracing::warn!("who needs levelling cannot be written down: {error}");
+            }
+            true
+        }
+        Err(problem) => {
+            tracing::warn!(
+                provider = provider.name,
+                "cannot be levelled yet: {}",
+                problem.fact
+            );
+            false
         }
     }
 }

@@ -37,11 +37,11 @@ pub fn run(path: &Path, json: bool) -> Result<()> {
         );
     }
     if json {
-        println!("{}", serde_json::to_string(&record)?);
+        words::print(serde_json::to_string(&record)?);
     } else {
         describe(&config, &record)
             .iter()
-            .for_each(|line| println!("{line}"));
+            .for_each(words::print);
     }
     match record.alarms.first() {
         None => Ok(()),
@@ -68,9 +68,11 @@ fn describe(config: &Config, record: &StatusRecord) -> Vec<String> {
         ),
         format!("as of      {}", words::moment(record.written_ms)),
         format!(
-            "received   {}:{}",
+            "received   {}:{}, the source is at {}:{}",
             text(&detail["received"][0]),
-            text(&detail["received"][1])
+            text(&detail["received"][1]),
+            text(&detail["source_at"][0]),
+            text(&detail["source_at"][1])
         ),
     ];
     for lane in detail["providers"].as_array().into_iter().flatten() {
@@ -95,7 +97,14 @@ fn describe(config: &Config, record: &StatusRecord) -> Vec<String> {
         bytes("used_bytes"),
         bytes("limit_bytes")
     ));
-    lines.push(format!("backup     {}", text(&detail["last_backup"])));
+    let ended = detail["last_backup_ms"]
+        .as_u64()
+        .map(|ms| format!(", ended {}", words::moment(ms)));
+    lines.push(format!(
+        "backup     {}{}",
+        text(&detail["last_backup"]),
+        ended.unwrap_or_default()
+    ));
     lines.extend(record.alarms.iter().map(|alarm| format!("ALARM      {alarm}")));
     lines
 }

@@ -1,4 +1,4 @@
-//! How figures are put for people: sizes in binary units, spans of time, moments in UTC and local time.
+//! How figures are put for people: sizes in binary units, spans of time, moments in UTC and local time. And how answers are printed.
 
 use chrono::{DateTime, Local, SecondsFormat, Utc};
 
@@ -75,6 +75,17 @@ pub fn moment_us(microseconds: u64) -> String {
 /// Now, in milliseconds since 1970 UTC.
 pub fn now_ms() -> u64 {
     u64::try_from(Utc::now().timestamp_millis()).unwrap_or(0)
+}
+
+/// Prints a line. Who reads may stop early (`| head`): then there is nobody left to tell, and the work goes on.
+pub fn print(line: impl std::fmt::Display) {
+    use std::io::Write as _;
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            eprintln!("warning: the answer cannot be written: {error}");
+        }
+        _ => {}
+    }
 }
 
 #[cfg(test)]

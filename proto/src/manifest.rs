@@ -29,6 +29,9 @@ pub struct ManifestSummary {
     pub started_ms: u64,
     /// When its last part was durable.
     pub finished_ms: u64,
+    /// By the source's clock: what the backup shows was committed by then. 0 if it is not known.
+    #[serde(default)]
+    pub taken_ms: u64,
     /// The source's flavour.
     pub flavour: Flavour,
     /// The source's version, as it says it.
@@ -118,6 +121,9 @@ pub struct Manifest {
     pub started_ms: u64,
     /// When its last part was durable.
     pub finished_ms: u64,
+    /// By the source's clock: what the backup shows was committed by then. 0 if it is not known.
+    #[serde(default)]
+    pub taken_ms: u64,
     /// Where from.
     pub source: Source,
     /// The moment it shows.
@@ -146,6 +152,7 @@ impl Manifest {
         ManifestSummary {
             started_ms: self.started_ms,
             finished_ms: self.finished_ms,
+            taken_ms: self.taken_ms,
             flavour: self.source.flavour,
             version: self.source.version.clone(),
             position: self.position.clone(),
@@ -262,6 +269,7 @@ mod tests {
             tool: "0".into(),
             started_ms: 1,
             finished_ms: 2,
+            taken_ms: 1,
             source: Source {
                 flavour: Flavour::MariaDb,
                 version: "10.11".into(),

@@ -7,6 +7,7 @@ use holdfast_tests::holdfast::Background;
 use holdfast_tests::ledger;
 use holdfast_tests::oracle::Snapshot;
 use holdfast_tests::process::Signal;
+use holdfast_tests::relay;
 use holdfast_tests::replica::{self, Until};
 use holdfast_tests::server::{Kind, Server, ServerOptions};
 use holdfast_tests::site::{Backup, Site, write};
@@ -298,4 +299,49 @@ fn changed_definitions_are_not_mixed_mariadb() {
 #[test]
 fn changed_definitions_are_not_mixed_mysql() {
     changed_definitions_are_not_mixed(MYSQL);
+}
+
+/// A source that is slow while it holds its writers for us holds them no longer than `backup.lock_wait`.
+fn writers_are_not_held_longer_than_configured(kind: Kind) {
+    let source = Server::start(kind, ServerOptions::default());
+    Workload::prepare(&source);
+    let site = Site::new(&source);
+    let relayed = site.path("relayed.sock");
+    let held_back = relay::holding_back(
+        &source.socket(),
+        &relayed,
+        "START TRANSACTION WITH CONSISTENT SNAPSHOT",
+        Duration::from_secs(20),
+    );
+    let text = site.configuration();
+    let text = text.replace(
+        &source.socket().display().to_string(),
+        &relayed.display().to_string(),
+    );
+    site.configure(&text.replace("[backup]", "[backup]\nlock_wait = \"2s\""));
+    let mut backup = site.agent(&["backup"]).start(&site.path("backup.log"));
+    let mut writer = source.session();
+    let mut longest = Duration::ZERO;
+    while backup.is_running() {
+        let began = Instant::now();
+        writer.run("INSERT INTO shop.audit (item) VALUES (1)").unwrap();
+        longest = longest.max(began.elapsed());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(backup.wait(LIMIT).success(), "{}", backup.output());
+    assert!(held_back.load(std::sync::atomic::Ordering::SeqCst));
+    let bounds = Duration::from_secs(1)..Duration::from_secs(6);
+    assert!(bounds.contains(&longest), "writers were held for {longest:?}");
+    let target = empty(kind);
+    site.restore_into(&["a"], &target);
+}
+
+#[test]
+fn writers_are_not_held_longer_than_configured_mariadb() {
+    writers_are_not_held_longer_than_configured(Kind::MariaDb1011);
+}
+
+#[test]
+fn writers_are_not_held_longer_than_configured_mysql() {
+    writers_are_not_held_longer_than_configured(MYSQL);
 }

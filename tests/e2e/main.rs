@@ -4,6 +4,9 @@
 
 mod backup;
 mod bad_input;
+mod breaks;
+mod crash;
+
 mod harness;
 mod moments;
 mod packaging;

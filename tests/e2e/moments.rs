@@ -423,3 +423,189 @@ fn an_applier_error_names_the_transaction_mariadb() {
 fn an_applier_error_names_the_transaction_mysql() {
     an_applier_error_names_the_transaction(MYSQL);
 }
+
+/// A source with one table, a backup of it, and its binlogs archived up to what `sql` did after that.
+fn archived(kind: Kind, before: &str, after: &str) -> (Server, Site, Backup) {
+    let source = Server::start(kind, ServerOptions::default());
+    source.sql("CREATE DATABASE shop; CREATE TABLE shop.t (id INT PRIMARY KEY, a INT); INSERT INTO shop.t VALUES (1, 1)");
+    source.sql(before);
+    let site = Site::new(&source);
+    let mut archiving = start_archiving(&site);
+    let backup = site.backup();
+    source.sql(after);
+    wait_until_archived(&site, &source);
+    assert!(
+        archiving.terminate(Duration::from_secs(30)).success(),
+        "{}",
+        archiving.output()
+    );
+    (source, site, backup)
+}
+
+fn rows_restored(site: &Site, kind: Kind, name: &str, options: &[&str]) -> (String, Finished) {
+    let told = site.restore_to_scratch(&["a", "b"], name, &[&["--json"], options].concat());
+    let quiet = ServerOptions {
+        tcp: false,
+        ..ServerOptions::default()
+    };
+    let restored = Server::over(kind, &site.path(name).join("data"), quiet);
+    (
+        restored.value("SELECT GROUP_CONCAT(id ORDER BY id) FROM shop.t"),
+        told,
+    )
+}
+
+/// Accounts are in no backup: a password that changes, or a user that goes, must not end every restore to a later moment.
+fn statements_about_accounts_do_not_stop_a_replay(kind: Kind) {
+    let (_source, site, _) = archived(
+        kind,
+        "CREATE USER app@localhost IDENTIFIED BY 'before'; CREATE USER gone@localhost; CREATE ROLE r",
+        "INSERT INTO shop.t VALUES (2, 2); ALTER USER app@localhost IDENTIFIED BY 'after'; \
+         GRANT SELECT ON shop.* TO app@localhost; DROP USER gone@localhost; INSERT INTO shop.t VALUES (3, 3); \
+         CREATE USER late@localhost; GRANT r TO app@localhost; REVOKE SELECT ON shop.* FROM app@localhost",
+    );
+    let (rows, told) = rows_restored(&site, kind, "latest", &[]);
+    assert_eq!(rows, "1,2,3", "{told}");
+    assert_eq!(told.json()["account_statements_left_out"], 6, "{told}");
+}
+
+#[test]
+fn statements_about_accounts_do_not_stop_a_replay_mariadb() {
+    statements_about_accounts_do_not_stop_a_replay(Kind::MariaDb1011);
+}
+
+#[test]
+fn statements_about_accounts_do_not_stop_a_replay_mysql() {
+    statements_about_accounts_do_not_stop_a_replay(MYSQL);
+}
+
+#[test]
+fn statements_about_accounts_do_not_stop_a_replay_mysql_without_gtids() {
+    statements_about_accounts_do_not_stop_a_replay(MYSQL_WITHOUT_GTIDS);
+}
+
+/// The source has GTIDs in its history and writes anonymous transactions now: they have no names to wait for.
+#[test]
+fn anonymous_transactions_behind_named_ones_are_replayed_mysql() {
+    let kind = MYSQL;
+    let off = "SET GLOBAL gtid_mode = ON_PERMISSIVE; SET GLOBAL gtid_mode = OFF_PERMISSIVE; SET GLOBAL gtid_mode = OFF";
+    let (source, site, _) = archived(
+        kind,
+        off,
+        "INSERT INTO shop.t VALUES (2, 2), (3, 3); INSERT INTO shop.t VALUES (4, 4)",
+    );
+    let (rows, told) = rows_restored(&site, MYSQL_WITHOUT_GTIDS, "latest", &[]);
+    assert_eq!(rows, "1,2,3,4", "{told}");
+    drop(source);
+    // Switched between backup and target point: no server takes both kinds.
+    let (_source, site, _) = archived(
+        kind,
+        "SELECT 1",
+        &format!("INSERT INTO shop.t VALUES (2, 2); {off}; INSERT INTO shop.t VALUES (3, 3)"),
+    );
+    let scratch = site.shown("refused");
+    let refused = site.restore(&["a"], &["--scratch", &scratch]).fails();
+    refused.says(&["HF-E041", "gtid_mode was switched"]);
+}
+
+/// "Latest" is not the end of an old history that another one goes on from, nor of one whose last segments are gone.
+#[test]
+fn latest_is_refused_where_there_was_more() {
+    let kind = Kind::MariaDb1011;
+    let (source, site, backup) = archived(kind, "SELECT 1", "INSERT INTO shop.t VALUES (2, 2)");
+    source.sql("RESET MASTER; SET GLOBAL gtid_binlog_state = ''");
+    // No fresh backup can be taken: somebody holds what it needs.
+    let mut blocker = source.session();
+    blocker.run("BACKUP STAGE START").unwrap();
+    let mut archiving = start_archiving(&site);
+    archiving.wait_for("a new stream begins", Duration::from_secs(30));
+    source.sql("INSERT INTO shop.t VALUES (3, 3)");
+    wait_until_archived(&site, &source);
+    archiving.kill();
+    let scratch = site.shown("refused");
+    let refused = site.restore(&["a", "b"], &["--scratch", &scratch]).fails();
+    refused.says(&[
+        "HF-E041",
+        "another history has newer transactions",
+        "--to-position",
+    ]);
+    drop(blocker);
+    let place = replica_end(&site, &backup);
+    let (rows, told) = rows_restored(&site, kind, "old", &["--to-position", &place]);
+    assert_eq!(rows, "1,2", "{told}");
+}
+
+/// The end of the first history, as the refusal of anything later names it.
+fn replica_end(site: &Site, backup: &Backup) -> String {
+    let refused = site
+        .restore(
+            &["a"],
+            &["--scratch", &site.shown("none"), "--backup", &backup.id],
+        )
+        .fails();
+    let place = refused
+        .stderr
+        .split("--to-position ")
+        .nth(1)
+        .unwrap_or_else(|| panic!("{refused}"));
+    place.split([' ', '\n', ',']).next().unwrap().to_owned()
+}
+
+#[test]
+fn a_missing_tail_is_told_by_the_heads() {
+    let kind = Kind::MariaDb1011;
+    let (source, site, _) = archived(kind, "SELECT 1", "INSERT INTO shop.t VALUES (2, 2)");
+    let before = site.objects("a");
+    let mut archiving = start_archiving(&site);
+    source.sql("INSERT INTO shop.t VALUES (3, 3)");
+    wait_until_archived(&site, &source);
+    assert!(archiving.terminate(Duration::from_secs(30)).success());
+    for provider in ["a", "b"] {
+        for path in site
+            .objects(provider)
+            .into_iter()
+            .filter(|path| !before.contains(path))
+        {
+            let text = path.to_string_lossy();
+            if text.contains("/small/") || text.contains("/large/") {
+                std::fs::remove_file(site.path(provider).join(&path)).unwrap();
+            }
+        }
+    }
+    let scratch = site.shown("refused");
+    let refused = site.restore(&["a", "b"], &["--scratch", &scratch]).fails();
+    refused.says(&[
+        "HF-E041",
+        "once held everything up to",
+        "segments are missing",
+        "--to-position",
+    ]);
+}
+
+/// A backup that began before a time shows what was committed after it, if it had to wait for its lock: it is not the one
+/// to go back to that time from.
+#[test]
+fn a_time_before_a_late_cut_is_reached_from_the_backup_before() {
+    let kind = Kind::MariaDb1011;
+    let source = Server::start(kind, ServerOptions::default());
+    source.sql("CREATE DATABASE shop; CREATE TABLE shop.t (id INT PRIMARY KEY, a INT); INSERT INTO shop.t VALUES (1, 1)");
+    let site = Site::new(&source);
+    let mut archiving = start_archiving(&site);
+    site.backup();
+    // Holds the lock that a backup needs, while it waits, writes, and lets go.
+    let mut blocker = source.session();
+    blocker.run("BACKUP STAGE START").unwrap();
+    let mut late = site.agent(&["backup"]).start(&site.path("late.log"));
+    std::thread::sleep(Duration::from_secs(1));
+    let time = quiet_moment();
+    source.sql("INSERT INTO shop.t VALUES (2, 2); FLUSH BINARY LOGS");
+    blocker.run("BACKUP STAGE END").unwrap();
+    assert!(late.wait(Duration::from_secs(60)).success(), "{}", late.output());
+    source.sql("INSERT INTO shop.t VALUES (3, 3)");
+    wait_until_archived(&site, &source);
+    assert!(archiving.terminate(Duration::from_secs(30)).success());
+    let (rows, told) = rows_restored(&site, kind, "restored", &["--to-time", &time]);
+    assert_eq!(rows, "1", "{told}");
+    let restored = told.json()["restored"].as_str().unwrap().to_owned();
+    assert!(!late.output().contains(&restored), "{told}");
+}

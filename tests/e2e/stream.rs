@@ -11,21 +11,21 @@ use holdfast_tests::server::{Kind, Server, ServerOptions};
 use holdfast_tests::site::{self, Site};
 use holdfast_tests::workload::{Workload, WorkloadOptions};
 
-const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Writers that leave definitions alone: a change of them would spoil the backups that run beside them.
-fn busy() -> WorkloadOptions {
+pub(crate) fn busy() -> WorkloadOptions {
     WorkloadOptions {
         ddl_every: 0,
         ..WorkloadOptions::default()
     }
 }
 
-fn start(site: &Site, log: &str) -> Background {
+pub(crate) fn start(site: &Site, log: &str) -> Background {
     site.agent(&["--log", "info", "run"]).start(&site.path(log))
 }
 
-fn status(site: &Site) -> Option<serde_json::Value> {
+pub(crate) fn status(site: &Site) -> Option<serde_json::Value> {
     // Alarms make the exit status non-zero and add a line; the record is the first one.
     let told = site.agent(&["status", "--json"]).run();
     serde_json::from_str(told.stdout.lines().next()?).ok()
@@ -48,20 +48,20 @@ fn is_archived(site: &Site, source: &Server, providers: &[&str]) -> bool {
     })
 }
 
-fn wait_until_archived(site: &Site, source: &Server, providers: &[&str]) {
+pub(crate) fn wait_until_archived(site: &Site, source: &Server, providers: &[&str]) {
     process::wait_until("everything is archived", PATIENCE, || {
         is_archived(site, source, providers)
     });
 }
 
-fn wait_for_manifests(site: &Site, provider: &str, count: usize) {
+pub(crate) fn wait_for_manifests(site: &Site, provider: &str, count: usize) {
     process::wait_until("a backup is taken", PATIENCE, || {
         site.manifests(provider).len() >= count
     });
 }
 
 /// The newest moment, restored from `provider` alone, is what `source` holds now.
-fn latest_equals(site: &Site, source: &Server, provider: &str, name: &str) {
+pub(crate) fn latest_equals(site: &Site, source: &Server, provider: &str, name: &str) {
     let told = site.restore_to_scratch(&[provider], name, &["--json"]);
     let folder = site.path(name).join("data");
     let restored = Server::over(

@@ -81,6 +81,18 @@ impl Holdfast {
         finished
     }
 
+    /// Runs it to its end while nobody reads its standard output, as behind `| head`. It must not panic.
+    #[track_caller]
+    pub fn run_unheard(mut self) -> ExitStatus {
+        let (reader, writer) =
+            std::io::pipe().unwrap_or_else(|error| panic!("a pipe cannot be made: {error}"));
+        drop(reader);
+        let status = self.command.stdout(writer).status();
+        let status = status.unwrap_or_else(|error| panic!("cannot run {:?}: {error}", self.command));
+        assert!(status.code() != Some(PANICKED), "{:?} panicked", self.command);
+        status
+    }
+
     /// Runs it to its end, which must be a success.
     #[track_caller]
     pub fn succeeds(self) -> Finished {
@@ -183,6 +195,14 @@ impl Background {
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// The most memory that it ever had, in bytes; `None` when it has ended.
+    pub fn peak_memory_bytes(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+        Some(kib << 10)
     }
 
     /// Sends a signal.

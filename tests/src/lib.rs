@@ -10,6 +10,7 @@
 //! - [`workload`], [`ledger`]: seeded writers, and the table that shows what of theirs is there
 //! - [`replica`]: a replica of the source stopped at a transaction: what a restore to it must equal
 //! - [`oracle`]: everything in a server, compared row for row and object for object
+//! - [`relay`]: a source that is slow at the worst moment
 //! - [`object_stores`]: SeaweedFS, Azurite, rclone
 //! - [`holdfast`], [`site`]: the binaries under test, and an installation of them
 //! - [`installed`], [`process`], [`certificates`]: what those stand on
@@ -22,6 +23,7 @@ pub mod ledger;
 pub mod object_stores;
 pub mod oracle;
 pub mod process;
+pub mod relay;
 pub mod replica;
 pub mod server;
 pub mod site;

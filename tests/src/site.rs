@@ -116,6 +116,14 @@ impl Site {
         Backup::of(&self.agent(&["backup", "--json"]).succeeds())
     }
 
+    /// The backups that `holdfast list` shows, oldest first.
+    #[track_caller]
+    pub fn listed(&self) -> Vec<Backup> {
+        let told = self.agent(&["list", "--json"]).succeeds().json();
+        let backups = told["backups"].as_array().cloned().unwrap_or_default();
+        backups.into_iter().map(Backup::described).collect()
+    }
+
     /// `holdfast restore` as an operator has it who holds the kit and providers and nothing else.
     pub fn restore(&self, providers: &[&str], to: &[&str]) -> Holdfast {
         let kit = self.shown("kit");
@@ -204,6 +212,12 @@ impl Backup {
         let line = told.stdout.lines().next().unwrap_or_default();
         let answer: serde_json::Value =
             serde_json::from_str(line).unwrap_or_else(|error| panic!("no backup told ({error}):\n{told}"));
+        Backup::described(answer)
+    }
+
+    /// What `holdfast backup --json`, or `list --json` for one of its backups, says of a backup.
+    #[track_caller]
+    pub fn described(answer: serde_json::Value) -> Backup {
         let position = &answer["summary"]["position"];
         let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
         let parts = (
@@ -212,7 +226,7 @@ impl Backup {
             position["offset"].as_u64(),
         );
         let (Some(id), Some(file), Some(offset_bytes)) = parts else {
-            panic!("no backup told:\n{told}")
+            panic!("no backup told: {answer}")
         };
         Backup {
             id,

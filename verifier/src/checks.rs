@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use holdfast_agent::problem::{Code, Problem};
 use holdfast_agent::restore::{RestorePlan, compare};
+use holdfast_agent::server::apply::Exception;
 use holdfast_agent::server::capture;
 use holdfast_agent::server::inventory::Inventory;
 use holdfast_agent::wire::{ConnectOptions, Connection, WireError};
@@ -84,6 +85,7 @@ pub(crate) struct Compared {
 pub(crate) async fn equals_backup(
     target: &ConnectOptions,
     later: &Manifest,
+    excused: &[Exception],
     threads: usize,
 ) -> Result<Compared, Problem> {
     let (mut connection, found) = captured(target).await?;
@@ -97,14 +99,15 @@ pub(crate) async fn equals_backup(
             "use the version of Holdfast that took this backup",
         )
     })?;
-    let (excused, left_out) = left_out(&wanted);
+    let (not_compared, left_out) = left_out(&wanted);
     let digests = compare::digests(target, &settings, &found, &later.secret, threads).await?;
     let differ: Vec<_> = compare::differences(later, &digests)
         .into_iter()
-        .filter(|difference| !excused.contains(&difference.table))
+        .filter(|difference| !not_compared.contains(&difference.table))
         .collect();
     compare::refuse(&differ)?;
-    compare::refuse_definitions(&compare::definitions(&wanted, &found, &[]))?;
+    let definitions = compare::definitions(&wanted, &found, excused);
+    compare::refuse_definitions(&[definitions.wrong, definitions.reworded].concat())?;
     let rows: u64 = digests.iter().map(|(_, digest)| digest.rows).sum();
     Ok(Compared {
         detail: format!(

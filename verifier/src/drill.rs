@@ -521,9 +521,9 @@ impl Drill<'_> {
         let scratch = Scratch::create(&self.config.scratch, earlier, report, 1).await?;
         let restored = self.restore_into(&scratch, picked, earlier).await;
         let compared = match restored {
-            Ok(_) => {
-                let threads = self.config.scratch.threads;
-                checks::equals_backup(&scratch.connect_options(), &later.manifest, threads).await
+            Ok(restored) => {
+                let (target, threads) = (scratch.connect_options(), self.config.scratch.threads);
+                checks::equals_backup(&target, &later.manifest, &restored.exceptions, threads).await
             }
             Err(problem) => Err(problem),
         };

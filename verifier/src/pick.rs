@@ -140,6 +140,7 @@ mod tests {
             summary: ManifestSummary {
                 started_ms: u64::from(nth),
                 finished_ms: u64::from(nth),
+                taken_ms: u64::from(nth),
                 flavour: Flavour::MariaDb,
                 version: "10.11".into(),
                 position: Coordinates {

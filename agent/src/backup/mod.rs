@@ -67,6 +67,7 @@ pub async fn run(config: &Config, repository: &Repository, writer: WriterKey) ->
         readers,
         mut control,
         position,
+        taken_ms,
         inventory,
     } = snapshot;
     tracing::info!(
@@ -98,6 +99,7 @@ pub async fn run(config: &Config, repository: &Repository, writer: WriterKey) ->
         tool: env!("CARGO_PKG_VERSION").into(),
         started_ms,
         finished_ms: crate::words::now_ms(),
+        taken_ms,
         source: Source {
             flavour: inventory.server.flavour,
             version: inventory.server.version.clone(),

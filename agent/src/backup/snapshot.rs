@@ -26,6 +26,8 @@ pub struct Snapshot {
     pub control: Connection,
     /// The moment.
     pub position: Coordinates,
+    /// By the source's clock, in milliseconds since 1970 UTC: the moment was not later.
+    pub taken_ms: u64,
     /// What existed at the moment.
     pub inventory: Inventory,
 }
@@ -68,33 +70,42 @@ pub async fn open(source: &ConnectOptions, readers: usize, lock_wait: Duration) 
         .await
         .map_err(|e| capture_problem(&e))?;
     let mut inventory = capture_now(&mut control).await?;
-    let mut connections = Vec::with_capacity(readers);
-    for _ in 0..readers {
-        let mut connection = Connection::connect(source).await.map_err(fail)?;
-        prepare_reader(&mut connection, &settings)
-            .await
-            .map_err(|e| source_problem("prepare a reader", &e))?;
-        connections.push(connection);
-    }
+    let mut connections = connect_readers(source, readers, &settings).await?;
     keep_ddl_out(&mut control, lock_wait).await;
     let mut last = None;
     for attempt in 1..=ATTEMPTS {
         match cut(&mut control, &mut connections, lock_wait).await {
-            Ok(position) => {
+            Ok(Some(position)) => {
                 let after = capture_now(&mut control).await?;
                 if after.fingerprint_of_definitions() == inventory.fingerprint_of_definitions()
                     && crate::server::inventory::tables_changed(&inventory, &after).is_empty()
                 {
+                    let taken_ms = clock_ms(&mut control)
+                        .await
+                        .map_err(|e| source_problem("read the source's clock", &e))?;
                     return Ok(Snapshot {
                         readers: connections,
                         control,
                         position,
+                        taken_ms,
                         inventory: after,
                     });
                 }
                 tracing::info!(attempt, "definitions changed around the cut: cutting again");
                 inventory = after;
                 last = None;
+            }
+            Ok(None) => {
+                // Closing these lets the lock go, whatever they still wait for.
+                drop(control);
+                drop(connections);
+                let held = held_too_long(lock_wait);
+                tracing::info!(attempt, "{}: letting writers pass", held.fact);
+                tokio::time::sleep(lock_wait).await;
+                control = Connection::connect(source).await.map_err(fail)?;
+                connections = connect_readers(source, readers, &settings).await?;
+                keep_ddl_out(&mut control, lock_wait).await;
+                last = Some(held);
             }
             Err(error) if is_lock_timeout(&error) => {
                 tracing::info!(
@@ -103,19 +114,47 @@ pub async fn open(source: &ConnectOptions, readers: usize, lock_wait: Duration) 
                     lock_wait.as_secs()
                 );
                 tokio::time::sleep(lock_wait).await;
-                last = Some(error);
+                last = Some(source_problem("open the snapshot", &error));
             }
             Err(error) => return Err(source_problem("open the snapshot", &error)),
         }
     }
-    Err(match last {
-        Some(error) => source_problem("open the snapshot", &error),
-        None => Problem::new(
+    Err(last.unwrap_or_else(|| {
+        Problem::new(
             Code::DefinitionsChanged,
             format!("definitions changed around every one of {ATTEMPTS} cuts"),
             "take the backup when no migration runs",
+        )
+    }))
+}
+
+fn held_too_long(lock_wait: Duration) -> Problem {
+    Problem::new(
+        Code::LockTimeout,
+        format!(
+            "the source held writers for {} s and its snapshots were not all open yet",
+            lock_wait.as_secs()
         ),
-    })
+        "the source is slow or overloaded; take the backup at another time, with fewer threads, or raise backup.lock_wait",
+    )
+}
+
+async fn connect_readers(
+    source: &ConnectOptions,
+    readers: usize,
+    settings: &Settings,
+) -> Result<Vec<Connection>, Problem> {
+    let mut connections = Vec::with_capacity(readers);
+    for _ in 0..readers {
+        let mut connection = Connection::connect(source)
+            .await
+            .map_err(|e| source_problem("connect to the source", &e))?;
+        prepare_reader(&mut connection, settings)
+            .await
+            .map_err(|e| source_problem("prepare a reader", &e))?;
+        connections.push(connection);
+    }
+    Ok(connections)
 }
 
 async fn capture_now(control: &mut Connection) -> Result<Inventory, Problem> {
@@ -182,12 +221,13 @@ async fn keep_ddl_out(control: &mut Connection, lock_wait: Duration) {
     }
 }
 
-/// Blocks commits, opens every reader's transaction, reads the position, lets commits go on.
+/// Blocks commits, opens every reader's transaction, reads the position, lets commits go on. `None` if commits were held for
+/// `lock_wait` and that was not enough: then nothing may be asked of these connections any more.
 async fn cut(
     control: &mut Connection,
     readers: &mut [Connection],
     lock_wait: Duration,
-) -> Result<Coordinates, WireError> {
+) -> Result<Option<Coordinates>, WireError> {
     for reader in readers.iter_mut() {
         reader.execute("ROLLBACK").await?;
     }
@@ -197,18 +237,21 @@ async fn cut(
             lock_wait.as_secs().max(1)
         ))
         .await?;
-    // The server lets go by itself if this connection dies.
-    let result = match block_commits(control).await {
-        Ok(()) => open_transactions(control, readers).await,
-        Err(error) => Err(error),
-    };
-    let released = match control.flavour() {
-        Flavour::MariaDb => control.execute("BACKUP STAGE END").await,
-        Flavour::MySql => control.execute("UNLOCK TABLES").await,
-    };
-    let position = result?;
-    released?;
-    Ok(position)
+    let blocked = block_commits(control).await;
+    let held = tokio::time::timeout(lock_wait, async {
+        let result = match blocked {
+            Ok(()) => open_transactions(control, readers).await,
+            Err(error) => Err(error),
+        };
+        let released = match control.flavour() {
+            Flavour::MariaDb => control.execute("BACKUP STAGE END").await,
+            Flavour::MySql => control.execute("UNLOCK TABLES").await,
+        };
+        let position = result?;
+        released?;
+        Ok(position)
+    });
+    held.await.ok().transpose()
 }
 
 async fn block_commits(control: &mut Connection) -> Result<(), WireError> {
@@ -266,6 +309,19 @@ async fn check_reader_position(reader: &mut Connection, expected: &Coordinates) 
         }
     }
     Ok(())
+}
+
+/// The source's clock, in milliseconds since 1970 UTC.
+async fn clock_ms(connection: &mut Connection) -> Result<u64, WireError> {
+    let rows = connection.query("SELECT UTC_TIMESTAMP(6)").await?;
+    let text = rows.one()?.text(0)?;
+    let read = chrono::NaiveDateTime::parse_from_str(&text, "%Y-%m-%d %H:%M:%S%.f");
+    let ms = read
+        .ok()
+        .and_then(|moment| u64::try_from(moment.and_utc().timestamp_millis()).ok());
+    // Rounded up: the moment was not later.
+    ms.map(|ms| ms + 1)
+        .ok_or_else(|| WireError::Protocol(format!("`{}` is no time", text.escape_default())))
 }
 
 /// The end of the source's binlog.

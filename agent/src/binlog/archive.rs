@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::cursor::{Cursor, Restart};
 use super::segment::{CutSegment, Segmenter, StreamFile};
 use crate::wire::event::{
-    EventChecksum, EventError, EventHeader, EventType, FILE_MAGIC, FileBoundary, FormatDescription,
+    EndKind, EventChecksum, EventError, EventHeader, EventType, FILE_MAGIC, FileBoundary, FormatDescription,
     HEADER_BYTES, Heartbeat, Rotate, Step, TransactionTracker, body_bytes_wanted,
 };
 
@@ -94,6 +94,10 @@ pub struct Archive {
     file: StreamFile,
     /// Where the next stored byte stands in the file.
     offset: u64,
+    /// The byte before that.
+    last_byte: Option<u8>,
+    /// A segment of each level says that the file ends at `offset`.
+    is_closed: bool,
     tracker: TransactionTracker,
     gtid: GtidSet,
     small: Segmenter,
@@ -135,6 +139,8 @@ impl Archive {
             stream,
             file: StreamFile { name: file, index: 0 },
             offset: 0,
+            last_byte: None,
+            is_closed: false,
             tracker: TransactionTracker::new(),
             gtid: GtidSet::empty(flavour),
             small: Segmenter::new(stream, Level::Small, zstd_level),
@@ -335,6 +341,8 @@ impl Archive {
             }
         }
         self.offset += bytes.len() as u64;
+        self.last_byte = bytes.last().copied().or(self.last_byte);
+        self.is_closed = false;
         for segmenter in [&mut self.small, &mut self.large] {
             if segmenter.is_full() {
                 self.cuts.extend(segmenter.cut(&self.file, false, None)?);
@@ -432,7 +440,8 @@ impl Archive {
             for segmenter in [&mut self.small, &mut self.large] {
                 segmenter.transaction_ended(&self.gtid, commit_us);
             }
-            if end.kind == crate::wire::event::EndKind::Incident {
+            // What is read again was told before.
+            if end.kind == EndKind::Incident && self.compare.is_none() {
                 happened.push(Happened::Incident);
             }
             happened.push(Happened::Transaction { commit_us });
@@ -466,9 +475,27 @@ impl Archive {
         Ok(())
     }
 
+    /// Nothing follows in the file: the last segment of each level says so. Where everything is sealed already, which shows
+    /// only later when the source crashed, its last byte goes into one more segment.
     fn close_file(&mut self, next: Option<String>) -> Result<(), ArchiveError> {
-        self.cuts.extend(self.small.cut(&self.file, true, next.clone())?);
-        self.cuts.extend(self.large.cut(&self.file, true, next)?);
+        if let Some((to, _)) = self.compare {
+            return Err(ArchiveError::Diverged(format!(
+                "{} ends at {} now, and was archived up to {to}",
+                self.file.name, self.offset
+            )));
+        }
+        if std::mem::replace(&mut self.is_closed, true) {
+            return Ok(());
+        }
+        for segmenter in [&mut self.small, &mut self.large] {
+            if let (false, Some(last)) = (segmenter.is_open(), self.last_byte) {
+                segmenter.push(self.offset - 1, &[last], &self.gtid)?;
+                if let (true, Some(commit_us)) = (self.boundary == self.offset, self.commit_us) {
+                    segmenter.transaction_ended(&self.gtid, commit_us);
+                }
+            }
+            self.cuts.extend(segmenter.cut(&self.file, true, next.clone())?);
+        }
         Ok(())
     }
 
@@ -527,11 +554,10 @@ impl Archive {
             name: name.clone(),
             index: self.file.index + 1,
         };
-        self.offset = 0;
+        (self.offset, self.last_byte) = (0, None);
         self.boundary = 0;
         (self.small_sealed, self.large_sealed) = (0, 0);
         self.format_hash = ObjectHash::NONE;
-        self.compare = None;
         self.next_restart = None;
         self.restart = Restart {
             file: name,
@@ -604,3 +630,6 @@ fn looks_like_a_file(name: &str) -> bool {
     name.rsplit_once('.')
         .is_some_and(|(_, number)| number.len() >= 6 && number.bytes().all(|b| b.is_ascii_digit()))
 }
+
+#[cfg(test)]
+mod tests;

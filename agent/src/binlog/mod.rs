@@ -5,8 +5,11 @@
 //! here, it would make what is archived unreplayable.
 
 pub mod archive;
+pub mod base;
 pub mod cursor;
+pub mod lag;
 pub mod outbox;
+pub mod refusal;
 pub mod segment;
 pub mod spool;
 pub mod status;

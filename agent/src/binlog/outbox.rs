@@ -5,6 +5,7 @@
 //! already, and is levelled from there later; if no provider has it, nothing is dropped: the source is read no further.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ use serde::Serialize;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::spool::{EntryId, Spool};
+use super::spool::{self, EntryId, Spool};
+use crate::durable;
 use crate::repository::OpenProvider;
 use crate::repository::upload::put_with_patience_bytes;
 
@@ -77,12 +79,15 @@ pub struct LaneStatus {
     pub trouble: Option<String>,
     /// It let go of entries that another provider holds; they must be copied to it.
     pub needs_levelling: bool,
+    /// How often it did; see [`Outbox::levelled`].
+    #[serde(skip)]
+    pub(crate) let_go: u64,
     #[serde(skip)]
     pub(crate) small: Option<LevelHead>,
     #[serde(skip)]
     pub(crate) large: Option<LevelHead>,
     #[serde(skip)]
-    ahead: Option<Durable>,
+    pub(super) ahead: Option<Durable>,
 }
 
 struct Inner {
@@ -92,6 +97,8 @@ struct Inner {
     queues: Vec<[VecDeque<EntryId>; 2]>,
     lanes: Vec<LaneStatus>,
     is_full: bool,
+    /// Names the providers that need levelling, over restarts.
+    lagging_path: PathBuf,
 }
 
 /// Shared by the archiver, which pushes, and the lanes, which take.
@@ -109,17 +116,36 @@ fn queue_of(level: Level) -> usize {
     }
 }
 
+/// Disks may be slow, and syncing is: neither the lock nor the runtime waits for it.
+async fn on_disk<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> std::io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(std::io::Error::other)?
+}
+
 impl Outbox {
     /// Over a spool, with a lane for each provider. What is in the spool from before goes to every provider again: a
-    /// create-only put of the same bytes is harmless.
+    /// create-only put of the same bytes is harmless. `lagging_path` remembers who needs levelling.
     pub fn new(
         spool: Spool,
         providers: &[OpenProvider],
+        lagging_path: &Path,
         mut describe: impl FnMut(&Bytes) -> Option<(String, Mark)>,
     ) -> Self {
+        // What cannot be read says nothing good of anybody.
+        let lagging =
+            std::fs::read(lagging_path).map(|bytes| serde_json::from_slice::<Vec<String>>(&bytes).ok());
+        let lags = |name: &String| match &lagging {
+            Ok(Some(lagging)) => lagging.contains(name),
+            Ok(None) => true,
+            Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+        };
         let lanes = providers.iter().map(|p| LaneStatus {
             provider: p.name.clone(),
             required: p.required,
+            needs_levelling: lags(&p.name),
             ..LaneStatus::default()
         });
         let mut inner = Inner {
@@ -128,9 +154,13 @@ impl Outbox {
             lanes: lanes.collect(),
             is_full: false,
             spool,
+            lagging_path: lagging_path.to_owned(),
         };
         for id in inner.spool.entries() {
-            match inner.spool.read(id).ok().and_then(|object| describe(&object)) {
+            match spool::load(&inner.spool.path(id))
+                .ok()
+                .and_then(|object| describe(&object))
+            {
                 Some((name, mark)) => inner.add(id, name, mark),
                 None => {
                     tracing::warn!("a spool entry is not an object of ours and is left where it is");
@@ -150,20 +180,18 @@ impl Outbox {
 
     /// Stores an object durably on local disk and queues it for every provider. Waits, however long, while there is no
     /// room; an error is one of the local disk.
-    pub async fn push(&self, sealed: &Sealed, mark: Mark) -> std::io::Result<()> {
-        loop {
+    pub async fn push(&self, sealed: Sealed, mark: Mark) -> std::io::Result<()> {
+        let bytes = sealed.bytes.len() as u64;
+        let (id, path) = loop {
             let room = self.room.notified();
             {
                 let mut inner = self.lock();
-                let bytes = sealed.bytes.len() as u64;
                 if !inner.spool.has_room_for(bytes) {
                     inner.let_laggards_go()?;
                 }
                 if inner.spool.has_room_for(bytes) {
                     inner.is_full = false;
-                    let id = inner.spool.push(&sealed.bytes)?;
-                    inner.add(id, sealed.name.clone(), mark);
-                    break;
+                    break inner.spool.reserve(bytes);
                 }
                 if !std::mem::replace(&mut inner.is_full, true) {
                     tracing::warn!(
@@ -172,6 +200,15 @@ impl Outbox {
                 }
             }
             room.await;
+        };
+        let stored = on_disk(move || spool::store(&path, &sealed.bytes)).await;
+        {
+            let mut inner = self.lock();
+            if let Err(error) = stored {
+                inner.spool.give_back(id);
+                return Err(error);
+            }
+            inner.add(id, sealed.name, mark);
         }
         self.pushed.notify_waiters();
         Ok(())
@@ -196,10 +233,14 @@ impl Outbox {
             .collect()
     }
 
-    /// A new stream begins: what was durable of the one before says nothing of it.
+    /// A new stream begins: what was durable of the one before, or is on its way still, says nothing of it.
     pub fn begin_stream(&self) {
-        for lane in &mut self.lock().lanes {
+        let mut inner = self.lock();
+        for lane in &mut inner.lanes {
             (lane.durable, lane.ahead, lane.small, lane.large) = (None, None, None, None);
+        }
+        for entry in inner.entries.values_mut() {
+            (entry.mark.head, entry.mark.durable) = (None, None);
         }
     }
 
@@ -224,13 +265,16 @@ impl Outbox {
             .all(|(queues, lane)| lane.trouble.is_some() || queues.iter().all(VecDeque::is_empty))
     }
 
-    /// A provider was levelled: it holds what it had let go of.
-    pub fn levelled(&self, provider: &str) {
+    /// A provider was levelled: it holds what it had let go of before, when `let_go` was its count. If it let go of more
+    /// meanwhile, it is not level.
+    pub fn levelled(&self, provider: &str, let_go: u64) -> std::io::Result<()> {
         let mut inner = self.lock();
-        for lane in inner.lanes.iter_mut().filter(|lane| lane.provider == provider) {
+        let is_level = |lane: &&mut LaneStatus| lane.provider == provider && lane.let_go == let_go;
+        for lane in inner.lanes.iter_mut().filter(is_level) {
             lane.needs_levelling = false;
             lane.durable = lane.ahead.take().or(lane.durable.take());
         }
+        inner.remember_lagging()
     }
 
     /// Takes entries of one level to one provider until `stop`.
@@ -247,7 +291,11 @@ impl Outbox {
                     () = stop.cancelled() => return,
                 }
             };
-            let read = self.lock().spool.read(id);
+            let path = self.lock().spool.path(id);
+            let read = on_disk(move || spool::load(&path)).await;
+            if read.is_err() && self.lock().peek(lane, level).is_none_or(|(first, _)| first != id) {
+                continue; // it was let go of meanwhile
+            }
             let put = async {
                 let bytes =
                     read.map_err(|error| crate::store::StoreError::other(format!("the spool: {error}")))?;
@@ -343,6 +391,17 @@ impl Inner {
         Ok(())
     }
 
+    /// Durable before anything that a lagging provider lacks leaves the spool.
+    fn remember_lagging(&self) -> std::io::Result<()> {
+        let lagging = self.lanes.iter().filter(|lane| lane.needs_levelling);
+        let lagging: Vec<&String> = lagging.map(|lane| &lane.provider).collect();
+        if lagging.is_empty() {
+            return durable::remove(&self.lagging_path);
+        }
+        let bytes = serde_json::to_vec(&lagging).expect("names serialise");
+        durable::replace(&self.lagging_path, &bytes, 0o600)
+    }
+
     /// Drops from the queues of lagging providers what a required provider holds already.
     fn let_laggards_go(&mut self) -> std::io::Result<()> {
         let safe: Vec<EntryId> = self
@@ -355,16 +414,22 @@ impl Inner {
             let Some(entry) = self.entries.remove(&id) else {
                 continue;
             };
+            let mut is_news = false;
             for lane in entry.needed_by {
                 self.queues[lane]
                     .iter_mut()
                     .for_each(|queue| queue.retain(|other| *other != id));
+                self.lanes[lane].let_go += 1;
                 if !std::mem::replace(&mut self.lanes[lane].needs_levelling, true) {
+                    is_news = true;
                     tracing::warn!(
                         provider = self.lanes[lane].provider,
                         "lags: it will be levelled from another provider"
                     );
                 }
+            }
+            if is_news {
+                self.remember_lagging()?;
             }
             self.spool.remove(id)?;
         }

@@ -11,9 +11,11 @@ use holdfast_proto::ids::StreamId;
 use holdfast_proto::names::Level;
 use holdfast_proto::stream::SegmentSummary;
 
-/// A segment is full behind this much compressed data …
-const FULL_PAYLOAD_BYTES: usize = 24 << 20;
-/// … or this much binlog. Compressors hold back up to a block, hence the distance to the limit of an object.
+/// A segment is full behind this much compressed data, or behind [`FULL_PLAIN_BYTES`] of binlog.
+///
+/// Half of what an object may hold: while all lanes of all providers are behind, each has one segment in memory.
+const FULL_PAYLOAD_BYTES: usize = 16 << 20;
+/// See [`FULL_PAYLOAD_BYTES`]. Compressors hold back up to a block, hence the distance to the limit of an object.
 const FULL_PLAIN_BYTES: u64 = 256 << 20;
 /// Bytes are given to the compressor in pieces no longer than this, so that fullness is seen in time.
 const PIECE_BYTES: usize = 1 << 20;

@@ -2,7 +2,8 @@
 //! never dropped while no provider has them.
 //!
 //! An entry is a file with a magic, a SHA-256 and one sealed object. It counts only when the file and its folder are
-//! synced; what a crash tore is discarded and read again from the source.
+//! synced; what a crash left unfinished is removed. An entry that was finished and is damaged is not ours to drop: what it
+//! held is known as archived, so whoever knows that must forget it first.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -29,8 +30,8 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// Opens or makes the folder. Torn entries are removed; how many is returned.
-    pub fn open(folder: &Path, limit_bytes: u64) -> io::Result<(Self, usize)> {
+    /// Opens or makes the folder. Damaged entries are not in the spool; they are returned, for [`Spool::discard`].
+    pub fn open(folder: &Path, limit_bytes: u64) -> io::Result<(Self, Vec<PathBuf>)> {
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -41,7 +42,7 @@ impl Spool {
             entries: BTreeMap::new(),
             next: 0,
         };
-        let mut torn = 0;
+        let mut damaged = Vec::new();
         for entry in std::fs::read_dir(folder)? {
             let path = entry?.path();
             let id = path
@@ -49,21 +50,29 @@ impl Spool {
                 .and_then(|n| n.to_str())
                 .and_then(|n| u64::from_str_radix(n, 16).ok());
             match id {
-                Some(id) if read_entry(&path).is_ok() => {
-                    spool.entries.insert(id, std::fs::metadata(&path)?.len());
+                Some(id) => {
                     spool.next = spool.next.max(id + 1);
+                    if load(&path).is_ok() {
+                        spool.entries.insert(id, std::fs::metadata(&path)?.len());
+                    } else {
+                        damaged.push(path);
+                    }
                 }
-                _ => {
-                    torn += 1;
-                    std::fs::remove_file(&path)?;
-                }
+                None => std::fs::remove_file(&path)?,
             }
         }
         durable::sync_folder(folder)?;
-        Ok((spool, torn))
+        Ok((spool, damaged))
     }
 
-    fn path(&self, id: EntryId) -> PathBuf {
+    /// Removes damaged entries for good.
+    pub fn discard(&self, damaged: &[PathBuf]) -> io::Result<()> {
+        damaged.iter().try_for_each(std::fs::remove_file)?;
+        durable::sync_folder(&self.folder)
+    }
+
+    /// Where an entry lies.
+    pub fn path(&self, id: EntryId) -> PathBuf {
         self.folder.join(format!("{id:016x}"))
     }
 
@@ -87,22 +96,17 @@ impl Spool {
         self.entries.is_empty() || self.used_bytes().saturating_add(bytes) <= self.limit_bytes
     }
 
-    /// Stores an object; when this returns it survives a crash.
-    pub fn push(&mut self, object: &[u8]) -> io::Result<EntryId> {
+    /// Takes room for an object; [`store`] puts it there, and [`Spool::give_back`] undoes it.
+    pub fn reserve(&mut self, object_bytes: u64) -> (EntryId, PathBuf) {
         let id = self.next;
-        let mut file = Vec::with_capacity(HEAD_BYTES + object.len());
-        file.extend_from_slice(MAGIC);
-        file.extend_from_slice(&Sha256::digest(object));
-        file.extend_from_slice(object);
-        durable::replace(&self.path(id), &file, 0o600)?;
-        self.entries.insert(id, file.len() as u64);
+        self.entries.insert(id, HEAD_BYTES as u64 + object_bytes);
         self.next += 1;
-        Ok(id)
+        (id, self.path(id))
     }
 
-    /// Reads an object back, checked.
-    pub fn read(&self, id: EntryId) -> io::Result<Bytes> {
-        read_entry(&self.path(id))
+    /// The object could not be stored.
+    pub fn give_back(&mut self, id: EntryId) {
+        self.entries.remove(&id);
     }
 
     /// Lets go of an entry.
@@ -114,7 +118,14 @@ impl Spool {
     }
 }
 
-fn read_entry(path: &Path) -> io::Result<Bytes> {
+/// Stores an object in a place that was reserved; when this returns it survives a crash.
+pub fn store(path: &Path, object: &[u8]) -> io::Result<()> {
+    let hash = Sha256::digest(object);
+    durable::replace_parts(path, &[MAGIC, &hash, object], 0o600)
+}
+
+/// Reads an object back, checked.
+pub fn load(path: &Path) -> io::Result<Bytes> {
     let file = Bytes::from(std::fs::read(path)?);
     let torn = || io::Error::new(io::ErrorKind::InvalidData, "a torn or damaged spool entry");
     let head = file.get(..HEAD_BYTES).ok_or_else(torn)?;
@@ -133,23 +144,27 @@ mod tests {
     #[test]
     fn entries_survive_and_torn_ones_do_not() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut spool, torn) = Spool::open(folder.path(), 200).unwrap();
-        assert_eq!(torn, 0);
-        let (a, b, c) = (
-            spool.push(b"first").unwrap(),
-            spool.push(b"second").unwrap(),
-            spool.push(b"third").unwrap(),
-        );
+        let (mut spool, damaged) = Spool::open(folder.path(), 200).unwrap();
+        assert!(damaged.is_empty());
+        let [a, b, c] = [&b"first"[..], b"second", b"third"].map(|object| {
+            let (id, path) = spool.reserve(object.len() as u64);
+            store(&path, object).unwrap();
+            id
+        });
         assert!(!spool.has_room_for(100));
         spool.remove(a).unwrap();
         let path = folder.path().join(format!("{b:016x}"));
         let mut bytes = std::fs::read(&path).unwrap();
         *bytes.last_mut().unwrap() ^= 1;
         std::fs::write(&path, bytes).unwrap();
-        std::fs::write(folder.path().join(".0000000000000009.1"), b"half").unwrap();
-        let (spool, torn) = Spool::open(folder.path(), 200).unwrap();
-        assert_eq!((spool.entries(), torn), (vec![c], 2));
-        assert_eq!(&spool.read(c).unwrap()[..], b"third");
+        let unfinished = folder.path().join(".0000000000000009.1");
+        std::fs::write(&unfinished, b"half").unwrap();
+        let (spool, damaged) = Spool::open(folder.path(), 200).unwrap();
+        assert_eq!((spool.entries(), &damaged), (vec![c], &vec![path.clone()]));
+        assert!(!unfinished.exists() && path.exists());
+        spool.discard(&damaged).unwrap();
+        assert!(!path.exists());
+        assert_eq!(&load(&spool.path(c)).unwrap()[..], b"third");
         assert_eq!(
             spool.next,
             c + 1,

@@ -3,7 +3,7 @@
 //! Green means: the source is heard, and what it has committed is durable in every required provider but for what the
 //! last moments brought. Anything that is not known is not green.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::archive::Happened;
+use super::base::Base;
 use super::cursor::Cursor;
+use super::lag::{Lag, Place};
 use super::outbox::{LaneStatus, Outbox};
 use crate::problem::Problem;
 use crate::words;
@@ -24,8 +26,8 @@ const LAG_ALARM: Duration = Duration::from_secs(30);
 const SILENCE_ALARM: Duration = Duration::from_secs(20);
 
 /// What the tasks of the agent tell each other and `status`.
-#[derive(Default)]
 pub struct Board {
+    base_path: PathBuf,
     state: Mutex<State>,
     backup_wanted: Notify,
 }
@@ -37,15 +39,25 @@ struct State {
     received: Option<(String, u64)>,
     heard_ms: Option<u64>,
     source_problem: Option<Problem>,
-    gaps: Vec<String>,
+    /// Where the source itself says that it is.
+    source_at: Option<(String, u64)>,
     incidents: u64,
     previous: Option<Cursor>,
+    /// The stream that `holes` are about, as it is written down; `None` if nothing is.
+    base: Option<StreamId>,
+    /// What a fresh backup has yet to answer.
+    holes: Vec<String>,
+    /// Counts what only a backup that begins later can answer …
+    epoch: u64,
+    /// … and says when the backup that runs began.
+    backup_epoch: Option<u64>,
     last_backup: Option<String>,
     last_backup_ms: Option<u64>,
     backup_problem: Option<String>,
-    backup_running: bool,
-    /// Since when something received is not durable everywhere it must be, in milliseconds since 1970.
-    behind_since_ms: Option<u64>,
+    /// What was received and is not durable everywhere it must be.
+    durable_lag: Lag,
+    /// What the source has and was not received.
+    received_lag: Lag,
 }
 
 /// The written record.
@@ -64,7 +76,90 @@ pub struct StatusRecord {
     pub detail: serde_json::Value,
 }
 
+impl State {
+    /// Something is lost that only a backup which begins from now on answers.
+    fn hole(&mut self, text: String) {
+        self.holes.push(text);
+        self.epoch += 1;
+    }
+}
+
 impl Board {
+    /// `base_path` remembers what a backup has yet to answer; see [`Base`].
+    pub fn new(base_path: PathBuf) -> Self {
+        let base = Base::read(&base_path);
+        Self {
+            state: Mutex::new(State {
+                base: base.as_ref().map(|base| base.stream),
+                holes: base.map(|base| base.holes).unwrap_or_default(),
+                ..State::default()
+            }),
+            base_path,
+            backup_wanted: Notify::new(),
+        }
+    }
+
+    /// The newest backup that the providers have at the start.
+    pub fn backup_found(&self, id: String, finished_ms: u64) {
+        self.with(|state| (state.last_backup, state.last_backup_ms) = (Some(id), Some(finished_ms)));
+    }
+
+    /// The stream of an earlier start goes on.
+    pub fn resume(&self, stream: StreamId) {
+        let is_answered = self.with(|state| {
+            if state.base.replace(stream) != Some(stream) {
+                state.hole("nothing says whether a backup stands on this history".into());
+            } else if state.last_backup.is_none() && state.holes.is_empty() {
+                state.hole("no provider has a backup".into());
+            }
+            state.holes.is_empty()
+        });
+        if !is_answered {
+            self.want_backup();
+        }
+    }
+
+    /// A stream begins in the file `first`; `backup_file` is the one that the newest backup stands in. An error means that
+    /// this could not be written down.
+    pub fn begin(
+        &self,
+        stream: StreamId,
+        cause: GapCause,
+        first: &str,
+        backup_file: Option<&String>,
+    ) -> std::io::Result<()> {
+        let is_answered = self.with(|state| {
+            // Without our own record of it, a file of that name may be another history's.
+            let is_same_history = match cause {
+                GapCause::First => true,
+                GapCause::StateLost => state.base.is_some(),
+                _ => false,
+            };
+            let is_on_backup = backup_file.is_some_and(|file| file == first);
+            if state.holes.is_empty() && !(is_same_history && is_on_backup) {
+                state
+                    .holes
+                    .push(format!("no backup stands on the binlogs from {first} on"));
+            }
+            state.epoch += 1;
+            state.base = Some(stream);
+            self.write_base(state).map(|()| state.holes.is_empty())
+        })?;
+        if !is_answered {
+            self.want_backup();
+        }
+        Ok(())
+    }
+
+    fn write_base(&self, state: &State) -> std::io::Result<()> {
+        let Some(stream) = state.base else { return Ok(()) };
+        let base = Base {
+            stream,
+            holes: state.holes.clone(),
+        };
+        base.write(&self.base_path)
+    }
+
     fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         change(&mut self.state.lock().expect("no panic while the lock is held"))
     }
@@ -72,7 +167,11 @@ impl Board {
     /// The stream is open and the source is heard.
     pub fn stream_open(&self, stream: StreamId, origin: &StreamOrigin) {
         self.with(|state| {
-            state.stream = Some(stream);
+            if state.stream.replace(stream) != Some(stream) {
+                // The places of another stream are no places in this one.
+                (state.received, state.source_at) = (None, None);
+                (state.durable_lag, state.received_lag) = (Lag::default(), Lag::default());
+            }
             state.origin = Some(origin.clone());
             state.heard_ms = Some(words::now_ms());
             state.source_problem = None;
@@ -90,27 +189,42 @@ impl Board {
         });
     }
 
-    /// Something worth counting happened.
-    pub fn happened(&self, event: &Happened) {
+    /// The source says that it is here.
+    pub fn source_at(&self, file: &str, offset: u64) {
+        self.with(|state| state.source_at = Some((file.to_owned(), offset)));
+    }
+
+    /// Something worth counting happened. An error means that it could not be written down.
+    pub fn happened(&self, event: &Happened) -> std::io::Result<()> {
         if matches!(event, Happened::Incident) {
             tracing::warn!("the source lost events of its own (INCIDENT): a fresh backup is needed");
-            self.with(|state| state.incidents += 1);
+            self.with(|state| {
+                state.incidents += 1;
+                let now = words::moment(words::now_ms());
+                state.hole(format!("{now}: the source lost events of its own"));
+                self.write_base(state)
+            })?;
             self.want_backup();
         }
+        Ok(())
     }
 
-    /// The source cannot be streamed; says whether that is news.
+    /// The source cannot be streamed; says whether that is news. The first backup does not wait for it.
     pub fn source_down(&self, problem: &Problem) -> bool {
-        self.with(|state| state.source_problem.replace(problem.clone()).is_none())
+        let (is_news, has_backup) = self.with(|state| {
+            let is_news = state.source_problem.replace(problem.clone()).is_none();
+            (is_news, state.last_backup.is_some())
+        });
+        if is_news && !has_backup {
+            self.want_backup();
+        }
+        is_news
     }
 
-    /// History broke off.
-    pub fn new_stream(&self, cause: GapCause, text: &str) {
-        self.with(|state| {
-            state
-                .gaps
-                .push(format!("{}: {cause:?}: {text}", words::moment(words::now_ms())))
-        });
+    /// History broke off. Durable with the next stream: until then every start finds it again.
+    pub fn broke_off(&self, cause: GapCause, text: &str) {
+        let now = words::moment(words::now_ms());
+        self.with(|state| state.hole(format!("{now}: {cause:?}: {text}")));
     }
 
     /// How far the stream before the next one was archived.
@@ -145,19 +259,24 @@ impl Board {
 
     /// A backup began.
     pub fn backup_began(&self) {
-        self.with(|state| state.backup_running = true);
+        self.with(|state| state.backup_epoch = Some(state.epoch));
     }
 
-    /// A backup ended; `Ok` with its id. A good one answers every gap before it.
+    /// A backup ended; `Ok` with its id. A good one answers everything that was lost before it began.
     pub fn backup_ended(&self, result: Result<String, String>) {
         self.with(|state| {
-            state.backup_running = false;
+            let began = state.backup_epoch.take();
             match result {
                 Ok(id) => {
                     state.last_backup = Some(id);
                     state.last_backup_ms = Some(words::now_ms());
                     state.backup_problem = None;
-                    state.gaps.clear();
+                    if began == Some(state.epoch) {
+                        state.holes.clear();
+                        if let Err(error) = self.write_base(state) {
+                            tracing::warn!("another backup will be taken after a restart: {error}");
+                        }
+                    }
                 }
                 Err(text) => state.backup_problem = Some(text),
             }
@@ -170,12 +289,7 @@ impl Board {
         let (is_full, used_bytes, limit_bytes) = outbox.spool();
         let now_ms = words::now_ms();
         let state = self.with(|state| {
-            let level = is_level(state, &lanes);
-            state.behind_since_ms = if level {
-                None
-            } else {
-                state.behind_since_ms.or(Some(now_ms))
-            };
+            look(state, &lanes, now_ms);
             state.clone()
         });
         let mut alarms = alarms(&state, &lanes, now_ms);
@@ -186,10 +300,10 @@ impl Board {
         }
         let verdict = if alarms.is_empty() { "ok" } else { "alarm" };
         let detail = serde_json::json!({
-            "stream": state.stream, "source": state.origin, "received": state.received, "heard_ms": state.heard_ms,
+            "stream": state.stream, "source": state.origin, "received": state.received, "source_at": state.source_at, "heard_ms": state.heard_ms,
             "providers": lanes,
             "spool": { "used_bytes": used_bytes, "limit_bytes": limit_bytes, "full": is_full },
-            "last_backup": state.last_backup, "last_backup_ms": state.last_backup_ms, "backup_running": state.backup_running,
+            "last_backup": state.last_backup, "last_backup_ms": state.last_backup_ms, "backup_running": state.backup_epoch.is_some(),
             "incidents": state.incidents,
         });
         StatusRecord {
@@ -202,17 +316,22 @@ impl Board {
     }
 }
 
-/// Whether every required provider has everything that was received.
-fn is_level(state: &State, lanes: &[LaneStatus]) -> bool {
+/// Looks whether what is to follow the source does.
+fn look(state: &mut State, lanes: &[LaneStatus], now_ms: u64) {
     let Some((file, offset)) = &state.received else {
-        return true;
+        return;
     };
-    let durable = |lane: &LaneStatus| {
-        lane.durable
-            .as_ref()
-            .is_some_and(|d| d.file == *file && d.end >= *offset)
-    };
-    lanes.iter().filter(|lane| lane.required).all(durable)
+    let received = Place::new(file, *offset);
+    let durable = |lane: &LaneStatus| lane.durable.as_ref().map(|d| Place::new(&d.file, d.end));
+    let furthest_back = lanes.iter().filter(|lane| lane.required).map(durable).min();
+    state
+        .durable_lag
+        .look(now_ms, received, furthest_back.unwrap_or(Some(received)));
+    if let Some((file, offset)) = &state.source_at {
+        state
+            .received_lag
+            .look(now_ms, Place::new(file, *offset), Some(received));
+    }
 }
 
 fn alarms(state: &State, lanes: &[LaneStatus], now_ms: u64) -> Vec<String> {
@@ -227,7 +346,10 @@ fn alarms(state: &State, lanes: &[LaneStatus], now_ms: u64) -> Vec<String> {
     } else if older(state.heard_ms, SILENCE_ALARM) {
         alarms.push("the source has been silent: not even heartbeats come".into());
     }
-    if state.behind_since_ms.is_some() && older(state.behind_since_ms, LAG_ALARM) {
+    if state.received_lag.is_over(LAG_ALARM, now_ms) {
+        alarms.push("the source has committed what does not come over the binlog stream".into());
+    }
+    if state.durable_lag.is_over(LAG_ALARM, now_ms) {
         alarms.push("what the source has committed is not durable in every required provider".into());
     }
     for lane in lanes {
@@ -243,9 +365,9 @@ fn alarms(state: &State, lanes: &[LaneStatus], now_ms: u64) -> Vec<String> {
     }
     alarms.extend(
         state
-            .gaps
+            .holes
             .iter()
-            .map(|gap| format!("history has a hole until the next backup: {gap}")),
+            .map(|hole| format!("a fresh backup is needed: {hole}")),
     );
     alarms.extend(
         state
@@ -265,5 +387,163 @@ impl StatusRecord {
             serde_json::to_vec(self).expect("our own record serialises"),
         )?;
         std::fs::rename(&staged, path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::binlog::outbox::Durable;
+
+    const FIRST: StreamId = StreamId([1; 16]);
+    const SECOND: StreamId = StreamId([2; 16]);
+
+    fn holes(board: &Board) -> usize {
+        board.with(|state| state.holes.len())
+    }
+
+    /// Whether a backup is wanted; asking takes the wish away.
+    fn is_wanted(board: &Board) -> bool {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build();
+        let wanted = async { tokio::time::timeout(Duration::ZERO, board.backup_wanted()).await };
+        runtime.unwrap().block_on(wanted).is_ok()
+    }
+
+    #[test]
+    fn what_a_backup_has_to_answer_survives_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("base.json");
+        let board = Board::new(path.clone());
+        board
+            .begin(FIRST, GapCause::First, "binlog.000001", None)
+            .unwrap();
+        assert!(is_wanted(&board) && holes(&board) == 1);
+        board.backup_began();
+        board.backup_ended(Ok("1".into()));
+        assert_eq!(holes(&board), 0);
+        // Killed before the backup that a new stream needs.
+        board.broke_off(GapCause::Reset, "binlog.000001 is another file of the same name");
+        board
+            .begin(
+                SECOND,
+                GapCause::Reset,
+                "binlog.000001",
+                Some(&"binlog.000001".into()),
+            )
+            .unwrap();
+        assert!(is_wanted(&board));
+        let board = Board::new(path.clone());
+        board.backup_found("1".into(), 1);
+        board.resume(SECOND);
+        assert!(is_wanted(&board) && holes(&board) == 1);
+        board.backup_began();
+        board.backup_ended(Ok("2".into()));
+        let board = Board::new(path.clone());
+        board.backup_found("2".into(), 2);
+        board.resume(SECOND);
+        assert!(!is_wanted(&board) && holes(&board) == 0);
+        // A record that is lost, or another stream's, answers nothing.
+        Board::new(path.clone()).resume(FIRST);
+        std::fs::remove_file(&path).unwrap();
+        let board = Board::new(path);
+        board.backup_found("2".into(), 2);
+        board.resume(SECOND);
+        assert!(is_wanted(&board) && holes(&board) == 1);
+    }
+
+    #[test]
+    fn a_backup_does_not_answer_what_was_lost_while_it_ran() {
+        let folder = tempfile::tempdir().unwrap();
+        let board = Board::new(folder.path().join("base.json"));
+        board
+            .begin(FIRST, GapCause::First, "binlog.000001", None)
+            .unwrap();
+        board.backup_began();
+        board.broke_off(GapCause::Purged, "binlog.000002 is not on the source any more");
+        board
+            .begin(SECOND, GapCause::Purged, "binlog.000009", None)
+            .unwrap();
+        board.backup_ended(Ok("1".into()));
+        assert_eq!(holes(&board), 2);
+        board.backup_began();
+        board.happened(&Happened::Incident).unwrap();
+        board.backup_ended(Ok("2".into()));
+        assert_eq!(holes(&board), 3);
+        board.backup_began();
+        board.backup_ended(Ok("3".into()));
+        assert_eq!(holes(&board), 0);
+    }
+
+    #[test]
+    fn only_a_history_that_is_known_is_trusted_for_the_name_of_its_file() {
+        let begin = |board: &Board, cause| {
+            let file = "binlog.000004".to_owned();
+            board.begin(SECOND, cause, &file, Some(&file)).unwrap();
+            holes(board)
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        assert_eq!(begin(&Board::new(path("first")), GapCause::First), 0);
+        assert_eq!(begin(&Board::new(path("all lost")), GapCause::StateLost), 1);
+        assert_eq!(
+            begin(&Board::new(path("first")), GapCause::StateLost),
+            0,
+            "only the cursor was lost"
+        );
+        assert_eq!(begin(&Board::new(path("reset")), GapCause::Reset), 1);
+        assert_eq!(
+            begin(&Board::new(path("reset")), GapCause::StateLost),
+            1,
+            "what was open stays open"
+        );
+    }
+
+    /// The alarms of a stream after so many seconds; `tick` says what is received, durable and on the source each second.
+    fn alarms_after(seconds: u64, tick: impl Fn(u64) -> [u64; 3]) -> Vec<String> {
+        let mut state = State {
+            stream: Some(FIRST),
+            ..State::default()
+        };
+        for now_ms in (0..seconds).map(|second| second * 1000) {
+            let [received, durable, source] = tick(now_ms / 1000);
+            let at = |offset| Some(("binlog.000001".to_owned(), offset));
+            (state.received, state.source_at, state.heard_ms) = (at(received), at(source), Some(now_ms));
+            let lane = LaneStatus {
+                required: true,
+                durable: Some(Durable {
+                    file: "binlog.000001".into(),
+                    file_index: 0,
+                    end: durable,
+                    boundary: durable,
+                    gtid: String::new(),
+                    commit_us: None,
+                }),
+                ..LaneStatus::default()
+            };
+            look(&mut state, std::slice::from_ref(&lane), now_ms);
+        }
+        alarms(&state, &[], (seconds - 1) * 1000)
+    }
+
+    #[test]
+    fn a_source_that_writes_steadily_is_no_alarm() {
+        assert!(
+            alarms_after(600, |second| [
+                second * 100,
+                (second * 100).saturating_sub(150),
+                second * 100 + 50
+            ])
+            .is_empty()
+        );
+    }
+
+    #[test]
+    fn a_stream_that_stands_still_while_the_source_moves_on_is_an_alarm() {
+        let told = alarms_after(60, |second| [500, 500, 500 + second]);
+        assert!(told.len() == 1 && told[0].contains("does not come"), "{told:?}");
+        let told = alarms_after(60, |second| [500 + second, 500, 500]);
+        assert!(told.len() == 1 && told[0].contains("not durable"), "{told:?}");
     }
 }

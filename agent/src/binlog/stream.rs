@@ -16,7 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::archive::{Archive, ArchiveError, Happened};
 use super::cursor::{Cursor, LevelCursor};
+use super::lag::{Place, number};
 use super::outbox::{Durable, Mark, Outbox};
+use super::refusal::{Refusal, refusal};
 use super::segment::CutSegment;
 use super::status::Board;
 use crate::backup::snapshot::{position, source_problem};
@@ -31,6 +33,9 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 /// How often the source is asked where it is.
 const LOOK_PERIOD: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(15);
+/// Between sessions.
+const PAUSE_FIRST: Duration = Duration::from_millis(500);
+const PAUSE_LAST: Duration = Duration::from_secs(15);
 /// Binlogs compress well at the lowest level, and the source shares this machine.
 const ZSTD_LEVEL: i32 = 1;
 
@@ -70,29 +75,77 @@ enum Ended {
     Retry(Problem),
 }
 
+/// The end of the stream's chain of segments, by level. It outlives sessions: within one start of the agent no name may be
+/// given to other bytes.
 struct Chain {
-    small: LevelCursor,
-    large: LevelCursor,
+    small: Link,
+    large: Link,
+}
+
+struct Link {
+    /// The next segment's sequence.
+    next: u64,
+    at: LevelCursor,
+}
+
+impl Chain {
+    fn new() -> Self {
+        let link = || Link {
+            next: 0,
+            at: LevelCursor {
+                file_index: 0,
+                end: 0,
+                last: ObjectHash::NONE,
+                head: None,
+            },
+        };
+        Self {
+            small: link(),
+            large: link(),
+        }
+    }
+
+    fn link(&mut self, level: Level) -> &mut Link {
+        match level {
+            Level::Small => &mut self.small,
+            Level::Large => &mut self.large,
+        }
+    }
+
+    /// A session goes on from what `known` says is sealed. An earlier start's sequences are not ours: only the hash links
+    /// back to them.
+    fn resume(&mut self, known: &Cursor) {
+        for (link, known) in [(&mut self.small, &known.small), (&mut self.large, &known.large)] {
+            (link.at.file_index, link.at.end) = (known.file_index, known.end);
+            if link.next == 0 {
+                link.at.last = known.last;
+            }
+        }
+    }
 }
 
 /// Archives until `stop`.
 pub async fn run(context: Context, stop: CancellationToken) {
     let mut cursor = Cursor::read(&context.cursor_path);
+    if let Some(known) = &cursor {
+        context.board.resume(known.stream);
+    }
     let mut cause = if context.has_history {
         GapCause::StateLost
     } else {
         GapCause::First
     };
-    let mut pause = Duration::from_millis(500);
+    let mut chain = Chain::new();
+    let mut pause = PAUSE_FIRST;
     while !stop.is_cancelled() {
         let began = Instant::now();
-        match session(&context, &mut cursor, cause, &stop).await {
+        match session(&context, &mut cursor, &mut chain, cause, &stop).await {
             Ended::Stopped => return,
             Ended::NewStream(why, text) => {
                 tracing::warn!("a new stream begins: {text}");
-                context.board.new_stream(why, &text);
-                context.board.want_backup();
+                context.board.broke_off(why, &text);
                 cause = why;
+                chain = Chain::new();
                 if let Some(old) = cursor.take() {
                     context.board.remember_previous(&old);
                 }
@@ -101,26 +154,27 @@ pub async fn run(context: Context, stop: CancellationToken) {
                 if context.board.source_down(&problem) {
                     tracing::warn!("the binlog stream is interrupted, trying again: {}", problem.fact);
                 }
-                if began.elapsed() > Duration::from_secs(60) {
-                    pause = Duration::from_millis(500);
-                }
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
-                    () = stop.cancelled() => return,
-                }
-                pause = (pause * 2).min(Duration::from_secs(15));
             }
         }
+        if began.elapsed() > Duration::from_secs(60) {
+            pause = PAUSE_FIRST;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = stop.cancelled() => return,
+        }
+        pause = (pause * 2).min(PAUSE_LAST);
     }
 }
 
 async fn session(
     context: &Context,
     cursor: &mut Option<Cursor>,
+    chain: &mut Chain,
     cause: GapCause,
     stop: &CancellationToken,
 ) -> Ended {
-    match try_session(context, cursor, cause, stop).await {
+    match try_session(context, cursor, chain, cause, stop).await {
         Ok(ended) => ended,
         Err(problem) => Ended::Retry(problem),
     }
@@ -129,6 +183,7 @@ async fn session(
 async fn try_session(
     context: &Context,
     cursor: &mut Option<Cursor>,
+    chain: &mut Chain,
     cause: GapCause,
     stop: &CancellationToken,
 ) -> Result<Ended, Problem> {
@@ -138,39 +193,74 @@ async fn try_session(
     refuse_same_server_id(context, &origin)?;
     let files = binlog_files(&mut control).await?;
     let mut archive = match &cursor {
-        Some(known) => match still_there(context, known, &files).await? {
-            None => match Archive::resume(origin.flavour, known, ZSTD_LEVEL) {
-                Ok(archive) => {
-                    context.outbox.resume_at(&durable_of(known));
-                    archive
-                }
+        Some(known) => {
+            if let Some((cause, text)) = still_there(context, known, &files).await? {
+                return Ok(Ended::NewStream(cause, text));
+            }
+            chain.resume(known);
+            context.outbox.resume_at(&durable_of(known));
+            match Archive::resume(origin.flavour, known, ZSTD_LEVEL) {
+                Ok(archive) => archive,
                 Err(error) => return Ok(Ended::NewStream(GapCause::Diverged, error.to_string())),
-            },
-            Some((cause, text)) => return Ok(Ended::NewStream(cause, text)),
-        },
+            }
+        }
         None => {
             let first = first_file(context, cause, &files)?;
-            let archive = Archive::begin(origin.flavour, StreamId::random(), first, ZSTD_LEVEL);
-            context.outbox.begin_stream();
-            write_gap(context, &archive, &origin, cause).await?;
-            archive
+            Archive::begin(origin.flavour, StreamId::random(), first, ZSTD_LEVEL)
         }
     };
-    let mut chain = chain_of(cursor.as_ref());
-    let (file, position) = archive.ask_from();
+    let asked = archive.ask_from();
     let dump = BinlogDump {
         server_id: context.server_id,
         replica_uuid: None,
-        file,
-        position,
+        file: asked.0.clone(),
+        position: asked.1,
         heartbeat_period: HEARTBEAT,
         idle_timeout: IDLE,
         semi_sync: false,
         stop_at_end: false,
     };
     let mut stream = control.binlog_dump(dump).await.map_err(wire)?;
+    if cursor.is_none() {
+        // A source that refuses must leave nothing behind in the providers: a stream begins with what it sends.
+        let beginning = cursor_now(&mut archive, chain);
+        let first = tokio::select! {
+            first = take_event(&mut archive, &mut stream) => first,
+            () = stop.cancelled() => return Ok(Ended::Stopped),
+        };
+        match first {
+            Ok(Some(_)) => begin_stream(context, cursor, beginning, &origin, cause).await?,
+            Ok(None) => {
+                return Err(interrupted(
+                    "the source ended the stream; it shuts down or restarts",
+                ));
+            }
+            Err(failed) => return ended(context, failed, &archive, &asked),
+        }
+    }
     context.board.stream_open(archive.stream(), &origin);
-    follow(context, &mut archive, &mut chain, cursor, &mut stream, stop).await
+    follow(context, &mut archive, chain, cursor, &mut stream, &asked, stop).await
+}
+
+/// Makes it durable that a stream begins, before anything of it is archived.
+async fn begin_stream(
+    context: &Context,
+    cursor: &mut Option<Cursor>,
+    beginning: Cursor,
+    origin: &StreamOrigin,
+    cause: GapCause,
+) -> Result<(), Problem> {
+    context.outbox.begin_stream();
+    write_gap(context, &beginning, origin, cause).await?;
+    let first = &beginning.restart.file;
+    let backup_file = context.backup_file.as_ref();
+    context
+        .board
+        .begin(beginning.stream, cause, first, backup_file)
+        .map_err(disk)?;
+    beginning.write(&context.cursor_path).map_err(disk)?;
+    *cursor = Some(beginning);
+    Ok(())
 }
 
 fn durable_of(known: &Cursor) -> Durable {
@@ -184,30 +274,6 @@ fn durable_of(known: &Cursor) -> Durable {
     }
 }
 
-fn chain_of(cursor: Option<&Cursor>) -> Chain {
-    let none = || LevelCursor {
-        file_index: 0,
-        end: 0,
-        last: ObjectHash::NONE,
-        head: None,
-    };
-    // Sequences count from 0 in each generation; only the hash links back.
-    let again = |level: &LevelCursor| LevelCursor {
-        head: None,
-        ..level.clone()
-    };
-    match cursor {
-        Some(cursor) => Chain {
-            small: again(&cursor.small),
-            large: again(&cursor.large),
-        },
-        None => Chain {
-            small: none(),
-            large: none(),
-        },
-    }
-}
-
 /// Reads events until the stream ends, we are told to stop, or history turns out to be another.
 async fn follow(
     context: &Context,
@@ -215,6 +281,7 @@ async fn follow(
     chain: &mut Chain,
     cursor: &mut Option<Cursor>,
     stream: &mut BinlogStream,
+    asked: &(String, u64),
     stop: &CancellationToken,
 ) -> Result<Ended, Problem> {
     let mut flush_at: Option<Instant> = None;
@@ -233,27 +300,19 @@ async fn follow(
                 flush_at = None;
             }
             _ = look.tick() => {
-                if let Some(problem) = stalled(context, archive).await {
-                    return Err(problem);
-                }
+                look_at_source(context, archive).await?;
             }
             taken = take_event(archive, stream) => {
                 match taken {
-                    Ok(Some(happened)) => happened.iter().for_each(|event| context.board.happened(event)),
+                    Ok(Some(happened)) => {
+                        let told = happened.iter().try_for_each(|event| context.board.happened(event));
+                        told.map_err(disk)?;
+                    }
                     Ok(None) => {
                         seal_open(context, archive, chain, cursor).await?;
                         return Err(interrupted("the source ended the stream; it shuts down or restarts"));
                     }
-                    Err(Failed::Archive(ArchiveError::Diverged(text))) => {
-                        return Ok(Ended::NewStream(GapCause::Diverged, text));
-                    }
-                    Err(Failed::Archive(error)) => return Err(interrupted(&error.to_string())),
-                    Err(Failed::Wire(error)) => {
-                        if let Some(ended) = refused(&error) {
-                            return Ok(ended);
-                        }
-                        return Err(source_problem("stream the binlog", &error));
-                    }
+                    Err(failed) => return ended(context, failed, archive, asked),
                 }
                 if archive.has_unsealed() && flush_at.is_none() {
                     flush_at = Some(Instant::now() + context.flush_interval);
@@ -271,18 +330,24 @@ async fn follow(
 }
 
 /// A stream may be silent although the source moves on: after RESET MASTER the source goes on sending heartbeats of a file
-/// that is gone. So the source is asked, beside the stream, where it is.
-async fn stalled(context: &Context, archive: &Archive) -> Option<Problem> {
+/// that is gone. So the source is asked, beside the stream, where it is: before us is an error, and whether it stays ahead
+/// of us is watched.
+async fn look_at_source(context: &Context, archive: &Archive) -> Result<(), Problem> {
     let (file, offset) = archive.position();
-    let mut control = Connection::connect(&context.source).await.ok()?;
-    let now = position(&mut control).await.ok()?;
-    let is_behind_us = number(&now.file) < number(file) || (now.file == file && now.offset < offset);
-    is_behind_us.then(|| {
-        interrupted(&format!(
+    let Ok(mut control) = Connection::connect(&context.source).await else {
+        return Ok(());
+    };
+    let Ok(now) = position(&mut control).await else {
+        return Ok(());
+    };
+    if Place::new(&now.file, now.offset) < Place::new(file, offset) {
+        return Err(interrupted(&format!(
             "the source is at {}:{}, before {file}:{offset}, which it sent",
             now.file, now.offset
-        ))
-    })
+        )));
+    }
+    context.board.source_at(&now.file, now.offset);
+    Ok(())
 }
 
 fn interrupted(text: &str) -> Problem {
@@ -293,21 +358,36 @@ fn interrupted(text: &str) -> Problem {
     )
 }
 
-/// The source says that it cannot send what we ask for: then it is not where we left it.
-fn refused(error: &WireError) -> Option<Ended> {
-    let WireError::Server {
-        code: 1236, message, ..
-    } = error
-    else {
-        return None;
+/// What a session comes to that failed; it had `asked` to begin at an archived transaction.
+fn ended(
+    context: &Context,
+    failed: Failed,
+    archive: &Archive,
+    asked: &(String, u64),
+) -> Result<Ended, Problem> {
+    let error = match failed {
+        Failed::Archive(ArchiveError::Diverged(text)) => {
+            return Ok(Ended::NewStream(GapCause::Diverged, text));
+        }
+        Failed::Archive(error) => return Err(interrupted(&error.to_string())),
+        Failed::Wire(error) => error,
     };
-    let purged = message.contains("purged") || message.contains("Could not find first log");
-    let cause = if purged {
-        GapCause::Purged
-    } else {
-        GapCause::Diverged
+    let WireError::Server { message, .. } = &error else {
+        return Err(source_problem("stream the binlog", &error));
     };
-    Some(Ended::NewStream(
+    let is_at_archived_end = asked.1 > 4 && archive.ask_from() == *asked;
+    let cause = match refusal(message, is_at_archived_end) {
+        Some(Refusal::Purged) => GapCause::Purged,
+        Some(Refusal::Diverged) => GapCause::Diverged,
+        Some(Refusal::SameId) => {
+            return Err(server_id_clash(format!(
+                "another client replicates from the source with our binlog.server_id {}: {message}",
+                context.server_id
+            )));
+        }
+        None => return Err(source_problem("stream the binlog", &error)),
+    };
+    Ok(Ended::NewStream(
         cause,
         format!("the source cannot go on where the archive ends: {message}"),
     ))
@@ -370,8 +450,16 @@ fn disk(error: std::io::Error) -> Problem {
 
 async fn seal_cuts(context: &Context, archive: &mut Archive, chain: &mut Chain) -> Result<(), Problem> {
     for cut in archive.take_cuts() {
+        let summary = cut.summary.clone();
         let (sealed, mark) = seal_segment(context, archive, chain, cut);
-        context.outbox.push(&sealed, mark).await.map_err(disk)?;
+        let (hash, head) = (sealed.hash, mark.head.clone());
+        context.outbox.push(sealed, mark).await.map_err(disk)?;
+        chain.link(summary.level).at = LevelCursor {
+            file_index: summary.file_index,
+            end: summary.end,
+            last: hash,
+            head,
+        };
     }
     Ok(())
 }
@@ -379,11 +467,10 @@ async fn seal_cuts(context: &Context, archive: &mut Archive, chain: &mut Chain) 
 fn seal_segment(context: &Context, archive: &Archive, chain: &mut Chain, cut: CutSegment) -> (Sealed, Mark) {
     let summary = cut.summary;
     let level = summary.level;
-    let link = match level {
-        Level::Small => &mut chain.small,
-        Level::Large => &mut chain.large,
-    };
-    let sequence = link.head.as_ref().map_or(0, |head| head.sequence + 1);
+    let link = chain.link(level);
+    // Used up whatever comes of it: a crash of the disk may leave a part of it in the spool.
+    let sequence = link.next;
+    link.next += 1;
     let now_ms = words::now_ms();
     let name = ObjectName::Segment {
         cluster: context.cluster,
@@ -400,17 +487,15 @@ fn seal_segment(context: &Context, archive: &Archive, chain: &mut Chain, cut: Cu
         Kind::Segment,
         summary.stream,
         sequence,
-        link.last,
+        link.at.last,
         plain_bytes,
         summary.encode(),
     );
     let sealed = seal(&core, &cut.payload, &context.sealer);
-    link.last = sealed.hash;
-    link.head = Some(LevelHead {
+    let head = LevelHead {
         sequence,
         hash: sealed.hash,
-    });
-    (link.file_index, link.end) = (summary.file_index, summary.end);
+    };
     let durable = (level == Level::Small).then(|| Durable {
         boundary: summary.boundary.unwrap_or(0),
         file: summary.file,
@@ -423,7 +508,7 @@ fn seal_segment(context: &Context, archive: &Archive, chain: &mut Chain, cut: Cu
         sealed,
         Mark {
             level,
-            head: link.head.clone(),
+            head: Some(head),
             durable,
         },
     )
@@ -465,19 +550,23 @@ fn remember(
     chain: &Chain,
     cursor: &mut Option<Cursor>,
 ) -> Result<(), Problem> {
-    let now = Cursor {
-        stream: archive.stream(),
-        restart: archive.restart(),
-        format_hash: archive.format_hash(),
-        small: chain.small.clone(),
-        large: chain.large.clone(),
-        boundary: archive.boundary(),
-        gtid: archive.gtid().to_string(),
-        commit_us: archive.commit_us(),
-    };
+    let now = cursor_now(archive, chain);
     now.write(&context.cursor_path).map_err(disk)?;
     *cursor = Some(now);
     Ok(())
+}
+
+fn cursor_now(archive: &mut Archive, chain: &Chain) -> Cursor {
+    Cursor {
+        stream: archive.stream(),
+        restart: archive.restart(),
+        format_hash: archive.format_hash(),
+        small: chain.small.at.clone(),
+        large: chain.large.at.clone(),
+        boundary: archive.boundary(),
+        gtid: archive.gtid().to_string(),
+        commit_us: archive.commit_us(),
+    }
 }
 
 async fn origin(control: &mut Connection) -> Result<StreamOrigin, WireError> {
@@ -503,14 +592,15 @@ fn refuse_same_server_id(context: &Context, origin: &StreamOrigin) -> Result<(),
     if origin.server_id != u64::from(context.server_id) {
         return Ok(());
     }
-    Err(Problem::new(
-        Code::ServerIdClash,
-        format!(
-            "binlog.server_id is {}, which is the source's own server_id",
-            context.server_id
-        ),
-        "give the agent a server_id that no server or replica of this cluster has",
-    ))
+    Err(server_id_clash(format!(
+        "binlog.server_id is {}, which is the source's own server_id",
+        context.server_id
+    )))
+}
+
+fn server_id_clash(fact: String) -> Problem {
+    let hint = "give the agent a server_id that no server or replica of this cluster has";
+    Problem::new(Code::ServerIdClash, fact, hint)
 }
 
 /// The source's binlog files and their sizes, oldest first.
@@ -585,12 +675,6 @@ async fn still_there(
     }))
 }
 
-fn number(file: &str) -> u64 {
-    file.rsplit_once('.')
-        .and_then(|(_, number)| number.parse().ok())
-        .unwrap_or(0)
-}
-
 /// The hash of the first event of a file, read on a connection of its own.
 async fn first_event_hash(context: &Context, file: &str) -> Result<ObjectHash, WireError> {
     let control = Connection::connect(&context.source).await?;
@@ -617,10 +701,10 @@ async fn first_event_hash(context: &Context, file: &str) -> Result<ObjectHash, W
     )))
 }
 
-/// Records that a stream begins, and why, before anything of it is archived.
+/// Records that a stream begins, and why.
 async fn write_gap(
     context: &Context,
-    archive: &Archive,
+    beginning: &Cursor,
     origin: &StreamOrigin,
     cause: GapCause,
 ) -> Result<(), Problem> {
@@ -628,8 +712,8 @@ async fn write_gap(
     let now_ms = words::now_ms();
     let summary = GapSummary {
         cause,
-        stream: archive.stream(),
-        file: archive.position().0.to_owned(),
+        stream: beginning.stream,
+        file: beginning.restart.file.clone(),
         gtid: String::new(),
         previous: previous.as_ref().map(|p| p.stream),
         previous_file: previous.as_ref().map(|p| p.restart.file.clone()),
@@ -641,7 +725,7 @@ async fn write_gap(
     let payload = zstd::bulk::compress(&plain, ZSTD_LEVEL).map_err(|e| interrupted(&e.to_string()))?;
     let name = ObjectName::Gap {
         cluster: context.cluster,
-        stream: archive.stream(),
+        stream: beginning.stream,
         day: Day::of(now_ms),
         generation: context.generation,
         sequence: 0,
@@ -650,7 +734,7 @@ async fn write_gap(
         context,
         name,
         Kind::Gap,
-        archive.stream(),
+        beginning.stream,
         0,
         ObjectHash::NONE,
         plain.len() as u64,
@@ -663,7 +747,7 @@ async fn write_gap(
     };
     context
         .outbox
-        .push(&seal(&core, &payload, &context.sealer), mark)
+        .push(seal(&core, &payload, &context.sealer), mark)
         .await
         .map_err(disk)
 }

@@ -5,16 +5,17 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
+use holdfast_proto::container;
 use holdfast_proto::ids::ClusterId;
 use holdfast_proto::names::ObjectName;
 
 use super::upload::put_with_patience_bytes;
-use super::{OpenProvider, Repository, store_problem};
+use super::{OpenProvider, Repository, expect, store_problem};
 use crate::problem::Problem;
 use crate::store::OBJECT_BYTES_MAX;
 
-/// Copies everything of `cluster` that `provider` lacks from the other providers. Returns how many objects and bytes.
-/// What no other provider gives is left and named.
+/// Copies everything of `cluster` that `provider` lacks from the other providers. Returns how many objects and bytes. It is
+/// an error if another one did not tell or give what it has, after all the rest was copied: then this one may lack more.
 pub async fn level(
     repository: &Repository,
     provider: &OpenProvider,
@@ -35,6 +36,7 @@ pub async fn level(
     };
     let own = names(provider).await?;
     let (mut objects, mut copied_bytes) = (0, 0);
+    let mut incomplete = None;
     for other in repository
         .providers
         .iter()
@@ -43,12 +45,7 @@ pub async fn level(
         let theirs = match names(other).await {
             Ok(theirs) => theirs,
             Err(problem) => {
-                tracing::warn!(
-                    "levelling {} without {}: {}",
-                    provider.name,
-                    other.name,
-                    problem.fact
-                );
+                incomplete = Some(problem);
                 continue;
             }
         };
@@ -59,9 +56,19 @@ pub async fn level(
                 Ok(bytes) => bytes,
                 Err(error) => {
                     tracing::warn!(provider = other.name, "cannot be read for levelling: {error}");
+                    incomplete = Some(store_problem(&other.name, &error));
                     continue;
                 }
             };
+            // A name can never be written again: what is not even signed by one of us must not take it. What lies behind
+            // the header only a holder of keys can check.
+            let is_ours = name.parse::<ObjectName>().is_ok_and(|parsed| {
+                container::read_header(&bytes, &expect(&parsed, name, None), &repository.trust).is_ok()
+            });
+            if !is_ours {
+                tracing::warn!(provider = other.name, "{name} is damaged there and is not copied");
+                continue;
+            }
             put_with_patience_bytes(provider, name, &bytes, Duration::from_secs(60))
                 .await
                 .map_err(|e| store_problem(&provider.name, &e))?;
@@ -69,5 +76,5 @@ pub async fn level(
             copied_bytes += bytes.len() as u64;
         }
     }
-    Ok((objects, copied_bytes))
+    incomplete.map_or(Ok((objects, copied_bytes)), Err)
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use holdfast_proto::ids::{ClusterId, StreamId};
 use holdfast_proto::names::{Day, Level, ObjectName};
 use holdfast_proto::record::Record;
-use holdfast_proto::stream::{GapSummary, SegmentSummary};
+use holdfast_proto::stream::{GapSummary, HeadSummary, SegmentSummary};
 use tokio::task::JoinSet;
 
 use super::{OpenProvider, Repository, store_problem};
@@ -230,6 +230,28 @@ impl Repository {
     /// The gaps that open the streams of a cluster, by stream; what cannot be read is left out.
     pub async fn gaps(&self, cluster: ClusterId) -> Result<Vec<(ObjectName, GapSummary)>, Problem> {
         self.summaries(&ObjectName::gaps(&cluster)).await
+    }
+
+    /// The newest heads of a cluster's streams: each provider's own, one for each generation; what cannot be read is left
+    /// out. Heads of different providers have the same names.
+    pub async fn heads(&self, cluster: ClusterId) -> Result<Vec<HeadSummary>, Problem> {
+        let prefix = ObjectName::heads(&cluster);
+        let mut heads = Vec::new();
+        for provider in &self.providers {
+            let Ok(names) = newest_of_each_run(provider, &prefix).await else {
+                continue; // that it cannot be listed is told where segments are listed
+            };
+            for name in names {
+                let header = self.header_from(provider, &name).await;
+                let head = header.map(|header| HeadSummary::decode(&header.core.summary.0));
+                match head {
+                    Ok(Ok(head)) => heads.push(head),
+                    Ok(Err(error)) => tracing::warn!("{name}: {error}"),
+                    Err(reason) => tracing::warn!(provider = provider.name, "{name}: {reason}"),
+                }
+            }
+        }
+        Ok(heads)
     }
 
     async fn summaries<R: Record>(&self, prefix: &str) -> Result<Vec<(ObjectName, R)>, Problem> {

@@ -117,27 +117,43 @@ pub fn differences(manifest: &Manifest, found: &[(Table, RowDigest)]) -> Vec<Dif
     wanted.collect()
 }
 
-/// The definitions that are not as they were: missing, different, or beside what was there. Those that `excused` names
-/// have been told of already.
-pub fn definitions(wanted: &Inventory, found: &Inventory, excused: &[Exception]) -> Vec<String> {
+/// Definitions that are not as they were.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DefinitionDifferences {
+    /// Missing, or beside what was there.
+    pub wrong: Vec<String>,
+    /// There, but they read otherwise. A server of another version may say the same in other words.
+    pub reworded: Vec<String>,
+}
+
+/// Compares definitions. Those that `excused` names have been told of already.
+pub fn definitions(wanted: &Inventory, found: &Inventory, excused: &[Exception]) -> DefinitionDifferences {
     let is_excused = |called: &str| {
-        let name = called.split_once('`').map_or(called, |(_, rest)| rest);
-        excused.iter().any(|exception| exception.object.contains(name))
+        let name = called.find('`').map_or(called, |at| &called[at..]);
+        excused
+            .iter()
+            .any(|exception| exception.object.ends_with(&format!(" {name}")))
     };
     let now: BTreeMap<_, _> = found.definitions().into_iter().collect();
-    let mut differences = Vec::new();
+    let mut differences = DefinitionDifferences::default();
     let mut known = BTreeSet::new();
     for (called, definition) in wanted.definitions() {
         match now.get(&called) {
             _ if is_excused(&called) => {}
-            None => differences.push(format!("{called} is missing")),
-            Some(other) if *other != definition => differences.push(format!("{called} is defined otherwise")),
+            None => differences.wrong.push(format!("{called} is missing")),
+            Some(other) if *other != definition => {
+                differences
+                    .reworded
+                    .push(format!("{called} is defined otherwise"));
+            }
             Some(_) => {}
         }
         known.insert(called);
     }
     let beside = now.keys().filter(|called| !known.contains(*called));
-    differences.extend(beside.map(|called| format!("{called} was not there")));
+    differences
+        .wrong
+        .extend(beside.map(|called| format!("{called} was not there")));
     differences
 }
 

@@ -9,6 +9,7 @@ pub mod coverage;
 pub mod feed;
 pub mod load;
 pub mod moment;
+mod reach;
 pub mod replay;
 mod replica;
 pub mod resolve;
@@ -202,11 +203,11 @@ async fn change(
     compare::refuse(&compare::differences(&plan.manifest, &found))?;
     refuse_missing(&exceptions)?;
     let differences = compare::definitions(&plan.inventory, &restored, &exceptions);
+    compare::refuse_definitions(&differences.wrong)?;
     if is_same_version(&restored.server.version, &plan.inventory.server.version) {
-        compare::refuse_definitions(&differences)?;
+        compare::refuse_definitions(&differences.reworded)?;
     } else {
-        // Another version may say the same in other words.
-        definitions_differ = differences;
+        definitions_differ = differences.reworded;
     }
     lap("compare", &mut phases);
     let rows = plan.manifest.tables.iter().map(|table| table.digest.rows).sum();

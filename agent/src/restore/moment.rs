@@ -14,6 +14,7 @@ use holdfast_proto::stream::StreamOrigin;
 
 use super::coverage::{self, Piece};
 use super::feed::{Archive, damaged};
+use super::reach;
 use super::replay::Replayed;
 use super::resolve::{Answer, History, Resolved, tell};
 use super::scan::{Committed, Seen, Stride, Transaction, Walk};
@@ -40,6 +41,8 @@ pub struct ReplayPlan {
     pub resolved: Resolved,
     /// How many bytes of binlog that is.
     pub bytes: u64,
+    /// Whether the transactions in it have names; where there are none, whether the backup's position has.
+    pub named: bool,
 }
 
 /// What a restore begins with and where it goes.
@@ -73,10 +76,14 @@ pub async fn choose(
         None => catalog.backups.iter().rev().collect(),
     };
     let mut notes = Vec::new();
-    let mut unattached = None;
+    let (mut unattached, mut surpassed) = (None, None);
     for listed in &candidates {
-        let is_later =
-            |moment: &super::target_point::Moment| listed.summary.started_ms.saturating_mul(1000) > moment.us;
+        // Everything in a backup was committed by `taken_ms`; where that is not known, by its end.
+        let latest_ms = match listed.summary.taken_ms {
+            0 => listed.summary.finished_ms,
+            taken_ms => taken_ms,
+        };
+        let is_later = |moment: &super::target_point::Moment| latest_ms.saturating_mul(1000) > moment.us;
         if matches!(wanted, TargetPoint::Time(moment) if is_later(moment)) {
             continue;
         }
@@ -89,11 +96,14 @@ pub async fn choose(
                 });
             }
             Considered::Unattached(problem) if is_latest(wanted) => return Err(problem),
+            Considered::Surpassed(problem) => surpassed = surpassed.or(Some(problem)),
             Considered::Unattached(problem) => unattached = unattached.or(Some(problem)),
             Considered::Earlier => {}
         }
     }
-    Err(unattached.unwrap_or_else(|| before_all(wanted, &candidates)))
+    Err(surpassed
+        .or(unattached)
+        .unwrap_or_else(|| before_all(wanted, &candidates)))
 }
 
 fn is_latest(wanted: &TargetPoint) -> bool {
@@ -132,6 +142,8 @@ enum Considered {
     Earlier,
     /// No stream goes on from it.
     Unattached(Problem),
+    /// The latest was asked for, and another stream has what comes after this one's end.
+    Surpassed(Problem),
 }
 
 async fn consider(
@@ -150,16 +162,29 @@ async fn consider(
         (None, SmallSegments::All),
     ] {
         let binlogs = repository.binlogs(listed.cluster, since, scope).await?;
-        binlogs
-            .troubles
-            .iter()
-            .for_each(|trouble| tracing::warn!("{trouble}"));
+        for trouble in &binlogs.troubles {
+            let note = format!("what cannot be read is left out: {trouble}");
+            if !notes.contains(&note) {
+                tracing::warn!("{trouble}");
+                notes.push(note);
+            }
+        }
         if binlogs.streams.is_empty() && since.is_none() {
             return nothing_archived(wanted, notes);
         }
         // A hole may be there only because not everything was listed and read yet.
         match attach(repository, identities, listed, &binlogs).await {
             Ok(Some(history)) if history.coverage.hole.is_none() || since.is_none() => {
+                if is_latest(wanted) || matches!(wanted, TargetPoint::Share(_)) {
+                    reach::refuse_missing_tail(repository, listed, &history, wanted).await?;
+                }
+                if is_latest(wanted) {
+                    let newest =
+                        reach::refuse_surpassed(repository, listed, &history, &binlogs, wanted).await;
+                    if let Err(problem) = newest {
+                        return Ok(Considered::Surpassed(problem));
+                    }
+                }
                 return resolve(history, wanted).await;
             }
             Ok(Some(_)) => {}
@@ -209,6 +234,7 @@ async fn resolve(history: History, wanted: &TargetPoint) -> Result<Considered, P
     let Answer::Found(resolved) = history.resolve(wanted).await? else {
         return Ok(Considered::Earlier);
     };
+    let named = are_named(&history, &resolved).await?;
     let History {
         archive,
         base,
@@ -223,7 +249,28 @@ async fn resolve(history: History, wanted: &TargetPoint) -> Result<Considered, P
         base,
         resolved: *resolved,
         bytes,
+        named,
     }))))
+}
+
+/// Whether the transactions to be replayed have names. A server takes one kind only, so a mix is refused.
+async fn are_named(history: &History, resolved: &Resolved) -> Result<bool, Problem> {
+    let first = history.first_until(resolved.target.place).await?;
+    let (Some(first), Some(last)) = (first, &resolved.last) else {
+        return Ok(!history.base.gtid.is_empty());
+    };
+    if first.gtid.is_some() == last.gtid.is_some() {
+        return Ok(first.gtid.is_some());
+    }
+    Err(Problem::new(
+        Code::TargetPoint,
+        format!(
+            "gtid_mode was switched between the backup and the target point: {} and {} cannot be replayed together",
+            tell(&first),
+            tell(last)
+        ),
+        "restore from a backup that was taken after the switch, or to a point before it: --to-position",
+    ))
 }
 
 /// Where the archive ends, if all of it is in the backup already.
@@ -280,7 +327,31 @@ async fn attach(
         };
         found.sort_by_key(began);
     }
-    Ok(found.pop())
+    match found.pop() {
+        Some(chosen) => Ok(Some(furthest(chosen, found).await)),
+        None => Ok(None),
+    }
+}
+
+/// The one that leads furthest of those streams that hold the very file of the chosen one: a host that lost its state archives
+/// its source once more, from the file that the newest backup stands in.
+async fn furthest(chosen: History, others: Vec<History>) -> History {
+    let first_event =
+        async |history: &History| history.archive.format(history.base.place.file_sequence).await;
+    let reach = |history: &History| {
+        let (base, end) = (history.base.place, history.coverage.end);
+        (end.file_sequence - base.file_sequence, end.position_bytes)
+    };
+    let Ok(wanted) = first_event(&chosen).await else {
+        return chosen; // reading it is what fails then, and says why
+    };
+    let mut best = chosen;
+    for other in others {
+        if reach(&other) > reach(&best) && first_event(&other).await.is_ok_and(|found| found == wanted) {
+            best = other;
+        }
+    }
+    best
 }
 
 async fn attach_to(listed: &ListedBackup, archive: Archive) -> Result<Option<History>, Problem> {
@@ -416,7 +487,7 @@ impl ReplayPlan {
 
     /// Whether the transactions have names.
     pub fn has_gtids(&self) -> bool {
-        !self.resolved.target.gtid.is_empty()
+        self.named
     }
 
     /// What will be replayed, for people.

@@ -35,6 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub struct Replayed {
     /// Transactions that were sent; one sent again after a broken connection counts again.
     pub transactions: u64,
+    /// Of those, statements about accounts whose effect was left out: accounts are not part of a backup.
+    pub about_accounts: u64,
     /// How long it took.
     pub took: Duration,
 }
@@ -116,7 +118,7 @@ pub async fn run(
         .await
         .map_err(|e| replay_problem("prepare the target server for replay", &e))?;
     let replayed = if plan.is_empty() {
-        Ok(0)
+        Ok((0, 0))
     } else {
         replicate(plan, flavour, &mut control).await
     };
@@ -127,7 +129,7 @@ pub async fn run(
     let detached = detached
         .await
         .map_err(|e| replay_problem("end replication on the target server", &e));
-    let transactions = replayed?;
+    let (transactions, about_accounts) = replayed?;
     detached?;
     let found = replica
         .committed(&mut control)
@@ -136,6 +138,7 @@ pub async fn run(
     refuse_difference(plan, &found)?;
     Ok(Replayed {
         transactions,
+        about_accounts,
         took: started.elapsed(),
     })
 }
@@ -152,8 +155,13 @@ fn refuse_difference(plan: &ReplayPlan, found: &GtidSet) -> Result<(), Problem> 
     ))
 }
 
-/// Runs source and replica until all is applied; returns how many transactions were sent.
-async fn replicate(plan: &ReplayPlan, flavour: Flavour, control: &mut Connection) -> Result<u64, Problem> {
+/// Runs source and replica until all is applied; returns how many transactions were sent, and how many of them were about
+/// accounts.
+async fn replicate(
+    plan: &ReplayPlan,
+    flavour: Flavour,
+    control: &mut Connection,
+) -> Result<(u64, u64), Problem> {
     let (base, end) = (plan.base.place, plan.resolved.target.place);
     let source = Source::bind(source_options(plan, flavour, end).await?)
         .await
@@ -181,8 +189,8 @@ async fn replicate(plan: &ReplayPlan, flavour: Flavour, control: &mut Connection
         tracing::warn!("the source of the replay failed: {error}");
     }
     applied?;
-    let sent = status.borrow().transactions_sent;
-    Ok(sent)
+    let status = status.borrow();
+    Ok((status.transactions_sent, status.about_accounts))
 }
 
 async fn source_options(plan: &ReplayPlan, flavour: Flavour, end: Place) -> Result<SourceOptions, Problem> {

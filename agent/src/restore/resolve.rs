@@ -145,6 +145,15 @@ impl History {
         self.coverage.end
     }
 
+    /// The first transaction behind the base that ends at or before `end`.
+    pub async fn first_until(&self, end: Place) -> Result<Option<Transaction>, Problem> {
+        if end <= self.base.place {
+            return Ok(None);
+        }
+        let mut walk = self.walk(&self.base, end).await?;
+        self.next_begin(&mut walk).await
+    }
+
     /// The last complete transaction without a hole before it.
     pub async fn latest(&self) -> Result<Resolved, Problem> {
         let known = self.known();

@@ -133,6 +133,7 @@ impl Backup<'_> {
             tool: "0.1.0".into(),
             started_ms: CREATED_MS,
             finished_ms: CREATED_MS + 1000,
+            taken_ms: 0,
             source: Source {
                 flavour: Flavour::MariaDb,
                 version: "10.11.11-MariaDB-log".into(),

@@ -8,6 +8,33 @@ use super::{EventError, EventType, read};
 /// The body's fixed part, the longest status variables and database name, and enough of the statement to know it by.
 pub const QUERY_PREFIX_BYTES: usize = 13 + 65_535 + 256 + 32;
 
+/// A statement about accounts that is longer than this is not looked into.
+const ACCOUNT_STATEMENT_BYTES_MAX: usize = 1 << 20;
+
+/// The first four words of a statement, in capitals, without the comments before them.
+fn first_words(sql: &[u8]) -> Vec<String> {
+    let mut rest = sql.trim_ascii_start();
+    loop {
+        let comment_end = match rest {
+            [b'/', b'*', next, ..] if !matches!(next, b'!' | b'M') => {
+                rest.windows(2).position(|two| two == b"*/").map(|at| at + 2)
+            }
+            [b'#', ..] | [b'-', b'-', ..] => rest.iter().position(|byte| *byte == b'\n').map(|at| at + 1),
+            _ => None,
+        };
+        match comment_end {
+            Some(end) => rest = rest[end..].trim_ascii_start(),
+            None => break,
+        }
+    }
+    let words = rest.split(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_');
+    words
+        .filter(|word| !word.is_empty())
+        .take(4)
+        .map(|word| String::from_utf8_lossy(word).to_ascii_uppercase())
+        .collect()
+}
+
 /// A QUERY or QUERY_COMPRESSED event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Query<'a> {
@@ -94,6 +121,24 @@ impl<'a> Query<'a> {
         Ok(Cow::Owned(sql))
     }
 
+    /// Whether the statement is about accounts, roles or privileges. False where it is compressed and cannot be expanded.
+    /// Needs the whole body of a compressed one.
+    pub fn is_about_accounts(&self) -> bool {
+        let Ok(sql) = self.sql(ACCOUNT_STATEMENT_BYTES_MAX) else {
+            return false;
+        };
+        let words = first_words(&sql);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        match words.as_slice() {
+            ["GRANT" | "REVOKE", ..] => true,
+            ["CREATE", "OR", "REPLACE", what] | ["CREATE" | "ALTER" | "DROP" | "RENAME", what, ..] => {
+                matches!(*what, "USER" | "ROLE")
+            }
+            ["SET", "PASSWORD", ..] | ["SET", "DEFAULT", "ROLE", ..] => true,
+            _ => false,
+        }
+    }
+
     /// Whether the statement is one of these words, in any case; never true for a compressed one.
     pub(super) fn is(&self, words: &str) -> bool {
         !self.compressed && self.stored.trim_ascii().eq_ignore_ascii_case(words.as_bytes())
@@ -103,5 +148,40 @@ impl<'a> Query<'a> {
     pub(super) fn starts_with(&self, words: &str) -> bool {
         let start = self.stored.get(..words.len());
         !self.compressed && start.is_some_and(|start| start.eq_ignore_ascii_case(words.as_bytes()))
+    }
+}
+
+#[cfg(test)]
+mod account_tests {
+    use super::*;
+
+    fn query(statement: &str) -> Vec<u8> {
+        [&[0; 14][..], statement.as_bytes()].concat()
+    }
+
+    #[test]
+    fn statements_about_accounts_are_told_from_others() {
+        for (statement, wanted) in [
+            ("GRANT SELECT ON a.* TO b", true),
+            ("/* an application */ create user 'a'@'%' identified by 'x'", true),
+            ("-- a remark\nCREATE OR REPLACE USER a", true),
+            ("SET PASSWORD FOR 'a'@'b'='*00'", true),
+            ("SET DEFAULT ROLE ALL TO a", true),
+            ("drop role if exists r", true),
+            ("ALTER USER a ACCOUNT LOCK", true),
+            ("RENAME USER a TO b", true),
+            ("REVOKE ALL ON *.* FROM a", true),
+            ("CREATE TABLE user (id INT)", false),
+            ("CREATE OR REPLACE VIEW user AS SELECT 1", false),
+            ("ALTER TABLE role ADD a INT", false),
+            ("SET @@session.a = 1", false),
+            ("RENAME TABLE a TO b", false),
+            ("BEGIN", false),
+            ("", false),
+        ] {
+            let body = query(statement);
+            let parsed = Query::parse(EventType::QUERY, &body).unwrap();
+            assert_eq!(parsed.is_about_accounts(), wanted, "{statement}");
+        }
     }
 }

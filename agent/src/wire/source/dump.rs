@@ -16,8 +16,9 @@ use super::selection::{Place, Selection, Selector, Verdict};
 use super::status::Reporter;
 use super::{SourceError, made_up};
 use crate::wire::event::{
-    ChecksumAlgorithm, EventCutter, EventError, EventHeader, EventType, FILE_MAGIC, FormatDescription,
-    HEADER_BYTES, Heartbeat, Piece, Rotate, Step, TransactionEnd, TransactionTracker,
+    ChecksumAlgorithm, EndKind, EventCutter, EventError, EventHeader, EventType, FILE_MAGIC,
+    FormatDescription, HEADER_BYTES, Heartbeat, Piece, Query, Rotate, Step, TransactionEnd,
+    TransactionTracker,
 };
 use crate::wire::packet::PacketWriter;
 
@@ -282,6 +283,15 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
         if self.treat(&step, sequence)? == Flow::Stop {
             return Ok(Flow::Stop);
         }
+        if self.treatment == Treatment::Send && self.is_about_accounts(&step, header, body) {
+            // Its name stays, what it does is left out.
+            self.treatment = if is_begin {
+                Treatment::Omit
+            } else {
+                Treatment::Empty
+            };
+            self.reporter.left_out_about_accounts();
+        }
         if header.server_id == self.request.replica_server_id && is_begin {
             // It would silently skip them, and MariaDB even count them as applied.
             let number = header.server_id;
@@ -304,6 +314,28 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
             self.writer.data(bytes).await?;
         }
         Ok(Flow::Continue)
+    }
+
+    /// Whether the event is a statement by itself about accounts: those are in no backup, so that it could not be applied.
+    fn is_about_accounts(&self, step: &Step, header: &EventHeader, body: &[u8]) -> bool {
+        let is_statement = matches!(header.kind, EventType::QUERY | EventType::QUERY_COMPRESSED);
+        let is_standalone = step
+            .end
+            .as_ref()
+            .is_some_and(|end| end.kind == EndKind::Standalone);
+        let trailer = self.tracker.checksum().trailer_bytes(header.kind);
+        let whole = HEADER_BYTES + body.len() == header.length_bytes as usize;
+        // Of a longer statement only the beginning is here, without the checksum.
+        let text = if whole {
+            body.len().checked_sub(trailer)
+        } else {
+            Some(body.len())
+        };
+        is_statement
+            && is_standalone
+            && text
+                .and_then(|length| Query::parse(header.kind, &body[..length]).ok())
+                .is_some_and(|query| query.is_about_accounts())
     }
 
     /// What the step means for the events that follow.

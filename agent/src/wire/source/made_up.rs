@@ -1,5 +1,7 @@
 //! Events that a source makes up: what a replica needs to follow a stream, and no file holds.
 
+use holdfast_proto::gtid::Gtid;
+
 use crate::wire::event::{
     CHECKSUM_BYTES, ChecksumAlgorithm, EventError, EventHeader, EventType, HEADER_BYTES, Heartbeat, Rotate,
     TransactionEnd, flags, verify_event,
@@ -88,8 +90,9 @@ pub(super) fn heartbeat(
     }
 }
 
-/// What makes a transaction of a GTID event alone: BEGIN and COMMIT, in the place of all its other events.
-pub(super) fn empty_transaction(end: &TransactionEnd, algorithm: ChecksumAlgorithm) -> [Vec<u8>; 2] {
+/// What makes a transaction of a GTID event alone: BEGIN and COMMIT, in the place of all its other events. MariaDB's GTID event
+/// says itself that one statement follows, or that a transaction has begun: then it is COMMIT alone.
+pub(super) fn empty_transaction(end: &TransactionEnd, algorithm: ChecksumAlgorithm) -> Vec<Vec<u8>> {
     let header = EventHeader {
         timestamp_seconds: end.begin.timestamp_seconds,
         kind: EventType::QUERY,
@@ -100,7 +103,10 @@ pub(super) fn empty_transaction(end: &TransactionEnd, algorithm: ChecksumAlgorit
     };
     // Thread, duration, length of the database's name, error, length of the session settings: all 0; then the NUL.
     let query = |statement: &[u8]| event(header, &[&[0; 14][..], statement].concat(), algorithm);
-    [query(b"BEGIN"), query(b"COMMIT")]
+    match end.begin.gtid {
+        Some(Gtid::MariaDb(_)) => vec![query(b"COMMIT")],
+        _ => vec![query(b"BEGIN"), query(b"COMMIT")],
+    }
 }
 
 #[cfg(test)]

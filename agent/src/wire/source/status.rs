@@ -14,6 +14,8 @@ pub struct SourceStatus {
     pub file: Option<String>,
     /// Transactions sent, over all connections; one that was sent again counts again.
     pub transactions_sent: u64,
+    /// Statements about accounts whose effect was left out, counted likewise.
+    pub about_accounts: u64,
     /// The last transaction sent completely.
     pub last_sent: Option<SentTransaction>,
     /// Set once all that is wanted was sent: nothing but heartbeats follows.
@@ -83,6 +85,10 @@ impl Reporter {
                 place,
             });
         });
+    }
+
+    pub(super) fn left_out_about_accounts(&self) {
+        self.0.send_modify(|status| status.about_accounts += 1);
     }
 
     pub(super) fn reached_end(&self, place: Option<(String, u64)>, inside_transaction: bool) {

@@ -1,0 +1,30 @@
+//! What a fresh backup has yet to answer, on local disk: a new stream that no backup stands on, or a loss within one.
+//!
+//! A record that is lost or belongs to another stream answers nothing: then a backup is wanted.
+
+use std::path::Path;
+
+use holdfast_proto::ids::StreamId;
+use serde::{Deserialize, Serialize};
+
+/// The durable record; written before the stream goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Base {
+    /// The stream.
+    pub stream: StreamId,
+    /// Why a backup is needed; nothing if one stands on the stream.
+    pub holes: Vec<String>,
+}
+
+impl Base {
+    /// Reads it; `None` if there is none or it is damaged.
+    pub fn read(path: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+    }
+
+    /// Writes it durably.
+    pub fn write(&self, path: &Path) -> std::io::Result<()> {
+        let bytes = serde_json::to_vec(self).expect("our own record serialises");
+        crate::durable::replace(path, &bytes, 0o600)
+    }
+}
