@@ -37,6 +37,8 @@ fmt: ## format the sources
 doc: ## the documentation of the crates
 	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 
-bench: ## not there yet
-	@echo "make bench: not there yet" >&2
-	exit 1
+bench: ## measure Holdfast and its peers side by side, which takes long; BENCH=--quick tries it out
+	@tests/set-up/install.sh build mariadb mysql sysbench mydumper
+	$(ENVIRONMENT)
+	cargo build --release --locked --workspace --bins
+	PYTHONDONTWRITEBYTECODE=1 python3 tests/bench/bench.py $(BENCH)

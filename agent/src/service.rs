@@ -38,8 +38,10 @@ const BACKUP_RETRY_CHANGED: Duration = Duration::from_secs(15);
 const LEVEL_LOOK: Duration = Duration::from_secs(2);
 /// Levelling lists everything in every provider: one that keeps lagging is levelled no more often than this …
 const LEVEL_PAUSE: Duration = Duration::from_secs(20);
-/// … and one that could not be levelled is tried again after this, or when it comes back.
-const LEVEL_RETRY: Duration = Duration::from_secs(300);
+/// … and one that could not be levelled is tried again after this, which doubles with every failure …
+const LEVEL_RETRY_FIRST: Duration = Duration::from_secs(4);
+/// … up to this, or when it comes back.
+const LEVEL_RETRY_LAST: Duration = Duration::from_secs(300);
 
 struct Agent {
     config: Config,
@@ -198,7 +200,8 @@ async fn context(
 ) -> Result<stream::Context, Problem> {
     let catalog = repository.catalog(Some(cluster)).await?;
     if let Some(newest) = catalog.backups.last() {
-        board.backup_found(newest.backup.to_string(), newest.summary.finished_ms);
+        let (id, summary) = (newest.backup.to_string(), &newest.summary);
+        board.backup_found(id, summary.started_ms, summary.finished_ms);
     }
     let mut has_history = false;
     for provider in &repository.providers {
@@ -352,6 +355,7 @@ async fn level_lanes(agent: Arc<Agent>, stop: CancellationToken) {
     let providers = &agent.repository.providers;
     let mut todo: BTreeSet<String> = providers.iter().map(|p| p.name.clone()).collect();
     let mut not_before: BTreeMap<String, Instant> = BTreeMap::new();
+    let mut retries: BTreeMap<String, Duration> = BTreeMap::new();
     let mut away = BTreeSet::new();
     loop {
         for lane in agent.outbox.lanes() {
@@ -375,11 +379,15 @@ async fn level_lanes(agent: Arc<Agent>, stop: CancellationToken) {
                 is_level = level_lane(&agent, provider) => is_level,
                 () = stop.cancelled() => return,
             };
-            let pause = if is_level { LEVEL_PAUSE } else { LEVEL_RETRY };
-            not_before.insert(provider.name.clone(), Instant::now() + pause);
-            if is_level {
+            let pause = if is_level {
                 todo.remove(&provider.name);
-            }
+                retries.remove(&provider.name);
+                LEVEL_PAUSE
+            } else {
+                let retry = retries.entry(provider.name.clone()).or_insert(LEVEL_RETRY_FIRST);
+                std::mem::replace(retry, (*retry * 2).min(LEVEL_RETRY_LAST))
+            };
+            not_before.insert(provider.name.clone(), Instant::now() + pause);
         }
         tokio::select! {
             () = tokio::time::sleep(LEVEL_LOOK) => {}

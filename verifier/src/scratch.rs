@@ -149,7 +149,7 @@ fn disk(folder: &Path, error: &std::io::Error) -> Problem {
 /// Rows and indexes take about this much more room in a server than as text.
 const SPACE_FACTOR: u64 = 3;
 /// A new server, and the logs of one that works.
-const SPACE_OF_EMPTY_BYTES: u64 = 1 << 30;
+const SPACE_OF_EMPTY_BYTES: u64 = 2 << 30;
 
 /// A disk that fills up in the middle would say nothing of the backup.
 fn refuse_little_space(config: &ScratchConfig, plan: &RestorePlan) -> Result<(), Problem> {

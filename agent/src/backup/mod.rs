@@ -100,12 +100,7 @@ pub async fn run(config: &Config, repository: &Repository, writer: WriterKey) ->
         started_ms,
         finished_ms: crate::words::now_ms(),
         taken_ms,
-        source: Source {
-            flavour: inventory.server.flavour,
-            version: inventory.server.version.clone(),
-            server_id: inventory.server.server_id,
-            server_uuid: inventory.server.server_uuid.clone().unwrap_or_default(),
-        },
+        source: source_of(&inventory),
         position,
         recipe: RECIPE.into(),
         secret,
@@ -123,6 +118,16 @@ pub async fn run(config: &Config, repository: &Repository, writer: WriterKey) ->
     )
     .await?;
     Ok(Taken { manifest, providers })
+}
+
+fn source_of(inventory: &Inventory) -> Source {
+    let server = &inventory.server;
+    Source {
+        flavour: server.flavour,
+        version: server.version.clone(),
+        server_id: server.server_id,
+        server_uuid: server.server_uuid.clone().unwrap_or_default(),
+    }
 }
 
 /// A table that is not what it was at the cut may have been read half in one shape, half in another, or swapped by an

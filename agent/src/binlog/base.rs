@@ -14,6 +14,9 @@ pub struct Base {
     pub stream: StreamId,
     /// Why a backup is needed; nothing if one stands on the stream.
     pub holes: Vec<String>,
+    /// When a backup began that answers all of them, in milliseconds since 1970; if we are killed right behind its commit,
+    /// it is found by that.
+    pub answer_began_ms: Option<u64>,
 }
 
 impl Base {

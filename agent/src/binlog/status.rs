@@ -47,6 +47,8 @@ struct State {
     base: Option<StreamId>,
     /// What a fresh backup has yet to answer.
     holes: Vec<String>,
+    /// See [`Base`].
+    answer_began_ms: Option<u64>,
     /// Counts what only a backup that begins later can answer …
     epoch: u64,
     /// … and says when the backup that runs began.
@@ -80,7 +82,12 @@ impl State {
     /// Something is lost that only a backup which begins from now on answers.
     fn hole(&mut self, text: String) {
         self.holes.push(text);
+        self.needs_later_backup();
+    }
+
+    fn needs_later_backup(&mut self) {
         self.epoch += 1;
+        self.answer_began_ms = None;
     }
 }
 
@@ -91,6 +98,7 @@ impl Board {
         Self {
             state: Mutex::new(State {
                 base: base.as_ref().map(|base| base.stream),
+                answer_began_ms: base.as_ref().and_then(|base| base.answer_began_ms),
                 holes: base.map(|base| base.holes).unwrap_or_default(),
                 ..State::default()
             }),
@@ -100,8 +108,16 @@ impl Board {
     }
 
     /// The newest backup that the providers have at the start.
-    pub fn backup_found(&self, id: String, finished_ms: u64) {
-        self.with(|state| (state.last_backup, state.last_backup_ms) = (Some(id), Some(finished_ms)));
+    pub fn backup_found(&self, id: String, began_ms: u64, finished_ms: u64) {
+        self.with(|state| {
+            (state.last_backup, state.last_backup_ms) = (Some(id), Some(finished_ms));
+            if state
+                .answer_began_ms
+                .is_some_and(|answer_began_ms| began_ms >= answer_began_ms)
+            {
+                state.holes.clear();
+            }
+        });
     }
 
     /// The stream of an earlier start goes on.
@@ -141,7 +157,7 @@ impl Board {
                     .holes
                     .push(format!("no backup stands on the binlogs from {first} on"));
             }
-            state.epoch += 1;
+            state.needs_later_backup();
             state.base = Some(stream);
             self.write_base(state).map(|()| state.holes.is_empty())
         })?;
@@ -156,8 +172,16 @@ impl Board {
         let base = Base {
             stream,
             holes: state.holes.clone(),
+            answer_began_ms: state.answer_began_ms,
         };
         base.write(&self.base_path)
+    }
+
+    /// Not written down is as good as lost: then another backup is taken after a restart.
+    fn write_base_or_warn(&self, state: &State) {
+        if let Err(error) = self.write_base(state) {
+            tracing::warn!("another backup will be taken after a restart: {error}");
+        }
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
@@ -259,7 +283,11 @@ impl Board {
 
     /// A backup began.
     pub fn backup_began(&self) {
-        self.with(|state| state.backup_epoch = Some(state.epoch));
+        self.with(|state| {
+            state.backup_epoch = Some(state.epoch);
+            state.answer_began_ms = Some(words::now_ms());
+            self.write_base_or_warn(state);
+        });
     }
 
     /// A backup ended; `Ok` with its id. A good one answers everything that was lost before it began.
@@ -273,9 +301,7 @@ impl Board {
                     state.backup_problem = None;
                     if began == Some(state.epoch) {
                         state.holes.clear();
-                        if let Err(error) = self.write_base(state) {
-                            tracing::warn!("another backup will be taken after a restart: {error}");
-                        }
+                        self.write_base_or_warn(state);
                     }
                 }
                 Err(text) => state.backup_problem = Some(text),
@@ -435,22 +461,45 @@ mod tests {
             .unwrap();
         assert!(is_wanted(&board));
         let board = Board::new(path.clone());
-        board.backup_found("1".into(), 1);
+        board.backup_found("1".into(), 1, 1);
         board.resume(SECOND);
         assert!(is_wanted(&board) && holes(&board) == 1);
         board.backup_began();
         board.backup_ended(Ok("2".into()));
         let board = Board::new(path.clone());
-        board.backup_found("2".into(), 2);
+        board.backup_found("2".into(), 2, 2);
         board.resume(SECOND);
         assert!(!is_wanted(&board) && holes(&board) == 0);
         // A record that is lost, or another stream's, answers nothing.
         Board::new(path.clone()).resume(FIRST);
         std::fs::remove_file(&path).unwrap();
         let board = Board::new(path);
-        board.backup_found("2".into(), 2);
+        board.backup_found("2".into(), 2, 2);
         board.resume(SECOND);
         assert!(is_wanted(&board) && holes(&board) == 1);
+    }
+
+    #[test]
+    fn a_backup_that_we_were_killed_right_behind_is_found_in_the_catalog() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("base.json");
+        let board = Board::new(path.clone());
+        board
+            .begin(FIRST, GapCause::First, "binlog.000001", None)
+            .unwrap();
+        let before_ms = words::now_ms();
+        std::thread::sleep(Duration::from_millis(2));
+        board.backup_began();
+        let restarted = |began_ms| {
+            let board = Board::new(path.clone());
+            board.backup_found("1".into(), began_ms, began_ms);
+            board.resume(FIRST);
+            holes(&board)
+        };
+        assert_eq!(restarted(before_ms), 1, "it began too early");
+        assert_eq!(restarted(words::now_ms()), 0);
+        board.happened(&Happened::Incident).unwrap();
+        assert_eq!(restarted(words::now_ms()), 2, "it began before the loss");
     }
 
     #[test]

@@ -259,10 +259,10 @@ pub fn server(section: &Section<'_>) -> Option<SourceConfig> {
 fn backup(section: &Section<'_>) -> BackupConfig {
     let seconds = Duration::from_secs;
     let threads = section.number("threads", 1..=64).unwrap_or(2);
-    let level = section.number("zstd_level", 1..=19).unwrap_or(3);
+    let level = section.number("zstd_level", 1..=19).unwrap_or(1);
     let config = BackupConfig {
         threads: usize::try_from(threads).unwrap_or(2),
-        zstd_level: i32::try_from(level).unwrap_or(3),
+        zstd_level: i32::try_from(level).unwrap_or(1),
         lock_wait: section
             .duration("lock_wait", seconds(1)..=seconds(600))
             .unwrap_or(seconds(5)),

@@ -185,7 +185,14 @@ async fn change(
     without_binlog(&mut control).await;
     exceptions.extend(make_again(&mut control, plan, Phase::Structure).await?);
     lap("structure", &mut phases);
+    let relaxed = replica::relax(&mut control)
+        .await
+        .map_err(|e| target_problem("prepare the target server", &e))?;
     let misses = load::load(plan, repository, identities, target, settings, options.threads).await?;
+    relaxed
+        .put_back(&mut control)
+        .await
+        .map_err(|e| target_problem("put the target server's settings back", &e))?;
     lap("load", &mut phases);
     for phase in [Phase::Positions, Phase::Programs, Phase::Finish] {
         exceptions.extend(make_again(&mut control, plan, phase).await?);
@@ -291,8 +298,13 @@ async fn capture_target(target: &ConnectOptions) -> Result<Inventory, Problem> {
 pub fn scratch_options(plan: &RestorePlan) -> Vec<String> {
     let mut options = vec![
         "--server-id=4294967295".to_owned(),
-        "--innodb-buffer-pool-size=256M".to_owned(),
+        format!("--innodb-buffer-pool-size={}M", buffer_pool_mib()),
     ];
+    // A small redo log would have the server write its pages again and again while it is loaded.
+    options.push(match plan.manifest.source.flavour {
+        Flavour::MariaDb => "--innodb-log-file-size=1G".to_owned(),
+        Flavour::MySql => "--innodb-redo-log-capacity=1G".to_owned(),
+    });
     for (setting, option) in [
         ("lower_case_table_names", "lower-case-table-names"),
         ("innodb_page_size", "innodb-page-size"),
@@ -330,6 +342,15 @@ pub fn scratch_options(plan: &RestorePlan) -> Vec<String> {
         ]);
     }
     options
+}
+
+/// A quarter of the memory that is free, from 256 MiB to 2 GiB.
+fn buffer_pool_mib() -> u64 {
+    let available_kib = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        line.trim().trim_end_matches(" kB").parse::<u64>().ok()
+    });
+    (available_kib.unwrap_or(0) / 1024 / 4).clamp(256, 2048)
 }
 
 /// The libraries of the storage engines that MariaDB does not hold itself: engine `X` is in `ha_x`.

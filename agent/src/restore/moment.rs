@@ -162,13 +162,7 @@ async fn consider(
         (None, SmallSegments::All),
     ] {
         let binlogs = repository.binlogs(listed.cluster, since, scope).await?;
-        for trouble in &binlogs.troubles {
-            let note = format!("what cannot be read is left out: {trouble}");
-            if !notes.contains(&note) {
-                tracing::warn!("{trouble}");
-                notes.push(note);
-            }
-        }
+        note_troubles(&binlogs, notes);
         if binlogs.streams.is_empty() && since.is_none() {
             return nothing_archived(wanted, notes);
         }
@@ -216,6 +210,16 @@ async fn consider(
             ),
         )
     })))
+}
+
+fn note_troubles(binlogs: &BinlogCatalog, notes: &mut Vec<String>) {
+    for trouble in &binlogs.troubles {
+        let note = format!("what cannot be read is left out: {trouble}");
+        if !notes.contains(&note) {
+            tracing::warn!("{trouble}");
+            notes.push(note);
+        }
+    }
 }
 
 fn nothing_archived(wanted: &TargetPoint, notes: &mut Vec<String>) -> Result<Considered, Problem> {

@@ -198,6 +198,16 @@ async fn read_settings(control: &mut Connection) -> Result<Settings, WireError> 
         .map_err(|error| WireError::Protocol(error.to_string()))
 }
 
+/// Lets a server that is loaded write its logs when it likes: a crash means starting over.
+pub(super) async fn relax(control: &mut Connection) -> Result<PutBack, WireError> {
+    let settings = read_settings(control).await?;
+    let mut put_back = PutBack(Vec::new());
+    for name in ["innodb_flush_log_at_trx_commit", "sync_binlog"] {
+        put_back.set(control, &settings, name, "0").await?;
+    }
+    Ok(put_back)
+}
+
 impl PutBack {
     async fn set(
         &mut self,
