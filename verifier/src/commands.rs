@@ -7,7 +7,7 @@ use holdfast_agent::problem::{Code, Problem, Result};
 use holdfast_agent::repository;
 use holdfast_agent::restore::moment;
 use holdfast_agent::restore::target_point::TargetPoint;
-use holdfast_agent::{durable, kit};
+use holdfast_agent::{durable, kit, words};
 use holdfast_proto::ids::ClusterId;
 use holdfast_proto::keys::{Descriptor, WriterPublic};
 use holdfast_proto::report::{self, ReportTrust, SignedReport, Trigger, Verdict};
@@ -59,9 +59,9 @@ fn stop_on_signals() -> Result<CancellationToken> {
 
 fn say(json: bool, record: &serde_json::Value, lines: &[String]) {
     if json {
-        println!("{record}");
+        words::print(record);
     } else {
-        lines.iter().for_each(|line| println!("{line}"));
+        lines.iter().for_each(|line| words::print(line));
     }
 }
 
@@ -206,13 +206,13 @@ async fn drill_now(path: &Path, args: &DrillArgs, json: bool, stop: &Cancellatio
     };
     let ended = drill::run(&config, &drill, &wanted, seed, occasion, !json, stop).await?;
     if json {
-        println!("{}", serde_json::to_string(&ended.report)?);
+        words::print(serde_json::to_string(&ended.report)?);
     } else {
-        println!();
+        words::print("");
         show::report(&ended.report)
             .iter()
-            .for_each(|line| println!("{line}"));
-        println!("signed     {}", ended.kept.display());
+            .for_each(|line| words::print(line));
+        words::print(format_args!("signed     {}", ended.kept.display()));
     }
     refuse(&ended)?;
     Ok(())

@@ -692,7 +692,7 @@ impl Draft {
 
     fn push(&mut self, name: &str, scope: &str, verdict: Verdict, detail: String) {
         if self.say {
-            println!("{:<12} {name}: {detail}", verdict.to_string());
+            words::print(format_args!("{:<12} {name}: {detail}", verdict.to_string()));
         }
         self.report.checks.push(Check {
             name: name.into(),
@@ -760,7 +760,7 @@ impl Draft {
         if self.say {
             plan.describe()
                 .iter()
-                .for_each(|line| println!("             {line}"));
+                .for_each(|line| words::print(format_args!("             {line}")));
         }
     }
 

@@ -173,7 +173,6 @@ async fn change(
 ) -> Result<Restored, Problem> {
     let mut phases = Vec::new();
     let mut exceptions = Vec::new();
-    let mut definitions_differ = Vec::new();
     let mut started = Instant::now();
     let mut lap = |name, phases: &mut Vec<_>| {
         phases.push((name, started.elapsed()));
@@ -198,24 +197,7 @@ async fn change(
         exceptions.extend(make_again(&mut control, plan, phase).await?);
     }
     lap("programs", &mut phases);
-    let restored = capture_target(target).await?;
-    let found = compare::digests(
-        target,
-        settings,
-        &restored,
-        &plan.manifest.secret,
-        options.threads,
-    )
-    .await?;
-    compare::refuse(&compare::differences(&plan.manifest, &found))?;
-    refuse_missing(&exceptions)?;
-    let differences = compare::definitions(&plan.inventory, &restored, &exceptions);
-    compare::refuse_definitions(&differences.wrong)?;
-    if is_same_version(&restored.server.version, &plan.inventory.server.version) {
-        compare::refuse_definitions(&differences.reworded)?;
-    } else {
-        definitions_differ = differences.reworded;
-    }
+    let definitions_differ = compare_all(plan, target, settings, &exceptions, options.threads).await?;
     lap("compare", &mut phases);
     let rows = plan.manifest.tables.iter().map(|table| table.digest.rows).sum();
     drop(control);
@@ -238,6 +220,28 @@ async fn change(
         phases,
         replayed,
     })
+}
+
+/// Refuses what is not as it was on the source at the backup's moment. Returns the definitions that read otherwise on a server
+/// of another version.
+async fn compare_all(
+    plan: &RestorePlan,
+    target: &ConnectOptions,
+    settings: &Settings,
+    exceptions: &[apply::Exception],
+    threads: usize,
+) -> Result<Vec<String>, Problem> {
+    let restored = capture_target(target).await?;
+    let found = compare::digests(target, settings, &restored, &plan.manifest.secret, threads).await?;
+    compare::refuse(&compare::differences(&plan.manifest, &found))?;
+    refuse_missing(exceptions)?;
+    let differences = compare::definitions(&plan.inventory, &restored, exceptions);
+    compare::refuse_definitions(&differences.wrong)?;
+    if is_same_version(&restored.server.version, &plan.inventory.server.version) {
+        compare::refuse_definitions(&differences.reworded)?;
+        return Ok(Vec::new());
+    }
+    Ok(differences.reworded)
 }
 
 /// Whether two servers are of one version: `-log` only says that one writes a binlog.
