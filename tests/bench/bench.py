@@ -854,7 +854,8 @@ def freshness():
         waits = sorted(max(durable_at(place, one) for one in both) - sent for sent, place in marks)
         sync = sync_seconds(site.path("a"))
     shutil.rmtree(site.folder)
-    need(waits[0] >= 0, "a transaction was durable before it was sent: the clock was set")
+    # The clock of file systems ticks a few milliseconds behind.
+    need(waits[0] >= -0.02, "a transaction was durable %.3f s before it was sent: the clock was set" % -waits[0])
     say("  p50 %.2f s, p99 %.2f s, most %.2f s" % (quantile(waits, 0.5), quantile(waits, 0.99), waits[-1]))
     return freshness_page(waits, written, len(both[0]), sync, mib, cpu)
 

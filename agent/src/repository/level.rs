@@ -11,7 +11,7 @@ use holdfast_proto::names::ObjectName;
 
 use super::upload::put_with_patience_bytes;
 use super::{OpenProvider, Repository, expect, store_problem};
-use crate::problem::Problem;
+use crate::problem::{Code, Problem};
 use crate::store::OBJECT_BYTES_MAX;
 
 /// Copies everything of `cluster` that `provider` lacks from the other providers. Returns how many objects and bytes. It is
@@ -66,7 +66,9 @@ pub async fn level(
                 container::read_header(&bytes, &expect(&parsed, name, None), &repository.trust).is_ok()
             });
             if !is_ours {
-                tracing::warn!(provider = other.name, "{name} is damaged there and is not copied");
+                let fact = format!("provider {}: {name} is damaged there and is not copied", other.name);
+                tracing::warn!("{fact}");
+                incomplete = Some(Problem::new(Code::ObjectCorrupt, fact, "bring back a good copy of it"));
                 continue;
             }
             put_with_patience_bytes(provider, name, &bytes, Duration::from_secs(60))
