@@ -66,9 +66,16 @@ pub async fn level(
                 container::read_header(&bytes, &expect(&parsed, name, None), &repository.trust).is_ok()
             });
             if !is_ours {
-                let fact = format!("provider {}: {name} is damaged there and is not copied", other.name);
+                let fact = format!(
+                    "provider {}: {name} is damaged there and is not copied",
+                    other.name
+                );
                 tracing::warn!("{fact}");
-                incomplete = Some(Problem::new(Code::ObjectCorrupt, fact, "bring back a good copy of it"));
+                incomplete = Some(Problem::new(
+                    Code::ObjectCorrupt,
+                    fact,
+                    "bring back a good copy of it",
+                ));
                 continue;
             }
             put_with_patience_bytes(provider, name, &bytes, Duration::from_secs(60))
