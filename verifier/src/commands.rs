@@ -61,7 +61,7 @@ fn say(json: bool, record: &serde_json::Value, lines: &[String]) {
     if json {
         words::print(record);
     } else {
-        lines.iter().for_each(|line| words::print(line));
+        lines.iter().for_each(words::print);
     }
 }
 
@@ -209,9 +209,7 @@ async fn drill_now(path: &Path, args: &DrillArgs, json: bool, stop: &Cancellatio
         words::print(serde_json::to_string(&ended.report)?);
     } else {
         words::print("");
-        show::report(&ended.report)
-            .iter()
-            .for_each(|line| words::print(line));
+        show::report(&ended.report).iter().for_each(words::print);
         words::print(format_args!("signed     {}", ended.kept.display()));
     }
     refuse(&ended)?;
