@@ -82,6 +82,9 @@ pub struct LaneStatus {
     /// How often it did; see [`Outbox::levelled`].
     #[serde(skip)]
     pub(crate) let_go: u64,
+    /// It was levelled since the start, and let go of nothing after that.
+    #[serde(skip)]
+    is_level: bool,
     #[serde(skip)]
     pub(crate) small: Option<LevelHead>,
     #[serde(skip)]
@@ -250,7 +253,11 @@ impl Outbox {
         let mut inner = self.lock();
         if inner.entries.is_empty() {
             for lane in inner.lanes.iter_mut().filter(|lane| lane.durable.is_none()) {
-                lane.ahead = Some(durable.clone());
+                // It may have been levelled before we knew how far that leads.
+                match lane.is_level {
+                    true => lane.durable = Some(durable.clone()),
+                    false => lane.ahead = Some(durable.clone()),
+                }
             }
         }
     }
@@ -271,7 +278,7 @@ impl Outbox {
         let mut inner = self.lock();
         let is_level = |lane: &&mut LaneStatus| lane.provider == provider && lane.let_go == let_go;
         for lane in inner.lanes.iter_mut().filter(is_level) {
-            lane.needs_levelling = false;
+            (lane.needs_levelling, lane.is_level) = (false, true);
             lane.durable = lane.ahead.take().or(lane.durable.take());
         }
         inner.remember_lagging()
@@ -420,6 +427,7 @@ impl Inner {
                     .iter_mut()
                     .for_each(|queue| queue.retain(|other| *other != id));
                 self.lanes[lane].let_go += 1;
+                self.lanes[lane].is_level = false;
                 if !std::mem::replace(&mut self.lanes[lane].needs_levelling, true) {
                     is_news = true;
                     tracing::warn!(
