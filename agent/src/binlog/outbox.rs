@@ -84,7 +84,7 @@ pub struct LaneStatus {
     pub(crate) let_go: u64,
     /// It was levelled since the start, and let go of nothing after that.
     #[serde(skip)]
-    is_level: bool,
+    pub(crate) is_level: bool,
     #[serde(skip)]
     pub(crate) small: Option<LevelHead>,
     #[serde(skip)]
