@@ -169,15 +169,8 @@ async fn consider(
         // A hole may be there only because not everything was listed and read yet.
         match attach(repository, identities, listed, &binlogs).await {
             Ok(Some(history)) if history.coverage.hole.is_none() || since.is_none() => {
-                if is_latest(wanted) || matches!(wanted, TargetPoint::Share(_)) {
-                    reach::refuse_missing_tail(repository, listed, &history, wanted).await?;
-                }
-                if is_latest(wanted) {
-                    let newest =
-                        reach::refuse_surpassed(repository, listed, &history, &binlogs, wanted).await;
-                    if let Err(problem) = newest {
-                        return Ok(Considered::Surpassed(problem));
-                    }
+                if let Some(problem) = older(repository, listed, &history, &binlogs, wanted).await? {
+                    return Ok(Considered::Surpassed(problem));
                 }
                 return resolve(history, wanted).await;
             }
@@ -210,6 +203,27 @@ async fn consider(
             ),
         )
     })))
+}
+
+/// Why the end of a history is not the latest there is, if the latest is asked for: then another backup may lead there. It is an
+/// error if segments are missing. A hole is refused for itself.
+async fn older(
+    repository: &Repository,
+    listed: &ListedBackup,
+    history: &History,
+    binlogs: &BinlogCatalog,
+    wanted: &TargetPoint,
+) -> Result<Option<Problem>, Problem> {
+    let to_the_end = is_latest(wanted) || matches!(wanted, TargetPoint::Share(_));
+    if history.coverage.hole.is_some() || !to_the_end {
+        return Ok(None);
+    }
+    reach::refuse_missing_tail(repository, listed, history, wanted).await?;
+    if !is_latest(wanted) {
+        return Ok(None);
+    }
+    let newest = reach::refuse_surpassed(repository, listed, history, binlogs, wanted).await;
+    Ok(newest.err())
 }
 
 fn note_troubles(binlogs: &BinlogCatalog, notes: &mut Vec<String>) {
