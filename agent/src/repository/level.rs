@@ -66,10 +66,7 @@ pub async fn level(
                 container::read_header(&bytes, &expect(&parsed, name, None), &repository.trust).is_ok()
             });
             if !is_ours {
-                let fact = format!(
-                    "provider {}: {name} is damaged there and is not copied",
-                    other.name
-                );
+                let fact = format!("{}: {name} is damaged and not copied", other.name);
                 tracing::warn!("{fact}");
                 incomplete = Some(Problem::new(
                     Code::ObjectCorrupt,
