@@ -187,11 +187,11 @@ async fn change(
     let relaxed = replica::relax(&mut control)
         .await
         .map_err(|e| target_problem("prepare the target server", &e))?;
-    let misses = load::load(plan, repository, identities, target, settings, options.threads).await?;
-    relaxed
-        .put_back(&mut control)
-        .await
-        .map_err(|e| target_problem("put the target server's settings back", &e))?;
+    let loaded = load::load(plan, repository, identities, target, settings, options.threads).await;
+    // Whatever became of the load: the server may be the operator's own.
+    let put_back = relaxed.put_back(&mut control).await;
+    let misses = loaded?;
+    put_back.map_err(|e| target_problem("put the target server's settings back", &e))?;
     lap("load", &mut phases);
     for phase in [Phase::Positions, Phase::Programs, Phase::Finish] {
         exceptions.extend(make_again(&mut control, plan, phase).await?);

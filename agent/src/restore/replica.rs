@@ -198,12 +198,14 @@ async fn read_settings(control: &mut Connection) -> Result<Settings, WireError> 
         .map_err(|error| WireError::Protocol(error.to_string()))
 }
 
-/// Lets a server that is loaded write its logs when it likes: a crash means starting over.
+/// Lets a server that is loaded write its logs when it likes, where the account may say so: a crash means starting over.
 pub(super) async fn relax(control: &mut Connection) -> Result<PutBack, WireError> {
     let settings = read_settings(control).await?;
     let mut put_back = PutBack(Vec::new());
     for name in ["innodb_flush_log_at_trx_commit", "sync_binlog"] {
-        put_back.set(control, &settings, name, "0").await?;
+        if let Err(error) = put_back.set(control, &settings, name, "0").await {
+            tracing::debug!("{name} stays as it is: {error}");
+        }
     }
     Ok(put_back)
 }
@@ -230,6 +232,9 @@ impl PutBack {
 
     /// Puts every setting back, the last one first, and what was not written to the disk yet onto it.
     pub(super) async fn put_back(self, control: &mut Connection) -> Result<(), WireError> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
         for (name, value) in self.0.iter().rev() {
             control
                 .execute(format!("SET GLOBAL {name} = {}", literal(value)))
