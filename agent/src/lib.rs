@@ -13,6 +13,7 @@ pub mod durable;
 pub mod export;
 pub mod instance;
 pub mod kit;
+pub mod logging;
 pub mod problem;
 pub mod progress;
 pub mod repository;

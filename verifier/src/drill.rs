@@ -16,51 +16,20 @@ use holdfast_agent::restore::target_point::{FilePosition, TargetPoint};
 use holdfast_agent::restore::{self, RestoreOptions, RestorePlan, Restored};
 use holdfast_agent::{kit, words};
 use holdfast_proto::container::Sealer;
-use holdfast_proto::ids::{ClusterId, ObjectHash, ReportId};
+use holdfast_proto::ids::{ClusterId, ReportId};
 use holdfast_proto::keys::{Descriptor, Identity};
-use holdfast_proto::manifest::Coordinates;
-use holdfast_proto::report::{
-    Check, Measured, Phase, Picked, ProviderRead, REPORT_VERSION, Report, Trigger, Verdict,
-};
+use holdfast_proto::report::{ProviderRead, Report, Trigger, Verdict};
+use holdfast_proto::stream::{GapCause, GapSummary};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, DrillConfig};
+use crate::draft::{
+    Draft, EARLIER, EQUAL, HISTORY, LIMITS, MOMENT, OBJECTS, RESTORE, SERVER, TABLES, ms, verdict_of,
+};
 use crate::memory::{LastReport, Memory};
 use crate::pick::{self, Choice, Wanted};
 use crate::scratch::{self, Scratch};
 use crate::{checks, objects, reports};
-
-/// What was seen before is still there.
-const HISTORY: &str = "history";
-/// Each provider alone has everything, whole.
-const OBJECTS: &str = "objects";
-/// The scratch server is of the source's flavour and release series.
-const SERVER: &str = "server";
-/// The restore ran to its end.
-const RESTORE: &str = "restore";
-/// Rows and definitions equal the source's at the backup's moment.
-const EQUAL: &str = "equal";
-/// The restore ended exactly where it should.
-const MOMENT: &str = "moment";
-/// The server finds its tables whole.
-const TABLES: &str = "tables";
-/// The backup before, and the binlogs behind it, give this backup.
-const EARLIER: &str = "earlier-backup";
-/// The scratch servers and all their data are gone.
-const WIPED: &str = "wiped";
-/// The drill was not cut short; stands in reports of those that were.
-const LIMITS: &str = "limits";
-/// A target of the operator's.
-const RECOVERY_TIME: &str = "recovery-time";
-/// A target of the operator's.
-const RECOVERY_POINT: &str = "recovery-point";
-
-/// What no drill of this version says anything about.
-const NEVER_COVERED: [&str; 3] = [
-    "accounts, roles and grants: they are not part of backups yet",
-    "whether the providers keep objects from being deleted (object lock, permissions)",
-    "the recovery identity: this drill opened everything with the verifier's",
-];
 
 /// Why a drill runs.
 #[derive(Debug, Clone, Copy)]
@@ -88,12 +57,6 @@ struct Drill<'a> {
     wanted: &'a Wanted,
     identities: Arc<Vec<Identity>>,
     cluster: ClusterId,
-}
-
-/// The report while it grows.
-struct Draft {
-    report: Report,
-    say: bool,
 }
 
 /// Runs one drill to its report. An error means that there is none: the verifier itself could not work.
@@ -544,8 +507,13 @@ impl Drill<'_> {
     ) -> Option<String> {
         let gaps = picked.gaps(self.cluster).await.ok()?;
         let between = before.summary.started_ms..=plan.manifest.finished_ms;
+        // A stream that begins in the very file of the backup before goes on from it: nothing broke off.
+        let goes_on = |gap: &GapSummary| {
+            let is_same_history = matches!(gap.cause, GapCause::First | GapCause::StateLost);
+            is_same_history && gap.file == before.summary.position.file
+        };
         let mut recorded = gaps.iter().map(|(_, gap)| gap);
-        if let Some(gap) = recorded.find(|gap| between.contains(&gap.found_ms)) {
+        if let Some(gap) = recorded.find(|gap| between.contains(&gap.found_ms) && !goes_on(gap)) {
             return Some(format!(
                 "history broke off between them and that is recorded ({:?}, found {})",
                 gap.cause,
@@ -583,301 +551,4 @@ async fn same_server(scratch: &Scratch, plan: &RestorePlan) -> Result<String, Pr
         ),
         "install the source's series on the verifier's host, and name it in [scratch]",
     ))
-}
-
-/// What went wrong on our own side, or could not be reached, says nothing of the backup.
-fn verdict_of(problem: &Problem) -> Verdict {
-    match problem.code {
-        Code::TargetServer
-        | Code::LocalDisk
-        | Code::Configuration
-        | Code::Interrupted
-        | Code::Permissions
-        | Code::ProviderUnreachable => Verdict::Inconclusive,
-        _ => Verdict::Fail,
-    }
-}
-
-fn ms(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
-}
-
-impl Draft {
-    fn begin(
-        config: &Config,
-        drill: &DrillConfig,
-        wanted: &Wanted,
-        repository: holdfast_proto::ids::RepositoryId,
-        occasion: Occasion,
-        say: bool,
-    ) -> Self {
-        let now_ms = words::now_ms();
-        let target = |span: Option<Duration>| Measured {
-            actual_ms: None,
-            target_ms: span.map(ms),
-        };
-        let mut draft = Self {
-            say,
-            report: Report {
-                crit: Vec::new(),
-                version: REPORT_VERSION,
-                report: ReportId::random(),
-                repository,
-                sequence: 0,
-                previous: ObjectHash::NONE,
-                verifier: config.name.clone(),
-                tool: env!("CARGO_PKG_VERSION").into(),
-                policy: config.policy.clone(),
-                trigger: occasion.trigger,
-                due_ms: occasion.due_ms,
-                started_ms: now_ms,
-                finished_ms: now_ms,
-                cluster: drill.cluster.clone(),
-                source: None,
-                picked: None,
-                reached: None,
-                reached_commit_us: None,
-                transactions: 0,
-                tables: 0,
-                rows: 0,
-                read: Vec::new(),
-                phases: Vec::new(),
-                recovery_time: target(drill.recovery_time_target),
-                recovery_point: target(drill.recovery_point_target),
-                isolation: scratch::ISOLATION.into(),
-                planned: Vec::new(),
-                checks: Vec::new(),
-                exceptions: Vec::new(),
-                not_covered: NEVER_COVERED.map(str::to_owned).into(),
-                wiped_ms: None,
-                verdict: Verdict::Inconclusive,
-            },
-        };
-        for name in [HISTORY, OBJECTS, SERVER, RESTORE, EQUAL, TABLES, WIPED] {
-            draft.plan(name);
-        }
-        if wanted.point != Some(TargetPoint::BackupOnly) {
-            draft.plan(MOMENT);
-        }
-        if wanted.earlier_backup {
-            draft.plan(EARLIER);
-        } else {
-            draft.not_covered(
-                "whether the backup before it leads to this one: turned off in the configuration",
-            );
-        }
-        draft
-    }
-
-    fn plan(&mut self, name: &str) {
-        self.report.planned.push(name.into());
-    }
-
-    /// Takes back a planned check that cannot be made, though nothing is wrong.
-    fn give_up(&mut self, name: &str, why: &str) {
-        self.report.planned.retain(|planned| planned != name);
-        self.not_covered(why);
-    }
-
-    fn not_covered(&mut self, what: &str) {
-        self.report.not_covered.push(what.into());
-    }
-
-    fn phase(&mut self, name: &str, took: Duration) {
-        self.report.phases.push(Phase {
-            name: name.into(),
-            took_ms: ms(took),
-        });
-    }
-
-    fn push(&mut self, name: &str, scope: &str, verdict: Verdict, detail: String) {
-        if self.say {
-            words::print(format_args!("{:<12} {name}: {detail}", verdict.to_string()));
-        }
-        self.report.checks.push(Check {
-            name: name.into(),
-            verdict,
-            scope: scope.into(),
-            detail,
-        });
-    }
-
-    /// Records a check.
-    fn check(&mut self, name: &str, scope: &str, result: Result<String, Problem>) {
-        match result {
-            Ok(detail) => self.push(name, scope, Verdict::Pass, detail),
-            Err(problem) => {
-                let verdict = verdict_of(&problem);
-                self.push(
-                    name,
-                    scope,
-                    verdict,
-                    format!("[{}] {}", problem.code, problem.fact),
-                );
-            }
-        }
-    }
-
-    fn unproven(&mut self, name: &str, scope: &str, why: String) {
-        self.push(name, scope, Verdict::Inconclusive, why);
-    }
-
-    /// What was picked, before anything is restored.
-    fn planned(
-        &mut self,
-        plan: &RestorePlan,
-        choice: &Choice,
-        providers: &[String],
-        seed: u64,
-        drill: &DrillConfig,
-    ) {
-        let report = &mut self.report;
-        report.source = Some(plan.manifest.source.clone());
-        report.exceptions.clone_from(&plan.manifest.exceptions);
-        report.picked = Some(Picked {
-            seed,
-            backup: plan.listed.backup,
-            backup_started_ms: plan.manifest.started_ms,
-            backup_position: plan.manifest.position.clone(),
-            point: choice.point.to_string(),
-            providers: providers.to_vec(),
-            earlier_backup: None,
-        });
-        let newest_us = plan.replay.as_ref().and_then(|replay| {
-            let segments = replay.archive.segments();
-            segments
-                .iter()
-                .filter_map(|segment| segment.summary.commit_us_max)
-                .max()
-        });
-        report.recovery_point.actual_ms = newest_us.map(|us| report.started_ms.saturating_sub(us / 1000));
-        if drill.recovery_time_target.is_some() {
-            self.plan(RECOVERY_TIME);
-        }
-        if drill.recovery_point_target.is_some() {
-            self.plan(RECOVERY_POINT);
-        }
-        if self.say {
-            plan.describe()
-                .iter()
-                .for_each(|line| words::print(format_args!("             {line}")));
-        }
-    }
-
-    /// What a restore that came to its end proves.
-    fn restored(&mut self, plan: &RestorePlan, restored: &Restored) {
-        let report = &mut self.report;
-        (report.tables, report.rows) = (restored.tables, restored.rows);
-        for (name, took) in &restored.phases {
-            report.phases.push(Phase {
-                name: format!("restore: {name}"),
-                took_ms: ms(*took),
-            });
-        }
-        report.exceptions.extend(
-            restored
-                .exceptions
-                .iter()
-                .map(|e| holdfast_proto::manifest::Exception {
-                    kind: "restored-otherwise".into(),
-                    object: e.object.clone(),
-                    detail: e.reason.clone(),
-                }),
-        );
-        let detail = format!(
-            "{} tables with {} rows, and every definition, as digested on the live source",
-            words::count(restored.tables),
-            words::count(restored.rows)
-        );
-        let differ = restored.definitions_differ.clone();
-        self.check(
-            EQUAL,
-            "every table and definition at the backup's moment",
-            match differ.is_empty() {
-                true => Ok(detail),
-                false => Err(Problem::new(
-                    Code::TargetServer,
-                    differ.join("; "),
-                    "use the source's own version",
-                )),
-            },
-        );
-        let replayed = plan.replay.as_ref().zip(restored.replayed.as_ref());
-        if let Some((replay, replayed)) = replayed {
-            let target = &replay.resolved.target;
-            self.report.transactions = replayed.transactions;
-            self.report.reached = Some(Coordinates {
-                file: replay.archive.file_name(target.place.file_sequence).to_owned(),
-                offset: target.place.position_bytes,
-                gtid: target.gtid.to_string(),
-            });
-            self.report.reached_commit_us = replay.resolved.last.as_ref().map(|last| last.commit_us);
-            let scope = "exactly the planned transactions are committed";
-            self.check(
-                MOMENT,
-                scope,
-                Ok(replay
-                    .told(replayed)
-                    .trim_start_matches("point")
-                    .trim()
-                    .to_owned()),
-            );
-        } else {
-            self.report.reached = Some(plan.manifest.position.clone());
-        }
-        self.targets();
-    }
-
-    /// Compares what was measured with the operator's targets.
-    fn targets(&mut self) {
-        let measured = [
-            (
-                RECOVERY_TIME,
-                "from the start of a scratch server to a restored one",
-                self.report.recovery_time.clone(),
-            ),
-            (
-                RECOVERY_POINT,
-                "from the last archived transaction to the drill",
-                self.report.recovery_point.clone(),
-            ),
-        ];
-        for (name, scope, measured) in measured {
-            let Some(target_ms) = measured.target_ms else {
-                continue;
-            };
-            let target = words::span(Duration::from_millis(target_ms));
-            match measured.actual_ms {
-                None => self.unproven(name, scope, "could not be measured".into()),
-                Some(actual_ms) => {
-                    let verdict = if actual_ms <= target_ms {
-                        Verdict::Pass
-                    } else {
-                        Verdict::Fail
-                    };
-                    let actual = words::span(Duration::from_millis(actual_ms));
-                    self.push(name, scope, verdict, format!("{actual}, the target is {target}"));
-                }
-            }
-        }
-    }
-
-    /// Removes whatever is left, and says when it was gone.
-    fn wipe(&mut self, config: &Config) {
-        let swept = scratch::sweep(&config.scratch.folder);
-        self.report.wiped_ms = swept.is_ok().then(words::now_ms);
-        self.check(
-            WIPED,
-            "scratch servers and their data",
-            swept.map(|()| "nothing is left of them".into()),
-        );
-    }
-
-    fn end(&mut self, last: Option<LastReport>) {
-        let report = &mut self.report;
-        report.finished_ms = words::now_ms();
-        report.sequence = last.map_or(0, |last| last.sequence + 1);
-        report.previous = last.map_or(ObjectHash::NONE, |last| last.report);
-        report.conclude();
-    }
 }

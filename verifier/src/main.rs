@@ -7,6 +7,7 @@ mod checks;
 mod cli;
 mod commands;
 mod config;
+mod draft;
 mod drill;
 mod memory;
 mod objects;
@@ -16,23 +17,14 @@ mod scratch;
 mod service;
 mod show;
 
-use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use holdfast_agent::problem;
+use holdfast_agent::{logging, problem};
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    let filter = format!("error,holdfast_agent={0},holdfast_verifier={0}", cli.log);
-    let filter = tracing_subscriber::EnvFilter::try_new(filter)
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
+    logging::start(&cli.log);
     let json = cli.json;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
