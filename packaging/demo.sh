@@ -31,11 +31,11 @@ step() {
 
 # --- a MariaDB server on a unix socket: nothing of the system's is used, and no port opened
 start_server() { # FOLDER
-    local options=(--no-defaults "--user=$(id -un)" "--basedir=$mariadb/usr" "--datadir=$1/data" "--plugin-dir=$mariadb/usr/lib/mysql/plugin")
+    local options=(--no-defaults "--user=$(id -un)" "--basedir=$mariadb/usr" "--datadir=$1/data" "--plugin-dir=$mariadb/usr/lib/mysql/plugin" "--tmpdir=$1/tmp")
     mkdir -p "$1/tmp"
     [ -d "$1/data" ] || "$mariadb/usr/bin/mariadb-install-db" "${options[@]}" --auth-root-authentication-method=normal \
         --skip-test-db --skip-name-resolve --force >"$1/init.log" 2>&1
-    "$mariadb/usr/sbin/mariadbd" "${options[@]}" --socket="$1/server.sock" --pid-file="$1/pid" --tmpdir="$1/tmp" --skip-networking \
+    "$mariadb/usr/sbin/mariadbd" "${options[@]}" --socket="$1/server.sock" --pid-file="$1/pid" --skip-networking \
         --server-id=1 --log-bin=binlog --binlog-format=ROW --gtid-strict-mode=ON --sync-binlog=1 --log-slave-updates=ON >"$1/log" 2>&1 </dev/null &
     disown # its end is ours to tell, not the shell's
     for _ in $(seq 300); do

@@ -259,6 +259,9 @@ impl Instance {
             "--no-defaults".into(),
             format!("--datadir={}", self.data().display()),
             format!("--basedir={}", self.programs.base.display()),
+            // A server that starts removes temporary tables from its folder of temporary files: in /tmp they may be those of
+            // a server that runs.
+            format!("--tmpdir={}", self.folder.join("tmp").display()),
         ];
         if rustix::process::geteuid().is_root() {
             options.push("--user=root".into());
@@ -306,8 +309,10 @@ impl Instance {
             .await
             .map_err(|e| failed(format!("cannot initialise a server: {e}")))?;
         if !status.success() {
+            let said = std::fs::read_to_string(&log).unwrap_or_default();
+            let error = said.lines().find(|line| line.contains("ERROR")).unwrap_or("");
             return Err(failed(format!(
-                "initialising a server ended with {status}; see {}",
+                "initialising a server ended with {status}: {error}; see {}",
                 log.display()
             )));
         }
@@ -322,7 +327,6 @@ impl Instance {
             .args(self.common())
             .arg(format!("--socket={}", self.socket().display()))
             .arg(format!("--pid-file={}", self.folder.join("pid").display()))
-            .arg(format!("--tmpdir={}", self.folder.join("tmp").display()))
             .arg(format!("--log-error={}", self.folder.join("error.log").display()))
             .args([
                 "--skip-networking",

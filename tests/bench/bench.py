@@ -228,7 +228,10 @@ class Kind:
         return re.search(r"Ver (\S+)", run([self.daemon, "--no-defaults", "--version"])).group(1)
 
     def base_options(self, data):
-        options = ["--no-defaults", "--basedir=" + os.path.join(self.prefix, "usr"), "--datadir=" + data]
+        # In /tmp, a server that starts removes the temporary tables of those that run.
+        temporary = os.path.join(os.path.dirname(data), "tmp")
+        os.makedirs(temporary, exist_ok=True)
+        options = ["--no-defaults", "--basedir=" + os.path.join(self.prefix, "usr"), "--datadir=" + data, "--tmpdir=" + temporary]
         if self.mariadb:
             options.append("--plugin-dir=" + os.path.join(self.prefix, "usr/lib/mysql/plugin"))
         else:

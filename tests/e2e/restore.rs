@@ -7,7 +7,7 @@ use holdfast_tests::holdfast::Background;
 use holdfast_tests::oracle::Snapshot;
 use holdfast_tests::process::{Signal, wait_until};
 use holdfast_tests::server::{Kind, Server, ServerOptions};
-use holdfast_tests::site::Site;
+use holdfast_tests::site::{self, Site};
 
 const MYSQL: Kind = Kind::MySql97 { gtid: true };
 
@@ -225,4 +225,39 @@ fn half_restored_server_is_refused() {
     assert_eq!(again.status.code(), Some(40), "{again}");
     again.says(&["HF-E040", "not empty", "schema some", "HINT:"]);
     before.assert_same(&Snapshot::of(&target));
+}
+
+/// A server that starts removes temporary tables from its folder of temporary files. The new server of a restore must have one
+/// of its own: in /tmp they may be those of the server that is in use.
+fn temporary_tables_of_others_stay(kind: Kind) {
+    let source = Server::start(kind, ServerOptions::default());
+    source
+        .sql("CREATE DATABASE shop; CREATE TABLE shop.t (id INT PRIMARY KEY); INSERT INTO shop.t VALUES (1)");
+    let site = Site::new(&source);
+    site.backup();
+    let temporary = site.path("temporary");
+    site::make_folder(&temporary);
+    let tables = [
+        "#sql-temptable-1-1-1.MAI",
+        "#sql-temptable-1-1-1.MAD",
+        "#sql1234_5_6.ibd",
+    ]
+    .map(|name| temporary.join(name));
+    tables.iter().for_each(|path| site::write(path, b"in use"));
+    let (scratch, prefix) = (site.shown("scratch"), kind.prefix().display().to_string());
+    let to = ["--scratch", &scratch, "--server-prefix", &prefix, "--stop"];
+    site.restore(&["a"], &to).env("TMPDIR", &temporary).succeeds();
+    for path in tables {
+        assert!(path.exists(), "{} is gone", path.display());
+    }
+}
+
+#[test]
+fn temporary_tables_of_others_stay_mariadb() {
+    temporary_tables_of_others_stay(Kind::MariaDb1011);
+}
+
+#[test]
+fn temporary_tables_of_others_stay_mysql() {
+    temporary_tables_of_others_stay(Kind::MySql97 { gtid: true });
 }

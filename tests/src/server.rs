@@ -422,7 +422,9 @@ fn initialise(kind: Kind, template: &Path) {
             .args(base_arguments(kind, &unfinished))
             .args(["--initialize-insecure", "--innodb-redo-log-capacity=8M"]);
     }
-    run(&mut command);
+    // In /tmp, it would remove the temporary tables of servers that run.
+    let temporary = short_folder();
+    run(command.env("TMPDIR", temporary.path()));
     // Without it each copy makes a server_uuid of its own.
     let _ = fs::remove_file(unfinished.join("auto.cnf"));
     fs::rename(&unfinished, template).unwrap_or_else(|error| panic!("{}: {error}", template.display()));

@@ -193,7 +193,10 @@ fn initialise(flavour: Flavour, data: &Path) {
         }
     };
     command.arg(format!("--basedir={}", prefix(flavour).join("usr").display()));
+    // In /tmp, it would remove the temporary tables of servers that run.
+    let temporary = tempfile::tempdir().unwrap();
     run(command
+        .env("TMPDIR", temporary.path())
         .arg(format!("--user={}", user()))
         .arg(format!("--datadir={}", data.display())));
 }

@@ -117,6 +117,8 @@ fn arguments(kind: Kind, folder: &Path, options: &[&str]) -> Vec<String> {
     arguments.push(format!("--datadir={}", path("data")));
     arguments.push(format!("--socket={}", path("s.sock")));
     arguments.push(format!("--pid-file={}", path("pid")));
+    // Not /tmp: a starting server deletes the temporary tables it finds there, whoever uses them.
+    arguments.push(format!("--tmpdir={}", folder.display()));
     arguments.push(format!("--basedir={}", prefix.join("usr").display()));
     arguments.push(format!(
         "--plugin-dir={}",
@@ -139,7 +141,9 @@ impl Server {
                     "--initialize-insecure",
                     "--innodb-redo-log-capacity=8M",
                 ]);
-                run(command.args([run_as(), format!("--datadir={}", data.display())]));
+                run(command
+                    .env("TMPDIR", folder.path())
+                    .args([run_as(), format!("--datadir={}", data.display())]));
                 program
             }
             Kind::MariaDb => {
@@ -147,7 +151,9 @@ impl Server {
                 command.args(["--no-defaults", "--auth-root-authentication-method=normal"]);
                 command.args(["--skip-test-db", "--skip-name-resolve", "--force"]);
                 command.args([run_as(), format!("--basedir={}", prefix.join("usr").display())]);
-                run(command.arg(format!("--datadir={}", data.display())));
+                run(command
+                    .env("TMPDIR", folder.path())
+                    .arg(format!("--datadir={}", data.display())));
                 prefix.join("usr/sbin/mariadbd")
             }
         };

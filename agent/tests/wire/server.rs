@@ -192,7 +192,10 @@ fn initialise(flavour: Flavour, prefix: &Path, data: &Path) {
             command
         }
     };
+    // In /tmp, it would remove the temporary tables of servers that run.
+    let temporary = tempfile::tempdir().unwrap();
     run(command
+        .env("TMPDIR", temporary.path())
         .arg(format!("--user={}", user()))
         .arg(format!("--basedir={}", prefix.join("usr").display()))
         .arg(format!("--datadir={}", data.display())));
