@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::restore::target_point::{FilePosition, Moment, TargetPoint};
+use crate::server::accounts::AccountName;
 
 /// Backup and point-in-time recovery for MySQL, Percona Server and MariaDB that proves it restores.
 #[derive(Debug, Parser)]
@@ -132,6 +133,26 @@ pub struct RestoreArgs {
     /// Where to restore to.
     #[command(flatten)]
     pub target: TargetArgs,
+    /// Users, roles and grants: `restore` those of the backup in place of the target server's, or `leave` the target server its own.
+    #[arg(long, value_enum, default_value = "restore")]
+    pub accounts: AccountsArg,
+    /// Restore an account under another name, with all that runs as it: app@10.%=app@192.168.%. Repeatable.
+    #[arg(long, value_name = "OLD=NEW", value_parser = account_names)]
+    pub map_account: Vec<(AccountName, AccountName)>,
+}
+
+/// See [`RestoreArgs::accounts`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AccountsArg {
+    /// Those of the backup replace those of the target server.
+    Restore,
+    /// The target server keeps its own.
+    Leave,
+}
+
+fn account_names(text: &str) -> Result<(AccountName, AccountName), String> {
+    let (old, new) = text.split_once('=').ok_or("give two accounts, OLD=NEW")?;
+    Ok((AccountName::parse(old), AccountName::parse(new)))
 }
 
 /// See [`Command::Export`].

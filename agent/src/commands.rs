@@ -9,7 +9,8 @@ use holdfast_proto::keys::{Certificate, Descriptor, Identity, Role};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{
-    Cli, Command, ExportArgs, ExportCommand, KeysCommand, ReaderArgs, RestoreArgs, RoleArg, TargetArgs,
+    AccountsArg, Cli, Command, ExportArgs, ExportCommand, KeysCommand, ReaderArgs, RestoreArgs, RoleArg,
+    TargetArgs,
 };
 use crate::config::{self, Config, Provider};
 use crate::instance::{Instance, Programs};
@@ -168,10 +169,10 @@ async fn init(path: &Path, json: bool) -> Result<()> {
     .await?;
     for (name, error) in &failed {
         let problem = repository::store_problem(name, error);
-        eprintln!(
+        words::print_error(format!(
             "warning: {}; run `holdfast init` again when it is back",
             problem.fact
-        );
+        ));
     }
     let record = serde_json::json!({
         "repository": descriptor.repository, "host": config.host, "key": certificate.key.id(),
@@ -287,7 +288,7 @@ async fn open_reader(
     let (open, failed) = repository::open_providers(&providers).await?;
     failed
         .iter()
-        .for_each(|(name, error)| eprintln!("warning: provider {name}: {error}"));
+        .for_each(|(name, error)| words::print_error(format!("warning: provider {name}: {error}")));
     let mut files = identities.to_vec();
     files.extend(
         args.kit
@@ -383,7 +384,7 @@ async fn restore(config_path: &Path, args: &RestoreArgs, json: bool) -> Result<(
     catalog
         .troubles
         .iter()
-        .for_each(|trouble| eprintln!("warning: {trouble}"));
+        .for_each(|trouble| words::print_error(format!("warning: {trouble}")));
     catalog.one_cluster(reader.cluster)?;
     let wanted = args.point.target_point();
     let choice = restore::moment::choose(
@@ -395,6 +396,7 @@ async fn restore(config_path: &Path, args: &RestoreArgs, json: bool) -> Result<(
     )
     .await?;
     let plan = restore::select::plan(&reader.repository, choice, &reader.identities).await?;
+    let plan = choose_accounts(plan, args)?;
     if args.dry_run {
         say(json, &plan.to_json(), &plan.describe());
         return Ok(());
@@ -436,6 +438,18 @@ async fn restore(config_path: &Path, args: &RestoreArgs, json: bool) -> Result<(
         &told(&plan, &restored, &place, took),
     );
     Ok(())
+}
+
+fn choose_accounts(plan: RestorePlan, args: &RestoreArgs) -> Result<RestorePlan, Problem> {
+    match args.accounts {
+        AccountsArg::Restore => plan.with_accounts_renamed(&args.map_account),
+        AccountsArg::Leave if args.map_account.is_empty() => plan.without_accounts(),
+        AccountsArg::Leave => Err(Problem::new(
+            Code::Configuration,
+            "accounts cannot be both left out and given other names",
+            "give --accounts leave or --map-account, not both",
+        )),
+    }
 }
 
 async fn export_binlog(config_path: &Path, args: &ExportArgs, json: bool) -> Result<()> {
@@ -576,7 +590,7 @@ fn told(plan: &RestorePlan, restored: &Restored, place: &str, took: Duration) ->
         lines.push(replay.told(replayed));
         if replayed.about_accounts > 0 {
             lines.push(format!(
-                "warning    {} statement(s) about users, roles and grants were left out: accounts are not part of a backup yet",
+                "warning    {} statement(s) about users, roles and grants were left out: the backup's accounts were not restored as they are",
                 words::count(replayed.about_accounts)
             ));
         }

@@ -10,7 +10,7 @@ use crate::server::capture;
 use crate::server::preflight::{self, Finding, Severity};
 use crate::store;
 use crate::wire::Connection;
-use crate::{backup, commands, kit, repository, words};
+use crate::{backup, binlog, commands, kit, repository, words};
 
 /// How one check ended.
 enum Verdict {
@@ -106,6 +106,11 @@ async fn source(config: &Config) -> Result<Vec<(String, Verdict)>, Problem> {
         config.source.endpoint
     );
     let mut checks = vec![("source".to_owned(), Verdict::Good(described))];
+    if let Err(problem) =
+        binlog::stream::refuse_same_server_id(config.binlog.server_id, inventory.server.server_id)
+    {
+        checks.push(("binlog server_id".to_owned(), Verdict::Bad(problem)));
+    }
     checks.extend(
         findings
             .into_iter()

@@ -13,5 +13,7 @@ pub fn start(level: &str) {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
+        // It would say so on standard error, and panic where that is closed.
+        .log_internal_errors(false)
         .init();
 }

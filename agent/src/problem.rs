@@ -146,9 +146,9 @@ pub fn problem_of(error: &anyhow::Error) -> Problem {
 pub fn report(error: &anyhow::Error, json: bool) -> std::process::ExitCode {
     let problem = problem_of(error);
     let context: Vec<String> = error.chain().map(ToString::to_string).collect();
-    eprintln!("error [{}]: {}", problem.code, context.join(": "));
+    crate::words::print_error(format!("error [{}]: {}", problem.code, context.join(": ")));
     for line in problem.hint.lines() {
-        eprintln!("HINT: {line}");
+        crate::words::print_error(format!("HINT: {line}"));
     }
     if json {
         let record = serde_json::json!({

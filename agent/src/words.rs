@@ -82,10 +82,16 @@ pub fn print(line: impl std::fmt::Display) {
     use std::io::Write as _;
     match writeln!(std::io::stdout(), "{line}") {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            eprintln!("warning: the answer cannot be written: {error}");
+            print_error(format!("warning: the answer cannot be written: {error}"));
         }
         _ => {}
     }
+}
+
+/// Prints a line to standard error. Where nobody reads it, nobody is left to tell either.
+pub fn print_error(line: impl std::fmt::Display) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 #[cfg(test)]

@@ -38,6 +38,9 @@ pub struct ManifestSummary {
     pub version: String,
     /// The moment the backup shows.
     pub position: Coordinates,
+    /// How many XA transactions were prepared at that moment, so that what commits them later cannot be replayed on top.
+    #[serde(default)]
+    pub prepared_xa: u64,
     /// How many parts it has.
     pub parts: u64,
     /// The parts' stored size in all, in bytes.
@@ -91,6 +94,9 @@ pub struct Part {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub continues: bool,
 }
+
+/// The kind of an exception that names an XA transaction which was prepared at the backup's moment.
+pub const PREPARED_XA: &str = "prepared-xa";
 
 /// Something that is not as it was on the source, or may not be; named, never silent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,6 +162,7 @@ impl Manifest {
             flavour: self.source.flavour,
             version: self.source.version.clone(),
             position: self.position.clone(),
+            prepared_xa: self.exceptions.iter().filter(|e| e.kind == PREPARED_XA).count() as u64,
             parts: self.parts.len() as u64,
             stored_bytes: self
                 .parts

@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 
+mod accounts;
 mod backup;
 mod bad_input;
+mod binlog_kinds;
 mod breaks;
 mod crash;
 

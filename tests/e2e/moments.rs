@@ -439,35 +439,6 @@ fn rows_restored(site: &Site, kind: Kind, name: &str, options: &[&str]) -> (Stri
     )
 }
 
-/// Accounts are in no backup: a password that changes, or a user that goes, must not end every restore to a later moment.
-fn statements_about_accounts_do_not_stop_a_replay(kind: Kind) {
-    let (_source, site, _) = archived(
-        kind,
-        "CREATE USER app@localhost IDENTIFIED BY 'before'; CREATE USER gone@localhost; CREATE ROLE r",
-        "INSERT INTO shop.t VALUES (2, 2); ALTER USER app@localhost IDENTIFIED BY 'after'; \
-         GRANT SELECT ON shop.* TO app@localhost; DROP USER gone@localhost; INSERT INTO shop.t VALUES (3, 3); \
-         CREATE USER late@localhost; GRANT r TO app@localhost; REVOKE SELECT ON shop.* FROM app@localhost",
-    );
-    let (rows, told) = rows_restored(&site, kind, "latest", &[]);
-    assert_eq!(rows, "1,2,3", "{told}");
-    assert_eq!(told.json()["account_statements_left_out"], 6, "{told}");
-}
-
-#[test]
-fn statements_about_accounts_do_not_stop_a_replay_mariadb() {
-    statements_about_accounts_do_not_stop_a_replay(Kind::MariaDb1011);
-}
-
-#[test]
-fn statements_about_accounts_do_not_stop_a_replay_mysql() {
-    statements_about_accounts_do_not_stop_a_replay(MYSQL);
-}
-
-#[test]
-fn statements_about_accounts_do_not_stop_a_replay_mysql_without_gtids() {
-    statements_about_accounts_do_not_stop_a_replay(MYSQL_WITHOUT_GTIDS);
-}
-
 /// The source has GTIDs in its history and writes anonymous transactions now: they have no names to wait for.
 #[test]
 fn anonymous_transactions_behind_named_ones_are_replayed_mysql() {
@@ -490,6 +461,79 @@ fn anonymous_transactions_behind_named_ones_are_replayed_mysql() {
     let scratch = site.shown("refused");
     let refused = site.restore(&["a"], &["--scratch", &scratch]).fails();
     refused.says(&["HF-E041", "gtid_mode was switched"]);
+}
+
+/// A backup that is cut while an XA transaction is prepared says so, and restores to later moments begin with the one before it.
+fn a_backup_within_an_xa_transaction_is_passed_over(kind: Kind) {
+    let source = Server::start(kind, ServerOptions::default());
+    source.sql("CREATE DATABASE shop; CREATE TABLE shop.t (id INT PRIMARY KEY, a INT); INSERT INTO shop.t VALUES (1, 1)");
+    let site = Site::new(&source);
+    let mut archiving = start_archiving(&site);
+    site.backup();
+    let mut session = source.session();
+    session
+        .run("XA START 'over'; INSERT INTO shop.t VALUES (2, 2); XA END 'over'; XA PREPARE 'over'")
+        .unwrap();
+    let within = site.backup();
+    assert_eq!(within.answer["summary"]["prepared_xa"], 1, "{}", within.answer);
+    assert!(
+        within.answer.to_string().contains("prepared-xa"),
+        "{}",
+        within.answer
+    );
+    session.run("XA COMMIT 'over'").unwrap();
+    source.sql("INSERT INTO shop.t VALUES (3, 3)");
+    wait_until_archived(&site, &source);
+    archiving.terminate(Duration::from_secs(30));
+    let (rows, told) = rows_restored(&site, kind, "latest", &[]);
+    assert_eq!(rows, "1,2,3", "{told}");
+    assert!(
+        told.json()["notes"].to_string().contains("XA transactions"),
+        "{told}"
+    );
+    let (rows, _) = rows_restored(&site, kind, "within", &["--backup", &within.id, "--backup-only"]);
+    assert_eq!(rows, "1", "prepared is not committed");
+    let scratch = site.shown("refused");
+    let prefix = kind.prefix().display().to_string();
+    let to = [
+        "--scratch",
+        &scratch,
+        "--server-prefix",
+        &prefix,
+        "--backup",
+        &within.id,
+    ];
+    site.restore(&["a"], &to).fails().says(&["HF-E043", "XAER_NOTA"]);
+}
+
+#[test]
+fn a_backup_within_an_xa_transaction_is_passed_over_mariadb() {
+    a_backup_within_an_xa_transaction_is_passed_over(Kind::MariaDb1011);
+}
+
+#[test]
+fn a_backup_within_an_xa_transaction_is_passed_over_mysql() {
+    a_backup_within_an_xa_transaction_is_passed_over(MYSQL);
+}
+
+/// A name that only the history before a reset has is found there, though newer backups are of another history.
+#[test]
+fn a_gtid_of_an_older_history_is_found() {
+    let kind = Kind::MariaDb1011;
+    let many = "INSERT INTO shop.t VALUES (2, 2); INSERT INTO shop.t VALUES (3, 3); INSERT INTO shop.t VALUES (4, 4);";
+    let (source, site, _) = archived(kind, "SELECT 1", many);
+    let name = source.value("SELECT @@GLOBAL.gtid_binlog_pos");
+    source.sql("RESET MASTER; SET GLOBAL gtid_binlog_state = ''");
+    let mut archiving = start_archiving(&site);
+    archiving.wait_for("a new stream begins", Duration::from_secs(30));
+    site.backup();
+    source.sql("INSERT INTO shop.t VALUES (5, 5)");
+    wait_until_archived(&site, &source);
+    archiving.kill();
+    let (rows, told) = rows_restored(&site, kind, "old", &["--to-gtid", &name]);
+    assert_eq!(rows, "1,2,3,4", "{told}");
+    let (rows, told) = rows_restored(&site, kind, "new", &[]);
+    assert_eq!(rows, "1,2,3,4,5", "{told}");
 }
 
 /// "Latest" is not the end of an old history that another one goes on from, nor of one whose last segments are gone.

@@ -45,8 +45,7 @@ pub(crate) const RECOVERY_TIME: &str = "recovery-time";
 pub(crate) const RECOVERY_POINT: &str = "recovery-point";
 
 /// What no drill of this version says anything about.
-const NEVER_COVERED: [&str; 3] = [
-    "accounts, roles and grants: they are not part of backups yet",
+const NEVER_COVERED: [&str; 2] = [
     "whether the providers keep objects from being deleted (object lock, permissions)",
     "the recovery identity: this drill opened everything with the verifier's",
 ];

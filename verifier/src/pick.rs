@@ -119,6 +119,8 @@ pub(crate) fn earlier<'a>(catalog: &'a Catalog, listed: &ListedBackup) -> Option
         .iter()
         .filter(|other| other.cluster == listed.cluster)
         .take_while(|other| other.backup != listed.backup)
+        // On one that was cut within an XA transaction, its commit cannot be replayed; the backup says so.
+        .filter(|other| other.summary.prepared_xa == 0)
         .last()
 }
 
@@ -148,6 +150,7 @@ mod tests {
                     offset: 4,
                     gtid: String::new(),
                 },
+                prepared_xa: 0,
                 parts: 1,
                 stored_bytes: 1,
             },

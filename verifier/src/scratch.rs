@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use holdfast_agent::instance::{Instance, Programs};
 use holdfast_agent::problem::{Code, Problem};
+use holdfast_agent::restore::accounts::OwnAccount;
 use holdfast_agent::restore::{self, RestorePlan};
 use holdfast_agent::wire::{ConnectOptions, Connection};
 use holdfast_proto::ids::ReportId;
@@ -27,6 +28,8 @@ const PREFIX: &str = "drill-";
 /// A running scratch server.
 pub(crate) struct Scratch {
     instance: Instance,
+    /// What is restored need not have any account that we could look at it with.
+    own: OwnAccount,
 }
 
 impl Scratch {
@@ -46,12 +49,13 @@ impl Scratch {
         let mut options = restore::scratch_options(plan);
         options.push("--skip-symbolic-links".into());
         let instance = Instance::create(programs, &folder, &options).await?;
-        Ok(Self { instance })
+        let own = OwnAccount::create(&instance.connect_options()).await?;
+        Ok(Self { instance, own })
     }
 
     /// How to connect to it.
     pub(crate) fn connect_options(&self) -> ConnectOptions {
-        self.instance.connect_options()
+        self.own.connect_options().clone()
     }
 
     /// Its version, as it says it.

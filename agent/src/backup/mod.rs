@@ -15,7 +15,7 @@ use std::sync::Arc;
 use holdfast_proto::digest::{DigestSecret, RECIPE};
 use holdfast_proto::ids::{BackupId, ClusterId, Generation};
 use holdfast_proto::keys::WriterKey;
-use holdfast_proto::manifest::{Exception, Manifest, Source};
+use holdfast_proto::manifest::{Exception, Manifest, PREPARED_XA, Source};
 use holdfast_proto::names::Day;
 
 use crate::config::Config;
@@ -69,6 +69,7 @@ pub async fn run(config: &Config, repository: &Repository, writer: WriterKey) ->
         position,
         taken_ms,
         inventory,
+        prepared_xa,
     } = snapshot;
     tracing::info!(
         file = position.file,
@@ -104,7 +105,7 @@ pub async fn run(config: &Config, repository: &Repository, writer: WriterKey) ->
         position,
         recipe: RECIPE.into(),
         secret,
-        exceptions: exceptions(&inventory),
+        exceptions: exceptions(&inventory, prepared_xa),
         definitions: serde_json::to_value(&inventory).expect("an inventory serialises"),
         tables: dumped.tables,
         parts: dumped.parts,
@@ -157,7 +158,14 @@ async fn refuse_changed_definitions(control: &mut Connection, inventory: &Invent
 }
 
 /// What a restore of this backup does not bring back exactly. Named in the manifest and shown.
-fn exceptions(inventory: &Inventory) -> Vec<Exception> {
+fn exceptions(inventory: &Inventory, prepared_xa: Vec<String>) -> Vec<Exception> {
+    let prepared = prepared_xa.into_iter().map(|xid| Exception {
+        kind: PREPARED_XA.into(),
+        object: xid,
+        detail: "this XA transaction was prepared when the backup was cut: what comes after its commit can be restored from \
+                 another backup only"
+            .into(),
+    });
     let inconsistent = inventory.inconsistent_tables().map(|table| Exception {
         kind: "not-transactional".into(),
         object: table.name.to_string(),
@@ -171,5 +179,5 @@ fn exceptions(inventory: &Inventory) -> Vec<Exception> {
         object: lost.object.clone(),
         detail: lost.what.clone(),
     });
-    inconsistent.chain(lost).collect()
+    prepared.chain(inconsistent).chain(lost).collect()
 }

@@ -38,7 +38,7 @@ impl BackupPlan {
             format!("into       {}", providers.join(", ")),
         ];
         lines.extend(
-            super::exceptions(&self.inventory)
+            super::exceptions(&self.inventory, Vec::new())
                 .iter()
                 .map(|e| format!("exception  {} {}: {}", e.kind, e.object, e.detail)),
         );
@@ -49,7 +49,7 @@ impl BackupPlan {
     pub fn to_json(&self) -> serde_json::Value {
         serde_json::json!({
             "tables": self.inventory.tables.len(), "estimated_bytes": self.bytes(),
-            "exceptions": super::exceptions(&self.inventory),
+            "exceptions": super::exceptions(&self.inventory, Vec::new()),
         })
     }
 }

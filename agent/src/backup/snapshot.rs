@@ -15,8 +15,11 @@ use crate::server::inventory::Inventory;
 use crate::server::session::{self, Settings};
 use crate::wire::{ConnectOptions, Connection, WireError};
 
+/// XA transactions are prepared for moments only, unless somebody forgot one: cuts that are given up for them.
+const XA_ATTEMPTS: u32 = 5;
 /// Attempts to get the lock, or a cut with no definition changing around it.
 const ATTEMPTS: u32 = 10;
+const XA_PAUSE: Duration = Duration::from_secs(1);
 
 /// Connections that see one moment.
 pub struct Snapshot {
@@ -30,6 +33,14 @@ pub struct Snapshot {
     pub taken_ms: u64,
     /// What existed at the moment.
     pub inventory: Inventory,
+    /// XA transactions that were prepared at the moment: their rows are in no snapshot, and their commits may be behind it.
+    pub prepared_xa: Vec<String>,
+}
+
+/// What a cut found.
+struct Cut {
+    position: Coordinates,
+    prepared_xa: Vec<String>,
 }
 
 /// What a failure of the source means to a person.
@@ -75,7 +86,11 @@ pub async fn open(source: &ConnectOptions, readers: usize, lock_wait: Duration) 
     let mut last = None;
     for attempt in 1..=ATTEMPTS {
         match cut(&mut control, &mut connections, lock_wait).await {
-            Ok(Some(position)) => {
+            Ok(Some(found)) if !found.prepared_xa.is_empty() && attempt <= XA_ATTEMPTS => {
+                tracing::info!(attempt, "XA transactions are prepared: cutting again");
+                tokio::time::sleep(XA_PAUSE).await;
+            }
+            Ok(Some(found)) => {
                 let after = capture_now(&mut control).await?;
                 if after.fingerprint_of_definitions() == inventory.fingerprint_of_definitions()
                     && crate::server::inventory::tables_changed(&inventory, &after).is_empty()
@@ -86,7 +101,8 @@ pub async fn open(source: &ConnectOptions, readers: usize, lock_wait: Duration) 
                     return Ok(Snapshot {
                         readers: connections,
                         control,
-                        position,
+                        position: found.position,
+                        prepared_xa: found.prepared_xa,
                         taken_ms,
                         inventory: after,
                     });
@@ -167,7 +183,7 @@ async fn capture_now(control: &mut Connection) -> Result<Inventory, Problem> {
 pub fn capture_problem(error: &CaptureError) -> Problem {
     let doing = "capture definitions";
     match error {
-        CaptureError::Server { source, .. } => source_problem(doing, source),
+        CaptureError::Server { what, source } => source_problem(&format!("{doing}, {what}"), source),
         CaptureError::Privilege { .. } => Problem::new(
             Code::SourcePrivilege,
             format!("{doing}: {error}"),
@@ -227,7 +243,7 @@ async fn cut(
     control: &mut Connection,
     readers: &mut [Connection],
     lock_wait: Duration,
-) -> Result<Option<Coordinates>, WireError> {
+) -> Result<Option<Cut>, WireError> {
     for reader in readers.iter_mut() {
         reader.execute("ROLLBACK").await?;
     }
@@ -268,10 +284,7 @@ async fn block_commits(control: &mut Connection) -> Result<(), WireError> {
     Ok(())
 }
 
-async fn open_transactions(
-    control: &mut Connection,
-    readers: &mut [Connection],
-) -> Result<Coordinates, WireError> {
+async fn open_transactions(control: &mut Connection, readers: &mut [Connection]) -> Result<Cut, WireError> {
     let before = position(control).await?;
     for reader in readers.iter_mut() {
         reader
@@ -289,7 +302,36 @@ async fn open_transactions(
             before.file, before.offset, after.file, after.offset
         )));
     }
-    Ok(after)
+    Ok(Cut {
+        position: after,
+        prepared_xa: prepared_xa(control).await?,
+    })
+}
+
+/// The XA transactions that are prepared, in hex; none where the account may not see them.
+async fn prepared_xa(control: &mut Connection) -> Result<Vec<String>, WireError> {
+    let statement = match control.flavour() {
+        Flavour::MariaDb => "XA RECOVER",
+        Flavour::MySql => "XA RECOVER CONVERT XID",
+    };
+    match control.query(statement).await {
+        Ok(rows) => rows
+            .iter()
+            .map(|row| {
+                let data = row.field("data").unwrap_or_default();
+                Ok(data
+                    .iter()
+                    .map(|byte| char::from(*byte))
+                    .filter(|c| !c.is_control())
+                    .collect())
+            })
+            .collect(),
+        Err(error) if error.server_code().is_some() => {
+            tracing::warn!("prepared XA transactions are not looked for: {error}");
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// MariaDB tells each snapshot's own coordinates: they must be those we record.

@@ -190,7 +190,7 @@ async fn try_session(
     let wire = |error: WireError| source_problem("stream the binlog", &error);
     let mut control = Connection::connect(&context.source).await.map_err(wire)?;
     let origin = origin(&mut control).await.map_err(wire)?;
-    refuse_same_server_id(context, &origin)?;
+    refuse_same_server_id(context.server_id, origin.server_id)?;
     let files = binlog_files(&mut control).await?;
     let mut archive = match &cursor {
         Some(known) => {
@@ -588,13 +588,13 @@ async fn origin(control: &mut Connection) -> Result<StreamOrigin, WireError> {
     Ok(origin)
 }
 
-fn refuse_same_server_id(context: &Context, origin: &StreamOrigin) -> Result<(), Problem> {
-    if origin.server_id != u64::from(context.server_id) {
+/// Refuses to replicate from a source under its own number: it would send nothing.
+pub fn refuse_same_server_id(ours: u32, source: u64) -> Result<(), Problem> {
+    if source != u64::from(ours) {
         return Ok(());
     }
     Err(server_id_clash(format!(
-        "binlog.server_id is {}, which is the source's own server_id",
-        context.server_id
+        "binlog.server_id is {ours}, which is the source's own server_id"
     )))
 }
 

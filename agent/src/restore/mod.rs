@@ -4,6 +4,7 @@
 //! Nothing is changed before every check has passed. What is restored is compared with the digests taken on the source
 //! before anything is replayed on top of it, and what is committed then with the plan.
 
+pub mod accounts;
 pub mod compare;
 pub mod coverage;
 pub mod feed;
@@ -33,6 +34,7 @@ use crate::server::preflight::{self, Finding, Severity};
 use crate::server::rebuild::Phase;
 use crate::server::session::Settings;
 use crate::wire::{ConnectOptions, Connection, WireError};
+use accounts::OwnAccount;
 
 pub use moment::ReplayPlan;
 pub use replay::Replayed;
@@ -151,8 +153,19 @@ pub async fn run(
     options: &RestoreOptions,
 ) -> Result<Restored, Problem> {
     let settings = check_target(plan, target).await?;
-    change(plan, repository, identities, target, &settings, options)
-        .await
+    let own = match plan.accounts.are_made() {
+        true => Some(OwnAccount::create(target).await?),
+        false => None,
+    };
+    let connect = own.as_ref().map_or(target, OwnAccount::connect_options);
+    let restored = change(plan, repository, identities, connect, &settings, options).await;
+    // Whatever became of the restore: it may do everything.
+    let removed = match &own {
+        Some(own) => own.remove().await,
+        None => Ok(()),
+    };
+    restored
+        .and_then(|restored| removed.map(|()| restored))
         .map_err(|mut problem| {
             problem.hint.push_str(HALF_RESTORED);
             problem
@@ -193,7 +206,10 @@ async fn change(
     let misses = loaded?;
     put_back.map_err(|e| target_problem("put the target server's settings back", &e))?;
     lap("load", &mut phases);
-    for phase in [Phase::Positions, Phase::Programs, Phase::Finish] {
+    if plan.accounts.are_made() {
+        accounts::make_room(&mut control, &plan.inventory).await?;
+    }
+    for phase in [Phase::Positions, Phase::Accounts, Phase::Programs, Phase::Finish] {
         exceptions.extend(make_again(&mut control, plan, phase).await?);
     }
     lap("programs", &mut phases);
@@ -205,7 +221,7 @@ async fn change(
     if let Some(replay) = &plan.replay {
         let flavour = plan.manifest.source.flavour;
         let workers = (2 * options.threads).max(REPLAY_WORKERS_MIN);
-        replayed = Some(replay::run(replay, flavour, target, workers).await?);
+        replayed = Some(replay::run(replay, flavour, plan.accounts, target, workers).await?);
         lap("replay", &mut phases);
         for (provider, count) in replay.archive.misses() {
             *misses.entry(provider).or_default() += count;
@@ -231,7 +247,10 @@ async fn compare_all(
     exceptions: &[apply::Exception],
     threads: usize,
 ) -> Result<Vec<String>, Problem> {
-    let restored = capture_target(target).await?;
+    let mut restored = capture_target(target).await?;
+    if !plan.accounts.are_made() {
+        restored.accounts.clear();
+    }
     let found = compare::digests(target, settings, &restored, &plan.manifest.secret, threads).await?;
     compare::refuse(&compare::differences(&plan.manifest, &found))?;
     refuse_missing(exceptions)?;
@@ -322,11 +341,21 @@ pub fn scratch_options(plan: &RestorePlan) -> Vec<String> {
     options.extend(
         engine_plugins(&plan.inventory)
             .into_iter()
+            .chain(authentication_plugins(&plan.inventory))
             .map(|library| format!("--plugin-load-add={library}")),
     );
     if plan.replay.is_some() {
         // What is received and not applied yet must not fill the disk.
         options.push("--relay-log-space-limit=4G".to_owned());
+    }
+    if plan
+        .inventory
+        .server
+        .settings
+        .get("partial_revokes")
+        .is_some_and(|value| value == "ON")
+    {
+        options.push("--partial-revokes=ON".to_owned());
     }
     if plan.manifest.source.flavour == Flavour::MySql {
         // What is replayed must have names where the source's transactions have, and none where they have none.
@@ -355,6 +384,22 @@ fn buffer_pool_mib() -> u64 {
         line.trim().trim_end_matches(" kB").parse::<u64>().ok()
     });
     (available_kib.unwrap_or(0) / 1024 / 4).clamp(256, 2048)
+}
+
+/// The libraries of the plugins that MariaDB's accounts are authenticated by and that it does not hold itself.
+fn authentication_plugins(inventory: &Inventory) -> BTreeSet<String> {
+    let uses = |plugin: &str| {
+        let via = format!("VIA {plugin}");
+        let or = format!("OR {plugin}");
+        let has = |text: &String| text.contains(&via) || text.contains(&or);
+        inventory.accounts.iter().any(|account| has(&account.options))
+    };
+    // MySQL's package has the plugins of its accounts built in.
+    ["ed25519", "parsec", "pam", "gssapi"]
+        .into_iter()
+        .filter(|plugin| inventory.server.flavour == Flavour::MariaDb && uses(plugin))
+        .map(|plugin| format!("auth_{plugin}"))
+        .collect()
 }
 
 /// The libraries of the storage engines that MariaDB does not hold itself: engine `X` is in `ha_x`.

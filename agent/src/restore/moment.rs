@@ -76,7 +76,7 @@ pub async fn choose(
         None => catalog.backups.iter().rev().collect(),
     };
     let mut notes = Vec::new();
-    let (mut unattached, mut surpassed) = (None, None);
+    let (mut unattached, mut surpassed, mut blocked) = (None, None, None);
     for listed in &candidates {
         // Everything in a backup was committed by `taken_ms`; where that is not known, by its end.
         let latest_ms = match listed.summary.taken_ms {
@@ -87,7 +87,15 @@ pub async fn choose(
         if matches!(wanted, TargetPoint::Time(moment) if is_later(moment)) {
             continue;
         }
-        match consider(repository, identities, listed, wanted, &mut notes).await? {
+        match consider_named(repository, identities, listed, wanted, &mut notes).await? {
+            Considered::Chosen(Some(replay)) if listed.summary.prepared_xa > 0 && !replay.is_empty() => {
+                notes.push(passed_over(listed));
+                blocked = blocked.or(Some(Choice {
+                    listed: (*listed).clone(),
+                    replay: Some(*replay),
+                    notes: Vec::new(),
+                }));
+            }
             Considered::Chosen(replay) => {
                 return Ok(Choice {
                     listed: (*listed).clone(),
@@ -101,9 +109,44 @@ pub async fn choose(
             Considered::Earlier => {}
         }
     }
+    if let Some(blocked) = blocked {
+        notes.push("there is none: the replay fails at the first such commit".into());
+        return Ok(Choice { notes, ..blocked });
+    }
     Err(surpassed
         .or(unattached)
         .unwrap_or_else(|| before_all(wanted, &candidates)))
+}
+
+fn passed_over(listed: &ListedBackup) -> String {
+    let id = listed.backup.to_string();
+    format!(
+        "backup {} was taken while XA transactions were prepared, whose commits cannot be replayed on it: an older one is looked for",
+        &id[..12]
+    )
+}
+
+/// [`consider`]; a transaction that is named and not found may be in the history before this one.
+async fn consider_named(
+    repository: &Repository,
+    identities: &Arc<Vec<Identity>>,
+    listed: &ListedBackup,
+    wanted: &TargetPoint,
+    notes: &mut Vec<String>,
+) -> Result<Considered, Problem> {
+    match consider(repository, identities, listed, wanted, notes).await {
+        Err(problem) if problem.code == Code::TargetPoint && names_a_transaction(wanted) => {
+            Ok(Considered::Unattached(problem))
+        }
+        considered => considered,
+    }
+}
+
+fn names_a_transaction(wanted: &TargetPoint) -> bool {
+    matches!(
+        wanted,
+        TargetPoint::Gtid(_) | TargetPoint::BeforeGtid(_) | TargetPoint::Before(_) | TargetPoint::Position(_)
+    )
 }
 
 fn is_latest(wanted: &TargetPoint) -> bool {

@@ -12,6 +12,7 @@ use holdfast_proto::gtid::GtidSet;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::accounts::Accounts;
 use super::feed::ArchiveFeed;
 use super::moment::ReplayPlan;
 use super::replica::{Replica, ReplicaStatus};
@@ -35,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub struct Replayed {
     /// Transactions that were sent; one sent again after a broken connection counts again.
     pub transactions: u64,
-    /// Of those, statements about accounts whose effect was left out: accounts are not part of a backup.
+    /// Of those, statements about accounts whose effect was left out, since the backup's accounts were not restored as they are.
     pub about_accounts: u64,
     /// How long it took.
     pub took: Duration,
@@ -105,6 +106,7 @@ fn is_on_this_machine(endpoint: &Endpoint, settings: &Settings) -> bool {
 pub async fn run(
     plan: &ReplayPlan,
     flavour: Flavour,
+    accounts: Accounts,
     target: &ConnectOptions,
     workers: usize,
 ) -> Result<Replayed, Problem> {
@@ -120,7 +122,7 @@ pub async fn run(
     let replayed = if plan.is_empty() {
         Ok((0, 0))
     } else {
-        replicate(plan, flavour, &mut control).await
+        replicate(plan, flavour, accounts, &mut control).await
     };
     let detached = async {
         replica.detach(&mut control).await?;
@@ -160,10 +162,11 @@ fn refuse_difference(plan: &ReplayPlan, found: &GtidSet) -> Result<(), Problem> 
 async fn replicate(
     plan: &ReplayPlan,
     flavour: Flavour,
+    accounts: Accounts,
     control: &mut Connection,
 ) -> Result<(u64, u64), Problem> {
     let (base, end) = (plan.base.place, plan.resolved.target.place);
-    let source = Source::bind(source_options(plan, flavour, end).await?)
+    let source = Source::bind(source_options(plan, flavour, accounts, end).await?)
         .await
         .map_err(source_problem)?;
     let status = source.status();
@@ -193,7 +196,12 @@ async fn replicate(
     Ok((status.transactions_sent, status.about_accounts))
 }
 
-async fn source_options(plan: &ReplayPlan, flavour: Flavour, end: Place) -> Result<SourceOptions, Problem> {
+async fn source_options(
+    plan: &ReplayPlan,
+    flavour: Flavour,
+    accounts: Accounts,
+    end: Place,
+) -> Result<SourceOptions, Problem> {
     let file = plan.base.place.file_sequence;
     let format = plan.archive.format(file).await?;
     let format =
@@ -204,6 +212,7 @@ async fn source_options(plan: &ReplayPlan, flavour: Flavour, end: Place) -> Resu
         gtid_mode_on: plan.has_gtids(),
         selection: Selection {
             stop: StopPoint::At(end),
+            accounts: accounts == Accounts::Restored,
             ..Selection::everything()
         },
     })

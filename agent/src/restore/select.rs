@@ -8,6 +8,7 @@ use holdfast_proto::manifest::{Manifest, Pages};
 use holdfast_proto::names::ObjectName;
 use holdfast_proto::record::Record as _;
 
+use super::accounts::Accounts;
 use super::moment::{self, Choice, ReplayPlan};
 use crate::problem::{Code, Problem};
 use crate::repository::catalog::ListedBackup;
@@ -29,6 +30,8 @@ pub struct RestorePlan {
     pub inventory: Inventory,
     /// The statements that make it again.
     pub rebuild: RebuildPlan,
+    /// What becomes of its accounts.
+    pub accounts: Accounts,
     /// What is replayed on top of it; `None`: nothing.
     pub replay: Option<ReplayPlan>,
     /// What people should know about the choice.
@@ -120,7 +123,13 @@ pub async fn plan(
     let inventory: Inventory =
         serde_json::from_value(manifest.definitions.clone()).map_err(|e| unusable(e.to_string()))?;
     let rebuild = RebuildPlan::new(&inventory).map_err(|e| unusable(e.to_string()))?;
+    // A backup without any was taken by an agent that may not read them.
+    let accounts = match inventory.accounts.is_empty() {
+        true => Accounts::LeftOut,
+        false => Accounts::Restored,
+    };
     let plan = RestorePlan {
+        accounts,
         listed,
         manifest,
         inventory,
@@ -227,6 +236,7 @@ impl RestorePlan {
                 words::count(summary.parts)
             ),
             format!("providers  {}", self.listed.providers.join(", ")),
+            self.describe_accounts(),
         ];
         lines.extend(
             manifest
@@ -250,7 +260,7 @@ impl RestorePlan {
             "rows": self.manifest.tables.iter().map(|table| table.digest.rows).sum::<u64>(),
             "stored_bytes": self.listed.summary.stored_bytes, "providers": self.listed.providers,
             "exceptions": self.manifest.exceptions, "replay": self.replay.as_ref().map(ReplayPlan::to_json),
-            "notes": self.notes,
+            "notes": self.notes, "accounts": self.inventory.accounts.iter().map(|account| account.name.to_string()).collect::<Vec<_>>(),
         })
     }
 }

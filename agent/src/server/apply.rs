@@ -72,13 +72,28 @@ pub async fn apply(
     phase: Phase,
 ) -> Result<Vec<Exception>, RebuildError> {
     let settings = prepare(connection).await?;
-    if phase == Phase::Programs {
-        return apply_programs(connection, plan, &settings).await;
+    match phase {
+        Phase::Programs => return apply_programs(connection, plan, &settings).await,
+        Phase::Accounts => return apply_accounts(connection, plan.steps(phase)).await,
+        _ => {}
     }
     for step in plan.steps(phase) {
         apply_step(connection, step).await?;
     }
     Ok(Vec::new())
+}
+
+/// Makes accounts. What the server refuses are exceptions: the others are wanted all the same.
+async fn apply_accounts(connection: &mut Connection, steps: &[Step]) -> Result<Vec<Exception>, RebuildError> {
+    let mut refused = Vec::new();
+    for step in steps {
+        match connection.execute(&step.statement).await {
+            Ok(_) => {}
+            Err(source) if source.server_code().is_some() => refused.push(exception(step, source)),
+            Err(source) => return Err(failed(step, source)),
+        }
+    }
+    Ok(refused)
 }
 
 /// Gives a connection the settings under which steps are executed. Returns the server's variables.
@@ -210,12 +225,10 @@ async fn create_program(
         return Ok(connection.execute(&step.statement).await.map(|_| ()));
     };
     // Our own statements are UTF-8 and backtick-quoted; the program's character set comes last.
-    let schema = step
-        .schema
-        .as_ref()
-        .map(|schema| schema.quoted())
-        .unwrap_or_default();
-    let mut statements = vec!["SET NAMES utf8mb4".to_string(), format!("USE {schema}")];
+    let mut statements = vec!["SET NAMES utf8mb4".to_string()];
+    let schema = step.schema.as_ref().map(|schema| schema.quoted());
+    statements.extend(schema.iter().map(|schema| format!("USE {schema}")));
+    let schema = schema.unwrap_or_default();
     if let Some((then, _)) = &session.schema_collation {
         statements.push(format!("ALTER DATABASE {schema} COLLATE {then}"));
     }

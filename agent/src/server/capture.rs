@@ -3,6 +3,7 @@
 //! Definitions come from SHOW CREATE, facts from `information_schema`. Nothing here is inside a snapshot: who needs to
 //! know that nothing changed captures before and after and compares ([`super::inventory::tables_changed`]).
 
+mod accounts;
 mod programs;
 mod tables;
 
@@ -16,7 +17,7 @@ use crate::wire::{Connection, Row, Rows, WireError};
 pub use tables::refresh_sequences;
 
 /// Settings that a restore must know of, or that explain a difference between two servers.
-pub const SETTINGS_THAT_MATTER: [&str; 46] = [
+pub const SETTINGS_THAT_MATTER: [&str; 47] = [
     "auto_increment_increment",
     "auto_increment_offset",
     "binlog_format",
@@ -51,6 +52,7 @@ pub const SETTINGS_THAT_MATTER: [&str; 46] = [
     "lower_case_table_names",
     "max_allowed_packet",
     "old_mode",
+    "partial_revokes",
     "port",
     "read_only",
     "require_secure_transport",
@@ -127,7 +129,7 @@ fn reading(what: impl std::fmt::Display) -> impl FnOnce(WireError) -> CaptureErr
     }
 }
 
-/// Reads everything a server holds besides rows and accounts. The session's settings are changed
+/// Reads everything a server holds besides rows. The session's settings are changed
 /// ([`definition_session`]); afterwards the connection is best used for more of the same.
 ///
 /// # Errors
@@ -162,15 +164,13 @@ pub async fn read_settings(connection: &mut Connection) -> Result<Settings, Capt
 }
 
 async fn capture_once(connection: &mut Connection, settings: &Settings) -> Result<Inventory, CaptureError> {
-    let mut not_carried = vec![NotCarried {
-        code: "accounts".to_string(),
-        object: "*.*".to_string(),
-        what: "users, roles and grants are not part of this backup".to_string(),
-    }];
+    let mut not_carried = Vec::new();
     let server = server_facts(connection, settings).await?;
     let schemas = schemas(connection, &mut not_carried).await?;
     let (tables, sequences) = tables::tables(connection, &mut not_carried).await?;
     let programs = programs::programs(connection, &mut not_carried).await?;
+    let objects = accounts::Objects::new(&tables, &sequences, &programs);
+    let accounts = accounts::accounts(connection, &objects, &mut not_carried).await?;
     loadable_functions(connection, &mut not_carried).await?;
     not_carried.sort();
     Ok(Inventory {
@@ -179,6 +179,7 @@ async fn capture_once(connection: &mut Connection, settings: &Settings) -> Resul
         tables,
         sequences,
         programs,
+        accounts,
         not_carried,
     })
 }

@@ -9,6 +9,7 @@ use holdfast_proto::Flavour;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::accounts::Account;
 use super::identifiers::{ObjectName, SchemaName, TableName};
 use super::program::without_auto_increment;
 
@@ -78,9 +79,9 @@ fn from_hex(hex: &str) -> Option<Vec<u8>> {
         .collect()
 }
 
-/// Everything that exists on a server besides rows and accounts.
+/// Everything that exists on a server besides rows.
 ///
-/// Accounts are to become one more field here; readers that do not know a field must refuse the manifest that has it.
+/// Readers that do not know a field must refuse the manifest that has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Inventory {
@@ -94,6 +95,9 @@ pub struct Inventory {
     pub sequences: Vec<Sequence>,
     /// Views, triggers, routines, packages and events, by kind, then name; triggers of a table in their order.
     pub programs: Vec<Program>,
+    /// Users and roles in name order, without the server's own. None, and said in `not_carried`, where they may not be read.
+    #[serde(default)]
+    pub accounts: Vec<Account>,
     /// What exists but cannot be carried over, or not wholly. Shown by `status` and in every report.
     pub not_carried: Vec<NotCarried>,
 }
@@ -398,7 +402,12 @@ impl Inventory {
                 serde_json::json!(valid),
             )
         });
-        schemas.chain(tables).chain(sequences).chain(programs).collect()
+        let accounts = self
+            .accounts
+            .iter()
+            .map(|account| (format!("account {}", account.name), serde_json::json!(account)));
+        let objects = schemas.chain(tables).chain(sequences).chain(programs);
+        objects.chain(accounts).collect()
     }
 
     /// SHA-256 over all definitions, in hex.
@@ -511,6 +520,7 @@ mod tests {
             tables,
             sequences: vec![],
             programs: vec![],
+            accounts: vec![],
             not_carried: vec![],
         }
     }

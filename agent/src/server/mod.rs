@@ -5,6 +5,7 @@
 //! [`preflight`] looks for what would make either of them fail. Rows themselves, consistency (locks, snapshots) and
 //! binlogs are not handled here.
 
+pub mod accounts;
 pub mod apply;
 pub mod capture;
 pub mod chunk;

@@ -3,8 +3,9 @@
 
 use std::ops::Range;
 
+use super::accounts::AccountName;
 use super::identifiers::TableName;
-use super::inventory::ProgramKind;
+use super::inventory::{Program, ProgramKind};
 use super::tokens::{Kind, Quoting, Token, Tokens, unquoted};
 
 /// A statement that is not what it should be, and so is not executed.
@@ -221,6 +222,25 @@ pub(super) fn check_program(
     {
         return Err(refused("it names another schema".to_string()));
     }
+    Ok(())
+}
+
+/// Lets a program run as another account.
+pub(super) fn set_definer(program: &mut Program, to: &AccountName) -> Result<(), Refused> {
+    let refused = |why: &str| Refused {
+        object: program.name.to_string(),
+        expected: program.kind.words(),
+        why: why.to_string(),
+    };
+    let sql_mode = program.sql_mode.as_deref().unwrap_or_default();
+    let head = head_of(program.kind, &program.statement.0, sql_mode).map_err(|why| refused(&why))?;
+    let range = head.definer.ok_or_else(|| refused("it names no definer"))?;
+    let quoted = to.to_string();
+    if !quoted.is_ascii() && !program.character_set_client.starts_with("utf8") {
+        return Err(refused("its character set may not have the new definer's name"));
+    }
+    program.statement.0.splice(range, quoted.into_bytes());
+    program.definer = to.definer();
     Ok(())
 }
 

@@ -3,6 +3,9 @@
 //! [`RebuildPlan`] is a pure value; [`super::apply`] executes it. The only statements that come from the inventory are
 //! CREATE TABLE, SEQUENCE and programs, each checked to be exactly that; all others are made here.
 
+use holdfast_proto::Flavour;
+
+use super::accounts::{Account, AccountKind, AccountName, check_grant, check_options};
 use super::identifiers::{SchemaName, is_bare_word, quote_text};
 use super::indexes::defer;
 use super::inventory::{Inventory, Program, ProgramKind, Schema, Sequence, Table};
@@ -17,7 +20,9 @@ pub enum Phase {
     Indexes,
     /// Positions of sequences, which loading rows may have moved.
     Positions,
-    /// Routines, views, triggers, events.
+    /// Users and roles, without anything they may do: programs run as them.
+    Accounts,
+    /// What accounts may do, routines, views, triggers, events: each may need others of them first.
     Programs,
     /// What would have been in the way: schemas that are read only.
     Finish,
@@ -36,6 +41,10 @@ pub enum StepKind {
     Indexes,
     /// INSERT INTO a sequence.
     Position,
+    /// CREATE USER or ROLE.
+    Account,
+    /// GRANT, REVOKE or SET DEFAULT ROLE.
+    Grant,
     /// CREATE of a program.
     Program(ProgramKind),
     /// ALTER DATABASE … READ ONLY.
@@ -50,6 +59,8 @@ impl std::fmt::Display for StepKind {
             Self::Table => f.write_str("CREATE TABLE"),
             Self::Indexes => f.write_str("adding indexes to TABLE"),
             Self::Position => f.write_str("setting the position of SEQUENCE"),
+            Self::Account => f.write_str("CREATE USER"),
+            Self::Grant => f.write_str("GRANT to"),
             Self::Program(kind) => write!(f, "CREATE {}", kind.words()),
             Self::ReadOnly => f.write_str("ALTER DATABASE … READ ONLY"),
         }
@@ -84,7 +95,7 @@ pub struct Step {
     pub schema: Option<SchemaName>,
     /// The statement, in the session's character set (utf8mb4 where `session` is None).
     pub statement: Vec<u8>,
-    /// For programs.
+    /// For programs and grants.
     pub session: Option<ProgramSession>,
     /// Whether the source's server called the object invalid, so that a failure here is no loss.
     pub invalid_at_source: bool,
@@ -108,12 +119,13 @@ pub enum PlanError {
     },
 }
 
-/// Everything to execute to make an empty server hold what an inventory describes, besides rows and accounts.
+/// Everything to execute to make an empty server hold what an inventory describes, besides rows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RebuildPlan {
     structure: Vec<Step>,
     indexes: Vec<Step>,
     positions: Vec<Step>,
+    accounts: Vec<Step>,
     programs: Vec<Step>,
     finish: Vec<Step>,
     definers: Vec<String>,
@@ -161,6 +173,10 @@ impl RebuildPlan {
         }
         altered.sort_by_key(|(data_bytes, _)| std::cmp::Reverse(*data_bytes));
         plan.indexes = altered.into_iter().map(|(_, step)| step).collect();
+        for account in &inventory.accounts {
+            plan.accounts.extend(create_account(account)?);
+            plan.programs.extend(grants(account, inventory.server.flavour)?);
+        }
         let mut programs: Vec<&Program> = inventory.programs.iter().collect();
         programs.sort_by_key(|program| program.kind);
         sort_triggers(&mut programs);
@@ -179,6 +195,7 @@ impl RebuildPlan {
             Phase::Structure => &self.structure,
             Phase::Indexes => &self.indexes,
             Phase::Positions => &self.positions,
+            Phase::Accounts => &self.accounts,
             Phase::Programs => &self.programs,
             Phase::Finish => &self.finish,
         }
@@ -311,6 +328,67 @@ fn not_of_the_server(schema: &SchemaName) -> Result<(), PlanError> {
         !schema.is_system(),
     )
     .map(|_| ())
+}
+
+fn create_account(account: &Account) -> Result<Option<Step>, PlanError> {
+    let name = account.name.sql();
+    let statement = match account.kind {
+        AccountKind::Public => return Ok(None),
+        AccountKind::Role => format!("CREATE ROLE {name}"),
+        AccountKind::User => {
+            check_options(&account.options)?;
+            format!("CREATE USER {name} {}", account.options)
+        }
+    };
+    let object = account.name.to_string();
+    Ok(Some(step(StepKind::Account, object, None, statement)))
+}
+
+fn grants(account: &Account, flavour: Flavour) -> Result<Vec<Step>, PlanError> {
+    let (name, object) = (account.name.sql(), account.name.to_string());
+    let mut statements = Vec::new();
+    for role in &account.roles {
+        let option = if role.admin { " WITH ADMIN OPTION" } else { "" };
+        statements.push(format!("GRANT {} TO {name}{option}", role.of.sql()));
+    }
+    for grant in &account.grants {
+        check_grant(grant)?;
+        statements.push(grant.statement(&account.name));
+    }
+    for restriction in &account.restrictions {
+        check_grant(restriction)?;
+        let (privileges, on) = (&restriction.privileges, &restriction.on);
+        statements.push(format!("REVOKE {privileges} ON {on} FROM {name}"));
+    }
+    for proxy in &account.proxies {
+        let option = if proxy.admin { " WITH GRANT OPTION" } else { "" };
+        statements.push(format!("GRANT PROXY ON {} TO {name}{option}", proxy.of.sql()));
+    }
+    let roles: Vec<String> = account.default_roles.iter().map(AccountName::sql).collect();
+    match (roles.as_slice(), account.default_roles.as_slice()) {
+        ([], _) => {}
+        ([role], [of]) if of.host.is_none() => statements.push(format!("SET DEFAULT ROLE {role} FOR {name}")),
+        _ => statements.push(format!("ALTER USER {name} DEFAULT ROLE {}", roles.join(", "))),
+    }
+    let session = |statement: &str| ProgramSession {
+        sql_mode: match (flavour, statement.contains(" ON PACKAGE")) {
+            (Flavour::MySql, _) => super::session::DATA_SQL_MODE.to_owned(),
+            // A grant must not make a user without a password.
+            (Flavour::MariaDb, false) => format!("{},NO_AUTO_CREATE_USER", super::session::DATA_SQL_MODE),
+            // Packages are known under one sql_mode only.
+            (Flavour::MariaDb, true) => "ORACLE,NO_AUTO_CREATE_USER".to_owned(),
+        },
+        character_set_client: "utf8mb4".to_owned(),
+        collation_connection: "utf8mb4_general_ci".to_owned(),
+        time_zone: "+00:00".to_owned(),
+        unix_seconds: None,
+        schema_collation: None,
+    };
+    let steps = statements.into_iter().map(|statement| Step {
+        session: Some(session(&statement)),
+        ..step(StepKind::Grant, object.clone(), None, statement)
+    });
+    Ok(steps.collect())
 }
 
 fn create_program(program: &Program, schemas: &[Schema]) -> Result<Step, PlanError> {

@@ -113,6 +113,8 @@ pub fn definition_session(settings: &Settings) -> Vec<String> {
         &[
             ("show_gipk_in_create_table_and_information_schema", "ON"),
             ("sql_quote_show_create", "ON"),
+            // Hashes hold bytes that are no text.
+            ("print_identified_with_as_hex", "ON"),
             ("information_schema_stats_expiry", "0"),
             ("show_create_table_verbosity", "OFF"),
             ("show_create_table_skip_secondary_engine", "OFF"),

@@ -34,9 +34,11 @@ async fn nasty_source(flavour: Flavour) -> Server {
 
 async fn captured(server: &Server) -> Inventory {
     let mut connection = server.connect().await;
-    let inventory = capture(&mut connection)
+    let mut inventory = capture(&mut connection)
         .await
         .unwrap_or_else(|error| panic!("{error}"));
+    // They come back in tests of the whole program only: there is an account to make them with.
+    inventory.accounts.clear();
     // As a manifest would carry it.
     let json = serde_json::to_string(&inventory).unwrap();
     let again: Inventory = serde_json::from_str(&json).unwrap();
@@ -230,7 +232,6 @@ async fn everything_comes_back_on_mariadb() {
     assert_eq!(
         lost,
         [
-            ("accounts", "*.*"),
             ("history-by-transaction-id", "`maria`.`hist_trx`"),
             ("rows-elsewhere", "`plain`.`a_merge`"),
             ("rows-elsewhere", "`plain`.`bh`"),

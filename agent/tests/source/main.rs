@@ -104,14 +104,14 @@ impl Recorded {
             .expect("it has a GTID");
         Selection {
             stop: StopPoint::After(gtid),
-            left_out: Default::default(),
+            ..Selection::everything()
         }
     }
 
     fn stop_at(&self, moment: &Moment) -> Selection {
         Selection {
             stop: StopPoint::At(self.place(moment)),
-            left_out: Default::default(),
+            ..Selection::everything()
         }
     }
 }

@@ -243,6 +243,11 @@ fn needs(flavour: Flavour) -> Vec<Need> {
                 "keeping DDL away during a backup",
                 Severity::Warn,
             ),
+            (
+                &["XA_RECOVER_ADMIN"][..],
+                "seeing XA transactions that are prepared",
+                Severity::Warn,
+            ),
         ]),
     }
     needs

@@ -52,6 +52,7 @@ pub(super) struct Dump<'a, W> {
     request: &'a DumpRequest,
     server_id: u32,
     selector: Selector<'a>,
+    accounts: bool,
     reporter: &'a Reporter,
     tracker: TransactionTracker,
     cutter: EventCutter,
@@ -79,6 +80,7 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
             writer,
             request,
             server_id,
+            accounts: selection.accounts,
             selector: Selector::new(selection, had).map_err(SourceError::Refused)?,
             reporter,
             tracker: TransactionTracker::new(),
@@ -283,7 +285,8 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
         if self.treat(&step, sequence)? == Flow::Stop {
             return Ok(Flow::Stop);
         }
-        if self.treatment == Treatment::Send && self.is_about_accounts(&step, header, body) {
+        if !self.accounts && self.treatment == Treatment::Send && self.is_about_accounts(&step, header, body)
+        {
             // Its name stays, what it does is left out.
             self.treatment = if is_begin {
                 Treatment::Omit
@@ -316,7 +319,7 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
         Ok(Flow::Continue)
     }
 
-    /// Whether the event is a statement by itself about accounts: those are in no backup, so that it could not be applied.
+    /// Whether the event is a statement by itself about accounts.
     fn is_about_accounts(&self, step: &Step, header: &EventHeader, body: &[u8]) -> bool {
         let is_statement = matches!(header.kind, EventType::QUERY | EventType::QUERY_COMPRESSED);
         let is_standalone = step

@@ -48,6 +48,8 @@ pub struct Selection {
     pub stop: StopPoint,
     /// What to leave out before that.
     pub left_out: BTreeSet<LeftOut>,
+    /// Whether statements about accounts are sent. Where the replica has other accounts they could not be applied.
+    pub accounts: bool,
 }
 
 impl Selection {
@@ -56,6 +58,7 @@ impl Selection {
         Selection {
             stop: StopPoint::EndOfFeed,
             left_out: BTreeSet::new(),
+            accounts: true,
         }
     }
 }
@@ -278,6 +281,7 @@ mod tests {
         Selection {
             stop,
             left_out: BTreeSet::new(),
+            accounts: true,
         }
     }
 
@@ -423,6 +427,7 @@ mod tests {
         let left_out = Selection {
             stop: StopPoint::EndOfFeed,
             left_out: [LeftOut::Gtid(gtid)].into(),
+            accounts: true,
         };
         let mut selector = Selector::new(&left_out, mariadb("")).unwrap();
         assert_eq!(

@@ -262,6 +262,7 @@ async fn the_stop_is_exact_and_the_left_out_one_is_empty() {
             let selection = Selection {
                 stop: stop.clone(),
                 left_out: [left_out].into(),
+                accounts: true,
             };
             let items = vec![
                 file(0, "binlog.000001", None),

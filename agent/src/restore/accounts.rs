@@ -1,0 +1,200 @@
+//! Accounts on the target server: which of the backup's are restored and under which names, room for them, and an account of our
+//! own to work with meanwhile.
+//!
+//! The accounts themselves are made by the rebuild. Ours is there because theirs may change the password, or be gone, of the one
+//! that the restore was given.
+
+use crate::problem::{Code, Problem};
+use crate::restore::{RestorePlan, target_problem, without_binlog};
+use crate::server::accounts::{self, AccountKind, AccountName, OWN_PREFIX};
+use crate::server::inventory::Inventory;
+use crate::server::rebuild::RebuildPlan;
+use crate::wire::{ConnectOptions, Connection, Password, WireError};
+
+/// What becomes of the backup's accounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accounts {
+    /// They replace those of the target server, and statements about accounts are replayed.
+    Restored,
+    /// The same under other names; statements about accounts are not replayed, since they name the old ones.
+    Renamed,
+    /// None is restored; the target server keeps its own.
+    LeftOut,
+}
+
+impl Accounts {
+    /// Whether accounts are made.
+    pub fn are_made(self) -> bool {
+        self != Self::LeftOut
+    }
+}
+
+impl RestorePlan {
+    /// Leaves the backup's accounts out: the target server keeps its own.
+    pub fn without_accounts(mut self) -> Result<Self, Problem> {
+        self.inventory.accounts.clear();
+        self.accounts = Accounts::LeftOut;
+        self.rebuild = rebuild(&self.inventory)?;
+        Ok(self)
+    }
+
+    /// Gives accounts of the backup other names.
+    pub fn with_accounts_renamed(mut self, names: &[(AccountName, AccountName)]) -> Result<Self, Problem> {
+        if names.is_empty() {
+            return Ok(self);
+        }
+        let known = |name: &AccountName| {
+            self.inventory
+                .accounts
+                .iter()
+                .any(|account| account.name == *name)
+        };
+        if let Some((from, _)) = names.iter().find(|(from, _)| !known(from)) {
+            return Err(Problem::new(
+                Code::Configuration,
+                format!("the backup has no account {from}"),
+                "see those it has with `holdfast restore --dry-run`",
+            ));
+        }
+        self.inventory = accounts::renamed(&self.inventory, names).map_err(|error| unusable(&error))?;
+        self.accounts = Accounts::Renamed;
+        self.rebuild = rebuild(&self.inventory)?;
+        Ok(self)
+    }
+
+    /// What becomes of accounts, for people.
+    pub(super) fn describe_accounts(&self) -> String {
+        let users = |kind| {
+            self.inventory
+                .accounts
+                .iter()
+                .filter(|account| account.kind == kind)
+                .map(|account| account.name.to_string())
+                .collect::<Vec<_>>()
+        };
+        if !self.accounts.are_made() {
+            return "accounts   none is restored; those of the target server stay".to_owned();
+        }
+        let names = [users(AccountKind::User), users(AccountKind::Role)].concat();
+        format!(
+            "accounts   {}; they replace those of the target server",
+            names.join(", ")
+        )
+    }
+}
+
+fn unusable(error: &dyn std::fmt::Display) -> Problem {
+    Problem::new(
+        Code::ObjectCorrupt,
+        format!("the definitions in the backup: {error}"),
+        "restore another backup, or use the version of Holdfast that took this one",
+    )
+}
+
+fn rebuild(inventory: &Inventory) -> Result<RebuildPlan, Problem> {
+    RebuildPlan::new(inventory).map_err(|error| unusable(&error))
+}
+
+/// An account of ours on the target server, which may do everything.
+pub struct OwnAccount {
+    name: AccountName,
+    options: ConnectOptions,
+}
+
+impl OwnAccount {
+    /// Makes one, as the account that we were given.
+    pub async fn create(target: &ConnectOptions) -> Result<Self, Problem> {
+        let fail = |error: WireError| {
+            Problem::new(
+                Code::TargetServer,
+                format!("make an account to restore accounts with: {error}"),
+                "restore with an account that may create users and grant everything, or leave accounts out: --accounts leave",
+            )
+        };
+        let mut connection = Connection::connect(target).await.map_err(fail)?;
+        without_binlog(&mut connection).await;
+        let rows = connection.query("SELECT CURRENT_USER()").await.map_err(fail)?;
+        let given = AccountName::parse(&rows.one().and_then(|row| row.text(0)).map_err(fail)?);
+        let (tag, password) = (random(8).map_err(fail)?, random(16).map_err(fail)?);
+        let name = AccountName {
+            user: format!("{OWN_PREFIX}{tag}"),
+            host: given.host,
+        };
+        // A server that wants all kinds of characters in a password shall have them.
+        let password = format!("aA1_{password}");
+        let who = name.sql();
+        for statement in [
+            format!("CREATE USER {who} IDENTIFIED BY '{password}'"),
+            format!("GRANT ALL PRIVILEGES ON *.* TO {who} WITH GRANT OPTION"),
+        ] {
+            connection.execute(statement).await.map_err(fail)?;
+        }
+        // Needed only where an account may act as another.
+        let proxy = format!("GRANT PROXY ON ''@'' TO {who} WITH GRANT OPTION");
+        if let Err(error) = connection.execute(proxy).await {
+            tracing::debug!("proxies cannot be granted: {error}");
+        }
+        let options = ConnectOptions {
+            user: name.user.clone(),
+            password: Some(Password::new(password.into_bytes())),
+            ..target.clone()
+        };
+        Ok(Self { name, options })
+    }
+
+    /// How to connect as it.
+    pub fn connect_options(&self) -> &ConnectOptions {
+        &self.options
+    }
+
+    /// Removes it. Connections that it has stay open.
+    pub async fn remove(&self) -> Result<(), Problem> {
+        let fail = |error: WireError| target_problem("remove the account of the restore", &error);
+        let mut connection = Connection::connect(&self.options).await.map_err(fail)?;
+        without_binlog(&mut connection).await;
+        let statement = format!("DROP USER {}", self.name.sql());
+        connection.execute(statement).await.map(|_| ()).map_err(fail)
+    }
+}
+
+/// What DROP USER says of an account that the server does not know.
+const OPERATION_FAILED: u16 = 1396;
+
+/// Random bytes in hex.
+fn random(bytes: usize) -> Result<String, WireError> {
+    let mut random = vec![0; bytes];
+    getrandom::fill(&mut random)
+        .map_err(|error| WireError::Protocol(format!("no random numbers: {error}")))?;
+    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Removes the accounts of a fresh server, so that those of the backup are the only ones. The server's own stay, and so does Debian's
+/// for maintenance, which its scripts know from a file, unless the backup has one.
+pub(super) async fn make_room(connection: &mut Connection, inventory: &Inventory) -> Result<(), Problem> {
+    let fail = |error: WireError| target_problem("remove the accounts of a fresh server", &error);
+    let sql = format!(
+        "SELECT User AS u, Host AS h FROM mysql.user WHERE User NOT LIKE '{OWN_PREFIX}%' \
+         AND User NOT IN ('mariadb.sys', 'mysql.sys', 'mysql.session', 'mysql.infoschema')"
+    );
+    let rows = connection.query(&sql).await.map_err(fail)?;
+    for row in &rows {
+        let (user, host) = (row.str("u").map_err(fail)?, row.str("h").map_err(fail)?);
+        let in_backup = inventory.accounts.iter().any(|account| account.name.user == user);
+        let statement = match user.as_str() {
+            "debian-sys-maint" if !in_backup => continue,
+            "PUBLIC" if host.is_empty() => "REVOKE ALL PRIVILEGES, GRANT OPTION FROM PUBLIC".to_owned(),
+            _ => {
+                let host = Some(host);
+                format!("DROP USER {}", AccountName { user, host }.sql())
+            }
+        };
+        match connection.execute(statement).await {
+            // It passes over accounts of hosts by name where it does not look names up.
+            Err(error) if error.server_code() == Some(OPERATION_FAILED) => {
+                tracing::debug!("an account stays: {error}");
+            }
+            done => drop(done.map_err(fail)?),
+        }
+    }
+    Ok(())
+}
