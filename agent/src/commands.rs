@@ -552,7 +552,7 @@ fn report(plan: &RestorePlan, restored: &Restored, place: &str, took: Duration) 
         "tables": restored.tables, "rows": restored.rows, "equal": true, "seconds": took.as_secs_f64(), "phases": phases,
         "providers_failed": restored.misses, "not_in_backup": plan.manifest.exceptions,
         "exceptions": restored.exceptions.iter().map(|e| format!("{}: {}", e.object, e.reason)).collect::<Vec<_>>(),
-        "definitions_differ": restored.definitions_differ,
+        "definitions_differ": restored.definitions_differ, "target_warnings": restored.warnings,
         "replay": plan.replay.as_ref().map(restore::ReplayPlan::to_json), "notes": plan.notes,
         "transactions_replayed": restored.replayed.as_ref().map(|replayed| replayed.transactions),
         "account_statements_left_out": restored.replayed.as_ref().map(|replayed| replayed.about_accounts),
@@ -580,6 +580,7 @@ fn told(plan: &RestorePlan, restored: &Restored, place: &str, took: Duration) ->
             .iter()
             .map(|e| format!("exception  {}: {}", e.object, e.reason)),
     );
+    lines.extend(restored.warnings.iter().map(|what| format!("warning    {what}")));
     lines.extend(
         restored
             .definitions_differ

@@ -61,6 +61,8 @@ pub struct Restored {
     pub misses: BTreeMap<String, u64>,
     /// What is not as it was on the source.
     pub exceptions: Vec<apply::Exception>,
+    /// Warnings about the target server: its version, settings that differ from the source's.
+    pub warnings: Vec<String>,
     /// Definitions that read otherwise on this server, which is of another version than the source.
     pub definitions_differ: Vec<String>,
     /// How long each phase took.
@@ -84,8 +86,12 @@ fn target_problem(doing: &str, error: &WireError) -> Problem {
     )
 }
 
-/// Refuses a target server that is not empty or of another flavour, before the first byte.
-pub async fn check_target(plan: &RestorePlan, target: &ConnectOptions) -> Result<Settings, Problem> {
+/// Refuses a target server that is not empty or of another flavour, before the first byte. Returns its settings, and what is
+/// to be said about it.
+pub async fn check_target(
+    plan: &RestorePlan,
+    target: &ConnectOptions,
+) -> Result<(Settings, Vec<String>), Problem> {
     let mut connection = Connection::connect(target)
         .await
         .map_err(|e| target_problem("connect to the target server", &e))?;
@@ -98,7 +104,7 @@ pub async fn check_target(plan: &RestorePlan, target: &ConnectOptions) -> Result
                 "check that the account may do everything on the target",
             )
         })?;
-    refuse_findings(&findings)?;
+    let warnings = refuse_findings(&findings)?;
     let settings = capture::read_settings(&mut connection).await.map_err(|error| {
         Problem::new(
             Code::TargetServer,
@@ -110,23 +116,20 @@ pub async fn check_target(plan: &RestorePlan, target: &ConnectOptions) -> Result
         let flavour = plan.manifest.source.flavour;
         replay::check_target(replay, flavour, &settings, target, &mut connection).await?;
     }
-    Ok(settings)
+    Ok((settings, warnings))
 }
 
-/// The worst thing about a target server decides; warnings are said and passed over.
-fn refuse_findings(findings: &[Finding]) -> Result<(), Problem> {
-    for finding in findings
-        .iter()
-        .filter(|finding| finding.severity == Severity::Warn)
-    {
-        tracing::info!("target server: {}", finding.fact);
-    }
+/// The worst thing about a target server decides; warnings are to be said.
+fn refuse_findings(findings: &[Finding]) -> Result<Vec<String>, Problem> {
     let failed: Vec<&Finding> = findings
         .iter()
         .filter(|finding| finding.severity == Severity::Fail)
         .collect();
     let Some(first) = failed.first() else {
-        return Ok(());
+        let warnings = findings
+            .iter()
+            .filter(|finding| finding.severity == Severity::Warn);
+        return Ok(warnings.map(|finding| finding.fact.clone()).collect());
     };
     let code = match first.code {
         "target-flavour" | "target-version" => Code::TargetVersion,
@@ -152,7 +155,7 @@ pub async fn run(
     target: &ConnectOptions,
     options: &RestoreOptions,
 ) -> Result<Restored, Problem> {
-    let settings = check_target(plan, target).await?;
+    let (settings, warnings) = check_target(plan, target).await?;
     let own = match plan.accounts.are_made() {
         true => Some(OwnAccount::create(target).await?),
         false => None,
@@ -165,7 +168,7 @@ pub async fn run(
         None => Ok(()),
     };
     restored
-        .and_then(|restored| removed.map(|()| restored))
+        .and_then(|restored| removed.map(|()| Restored { warnings, ..restored }))
         .map_err(|mut problem| {
             problem.hint.push_str(HALF_RESTORED);
             problem
@@ -232,6 +235,7 @@ async fn change(
         rows,
         misses,
         exceptions,
+        warnings: Vec::new(),
         definitions_differ,
         phases,
         replayed,

@@ -7,6 +7,7 @@ use holdfast_proto::Flavour;
 
 use super::chunk::KeyRange;
 use super::identifiers::{TableName, quote_text};
+use super::indexes::counted_column;
 use super::inventory::{Carry, Column, NotCarried, RowSource, Table};
 
 /// Names what a row's bytes are: select expressions by type and the order of columns. Changes whenever they do, since
@@ -61,9 +62,16 @@ impl RowPlan {
         };
         let mut load_columns = Vec::new();
         let mut load_set = Vec::new();
+        // Where anything is set, MariaDB forgets that a counter's 0 was given: it must be set too.
+        let sets = dumped
+            .iter()
+            .any(|column| load_expression(column.carry, "").is_some());
+        let counter = counted_column(&table.create_statement).filter(|_| sets);
         for (i, column) in dumped.iter().enumerate() {
             let name = column.name.quoted();
-            match load_expression(column.carry, &format!("@holdfast_{i}")) {
+            let variable = format!("@holdfast_{i}");
+            let is_counter = counter.as_deref() == Some(column.name.as_str().as_bytes());
+            match load_expression(column.carry, &variable).or(is_counter.then_some(variable)) {
                 None => load_columns.push(name),
                 Some(expression) => {
                     load_columns.push(format!("@holdfast_{i}"));

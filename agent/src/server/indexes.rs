@@ -56,6 +56,15 @@ pub fn defer(table: &Table) -> Option<Deferred> {
     })
 }
 
+/// The column with AUTO_INCREMENT, if a table has one.
+pub(super) fn counted_column(create_statement: &str) -> Option<Vec<u8>> {
+    let items = items_of(create_statement)?;
+    items
+        .into_iter()
+        .find(|item| item.kind == ItemKind::CountedColumn)
+        .and_then(|item| item.name)
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ItemKind {
     /// A column, the primary key, a check, a period.
