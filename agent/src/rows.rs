@@ -1,14 +1,32 @@
 //! Which rows are read, range by range, and their digest: shared by the dump of a source and the comparison of what was
 //! restored, so that both see the same rows in the same shape.
+//!
+//! What a range is, is said in [`crate::server::chunk`]; here the bounds are looked up in the table. A range that holds too
+//! much is cut by whoever is to read it, piece by piece: the rows that are counted to find the piece's end are those that
+//! are read next, from the server's memory.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use holdfast_proto::digest::RowHasher;
+use tokio::sync::Notify;
 
-use crate::server::chunk::{self, KeyRange};
+use crate::server::chunk::{self, Bound, Key, KeyRange};
 use crate::server::columns::RowPlan;
 use crate::server::inventory::{Inventory, Table};
-use crate::wire::{Connection, RowSink, WireError};
+use crate::wire::{Connection, Row, RowSink, WireError};
+
+/// How many rows in a row are looked at for one whose key can be written.
+const CANDIDATES: u64 = 8;
+/// How often one cut looks further before the range stays as it is.
+const LOOKS: u32 = 8;
+/// After so many pieces of one range they become twice as large: estimates may be far from the truth.
+const PIECES_OF_A_SIZE: u32 = chunk::MAX_RANGES;
+/// "Invalid … character string": the bytes are not valid in the character set.
+const ER_INVALID_CHARACTER_STRING: u16 = 1300;
 
 /// One range of rows to read.
+#[derive(Debug, Clone)]
 pub struct Unit {
     /// Index into the list of tables it was made from.
     pub table: usize,
@@ -16,6 +34,39 @@ pub struct Unit {
     pub range: KeyRange,
     /// The server's guess at its size.
     pub estimated_bytes: u64,
+    /// How many rows the server counted in it along the index, where it did. Reading it must give as many.
+    pub rows: Option<u64>,
+    /// How it is to be cut before it is read.
+    pub cut: Option<Cut>,
+}
+
+/// How a range is cut into pieces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// Rows of a piece.
+    pub rows: u64,
+    /// The server's guess at the size of a piece.
+    pub bytes: u64,
+    /// How many pieces of this size are still to come.
+    pub pieces: u32,
+}
+
+impl Cut {
+    /// Into pieces of so many rows, each about so large.
+    pub fn into_pieces_of(rows: u64, bytes: u64) -> Self {
+        Self {
+            rows: rows.max(1),
+            bytes,
+            pieces: PIECES_OF_A_SIZE,
+        }
+    }
+
+    fn next(self) -> Self {
+        match self.pieces.checked_sub(1) {
+            Some(pieces @ 1..) => Self { pieces, ..self },
+            _ => Self::into_pieces_of(self.rows.saturating_mul(2), self.bytes.saturating_mul(2)),
+        }
+    }
 }
 
 /// The tables whose rows a backup carries, largest first, each with how its rows travel.
@@ -29,30 +80,306 @@ pub fn tables_with_rows(inventory: &Inventory) -> Vec<(Table, RowPlan)> {
     tables
 }
 
-/// Cuts every table into ranges that tile it, by the keys that `planner` sees.
-pub async fn ranges(planner: &mut Connection, tables: &[(Table, RowPlan)]) -> Result<Vec<Unit>, WireError> {
-    let mut units = Vec::new();
-    for (index, (table, _)) in tables.iter().enumerate() {
-        let mut min_max = None;
-        if chunk::count_for(table.data_bytes) > 1
-            && let Some(query) = chunk::min_max_query(table)
-        {
-            let rows = planner.query(query).await?;
-            let bound = |column: usize| {
-                let text = rows.first().and_then(|row| row.get(column))?;
-                std::str::from_utf8(text).ok()?.parse::<i128>().ok()
-            };
-            min_max = bound(0).zip(bound(1));
+/// What is to be read, for several connections to take from.
+pub struct Units {
+    tables: Vec<(Table, RowPlan)>,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+struct State {
+    waiting: VecDeque<Unit>,
+    /// Ranges that are being cut: more units may come of each.
+    being_cut: usize,
+}
+
+enum Taken {
+    Unit(Unit),
+    Later,
+    Nothing,
+}
+
+impl Units {
+    /// All rows of `tables`, in ranges by the keys that `planner` sees.
+    ///
+    /// # Errors
+    /// Those of the server, with the index of the table.
+    pub async fn plan(
+        planner: &mut Connection,
+        tables: Vec<(Table, RowPlan)>,
+    ) -> Result<Self, (usize, WireError)> {
+        let mut waiting = VecDeque::new();
+        for (index, (table, plan)) in tables.iter().enumerate() {
+            let units = first_units(planner, index, table, plan).await;
+            waiting.extend(units.map_err(|error| (index, error))?);
         }
-        let ranges = chunk::plan(table, min_max);
-        let estimated_bytes = table.data_bytes / ranges.len().max(1) as u64;
-        units.extend(ranges.into_iter().map(|range| Unit {
-            table: index,
-            range,
-            estimated_bytes,
-        }));
+        Ok(Self::new(tables, waiting))
+    }
+
+    /// These units of these tables.
+    pub fn new(tables: Vec<(Table, RowPlan)>, units: impl IntoIterator<Item = Unit>) -> Self {
+        Self {
+            tables,
+            state: Mutex::new(State {
+                waiting: units.into_iter().collect(),
+                being_cut: 0,
+            }),
+            changed: Notify::new(),
+        }
+    }
+
+    /// The tables, in the order that [`Unit::table`] means.
+    pub fn tables(&self) -> &[(Table, RowPlan)] {
+        &self.tables
+    }
+
+    /// The tables again, once all is read.
+    pub fn into_tables(self) -> Vec<(Table, RowPlan)> {
+        self.tables
+    }
+
+    /// The server's guess at the size of what was not taken yet.
+    pub fn estimated_bytes(&self) -> u64 {
+        self.state().waiting.iter().map(|unit| unit.estimated_bytes).sum()
+    }
+
+    /// The next range to read, by this connection; None when there are no more.
+    ///
+    /// # Errors
+    /// Those of the server, with the index of the table.
+    pub async fn next(&self, reader: &mut Connection) -> Result<Option<Unit>, (usize, WireError)> {
+        loop {
+            // Registered before looking, so that no change in between is missed.
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            let unit = match self.take() {
+                Taken::Unit(unit) => unit,
+                Taken::Nothing => return Ok(None),
+                Taken::Later => {
+                    changed.await;
+                    continue;
+                }
+            };
+            let Some(cut) = unit.cut else {
+                return Ok(Some(unit));
+            };
+            let (_, plan) = &self.tables[unit.table];
+            let (table, before) = (unit.table, self.being_cut());
+            let pieces = first_piece(reader, plan, unit, cut).await;
+            let (piece, rest) = pieces.map_err(|error| (table, error))?;
+            if let Some(rest) = rest {
+                self.state().waiting.push_front(rest);
+            }
+            drop(before);
+            return Ok(Some(piece));
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing in here panics while it holds the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Taken {
+        let mut state = self.state();
+        match state.waiting.pop_front() {
+            Some(unit) => {
+                state.being_cut += usize::from(unit.cut.is_some());
+                Taken::Unit(unit)
+            }
+            None if state.being_cut > 0 => Taken::Later,
+            None => Taken::Nothing,
+        }
+    }
+
+    /// Until this is dropped, the others wait for what comes of the cut.
+    fn being_cut(&self) -> BeingCut<'_> {
+        BeingCut(self)
+    }
+}
+
+struct BeingCut<'a>(&'a Units);
+
+impl Drop for BeingCut<'_> {
+    fn drop(&mut self) {
+        self.0.state().being_cut -= 1;
+        self.0.changed.notify_waiters();
+    }
+}
+
+/// Cuts a table as far as its estimates go: evenly where an integer leads its key, then piece by piece what holds too
+/// much all the same.
+async fn first_units(
+    planner: &mut Connection,
+    index: usize,
+    table: &Table,
+    plan: &RowPlan,
+) -> Result<Vec<Unit>, WireError> {
+    let unit = |range, estimated_bytes, cut| Unit {
+        table: index,
+        range,
+        estimated_bytes,
+        rows: None,
+        cut,
+    };
+    let count = chunk::count_for(table.data_bytes);
+    let key = (count > 1).then(|| Key::of(table)).flatten();
+    let Some(key) = key else {
+        return Ok(vec![unit(KeyRange::whole(), table.data_bytes, None)]);
+    };
+    let rows_wanted = (table.estimated_rows / u64::from(count)).max(1);
+    let bytes_of = |rows: u64| {
+        let bytes = u128::from(table.data_bytes) * u128::from(rows) / u128::from(table.estimated_rows.max(1));
+        u64::try_from(bytes).unwrap_or(u64::MAX)
+    };
+    let cut = Cut::into_pieces_of(rows_wanted, bytes_of(rows_wanted));
+    let whole = KeyRange::along(key);
+    let Some((min, max)) = min_max(planner, plan, &whole).await? else {
+        return Ok(vec![unit(whole, table.data_bytes, Some(cut))]);
+    };
+    let mut units = Vec::new();
+    for range in chunk::even(whole, min, max, count) {
+        let rows = estimated_rows(planner, plan, &range).await?;
+        let is_large = rows > rows_wanted.saturating_mul(2);
+        units.push(unit(range, bytes_of(rows), is_large.then_some(cut)));
     }
     Ok(units)
+}
+
+/// The ends of the leading integer; None where there is none, or no row.
+async fn min_max(
+    planner: &mut Connection,
+    plan: &RowPlan,
+    whole: &KeyRange,
+) -> Result<Option<(i128, i128)>, WireError> {
+    let Some(column) = whole.key().and_then(Key::leading_integer) else {
+        return Ok(None);
+    };
+    let select = plan.select_of(column, whole);
+    let mut ends = [None; 2];
+    for (end, direction) in ends.iter_mut().zip(["ASC", "DESC"]) {
+        let rows = planner
+            .query(format!("{select} ORDER BY {column} {direction} LIMIT 1"))
+            .await?;
+        let text = rows.first().and_then(|row| row.text(0).ok());
+        *end = text.and_then(|text| text.parse().ok());
+    }
+    Ok(ends[0].zip(ends[1]))
+}
+
+/// How many rows the server guesses in a range, from a look at the index.
+async fn estimated_rows(
+    planner: &mut Connection,
+    plan: &RowPlan,
+    range: &KeyRange,
+) -> Result<u64, WireError> {
+    let rows = planner.query(plan.explain(range)).await?;
+    // NULL where the server sees that there is none.
+    Ok(rows.first().and_then(|row| row.u64("rows").ok()).unwrap_or(0))
+}
+
+/// Cuts a piece off the beginning of a range. The rest is None where the piece is all of it.
+async fn first_piece(
+    reader: &mut Connection,
+    plan: &RowPlan,
+    unit: Unit,
+    cut: Cut,
+) -> Result<(Unit, Option<Unit>), WireError> {
+    let whole = Unit { cut: None, ..unit };
+    let Some(key) = whole.range.key() else {
+        return Ok((whole, None));
+    };
+    let Some((bound, rows)) = find_bound(reader, plan, key, &whole.range, cut.rows).await? else {
+        return Ok((whole, None));
+    };
+    let counted = key.distinct.then_some(rows);
+    let (before, after) = whole.range.split(bound);
+    let estimated_bytes = cut.bytes.min(whole.estimated_bytes);
+    let piece = Unit {
+        range: before,
+        estimated_bytes,
+        rows: counted,
+        ..whole
+    };
+    let rest = Unit {
+        range: after,
+        estimated_bytes: whole.estimated_bytes - estimated_bytes,
+        cut: Some(cut.next()),
+        ..whole
+    };
+    Ok((piece, Some(rest)))
+}
+
+/// The key of a row about `distance` rows into the range, and how many rows of the range are before it along the index.
+async fn find_bound(
+    reader: &mut Connection,
+    plan: &RowPlan,
+    key: &Key,
+    range: &KeyRange,
+    distance: u64,
+) -> Result<Option<(Bound, u64)>, WireError> {
+    let in_order = format!(
+        "{} ORDER BY {}",
+        plan.select_of(&key.select_list(), range),
+        key.order_by()
+    );
+    let mut distance = distance.max(1);
+    for _ in 0..LOOKS {
+        let candidates = reader
+            .query(format!("{in_order} LIMIT {CANDIDATES} OFFSET {distance}"))
+            .await?;
+        if candidates.is_empty() {
+            return Ok(None);
+        }
+        for (row, place) in candidates.iter().zip(distance..) {
+            let Some(bound) = key.bound(&values(row)) else {
+                continue;
+            };
+            if is_inside(reader, plan, key, range, &bound, row).await? {
+                return Ok(Some((bound, place)));
+            }
+        }
+        distance = distance.saturating_mul(2);
+    }
+    Ok(None)
+}
+
+/// Whether the server finds rows of the range on both sides of the bound, and the row it was made of first behind it.
+async fn is_inside(
+    reader: &mut Connection,
+    plan: &RowPlan,
+    key: &Key,
+    range: &KeyRange,
+    bound: &Bound,
+    row: &Row,
+) -> Result<bool, WireError> {
+    if range.from() == Some(bound) {
+        return Ok(false);
+    }
+    let (before, after) = range.clone().split(bound.clone());
+    let first_of = |half| {
+        let select = plan.select_of(&key.select_list(), half);
+        format!("{select} ORDER BY {} LIMIT 1", key.order_by())
+    };
+    let behind = match reader.query(first_of(&after)).await {
+        Err(WireError::Server {
+            code: ER_INVALID_CHARACTER_STRING,
+            ..
+        }) => return Ok(false), // The table holds bytes that no literal of its character set can.
+        rows => rows?,
+    };
+    let Some(behind) = behind.first() else {
+        return Ok(false);
+    };
+    if key.distinct {
+        // The rows before this one are before the bound, then.
+        return Ok(values(behind) == values(row));
+    }
+    Ok(!reader.query(first_of(&before)).await?.is_empty())
+}
+
+fn values(row: &Row) -> Vec<Option<&[u8]>> {
+    (0..row.columns().len()).map(|column| row.get(column)).collect()
 }
 
 /// Digests rows without keeping them: what a restored table is compared by.

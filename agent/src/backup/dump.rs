@@ -3,7 +3,6 @@
 //! The work is a queue of key ranges, largest table first; each connection takes the next one. What a range is and how a
 //! row is selected are the server layer's.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,8 +18,9 @@ use super::snapshot::source_problem;
 use crate::problem::{Code, Problem};
 use crate::progress::Progress;
 use crate::repository::upload::Uploader;
-use crate::rows::{self, Unit};
+use crate::rows::{self, Unit, Units};
 use crate::server::columns::RowPlan;
+use crate::server::identifiers::TableName;
 use crate::server::inventory::{Inventory, Table};
 use crate::wire::{Connection, Pump, WireError};
 
@@ -74,8 +74,7 @@ pub struct Dumped {
 }
 
 struct Shared {
-    tables: Vec<(Table, RowPlan)>,
-    units: Mutex<VecDeque<Unit>>,
+    units: Units,
     parts: Mutex<Vec<Part>>,
     next_sequence: AtomicU64,
     envelope: Arc<Envelope>,
@@ -97,20 +96,19 @@ pub async fn dump(
     let mut readers = readers;
     let tables = rows::tables_with_rows(inventory);
     let planner = readers.first_mut().expect("a snapshot has at least one reader");
-    let units = rows::ranges(planner, &tables)
+    let named = tables.clone();
+    let units = Units::plan(planner, tables)
         .await
-        .map_err(|e| source_problem("find the key ranges", &e))?;
-    let total_bytes = units.iter().map(|unit| unit.estimated_bytes).sum();
+        .map_err(|(table, error)| read_problem(&named[table].0, &error))?;
     let shared = Arc::new(Shared {
-        tables,
-        units: Mutex::new(units.into()),
+        progress: Progress::bytes("dump", units.estimated_bytes()),
+        units,
         parts: Mutex::new(Vec::new()),
         next_sequence: AtomicU64::new(0),
         envelope,
         uploader,
         secret,
         zstd_level,
-        progress: Progress::bytes("dump", total_bytes),
     });
     let mut workers = tokio::task::JoinSet::new();
     for reader in readers {
@@ -121,7 +119,7 @@ pub async fn dump(
     }
     shared.progress.finish();
     let shared = Arc::into_inner(shared).expect("every worker has ended");
-    Ok(add_up(shared.tables, shared.parts.into_inner()))
+    Ok(add_up(shared.units.into_tables(), shared.parts.into_inner()))
 }
 
 fn add_up(tables: Vec<(Table, RowPlan)>, parts: Vec<Part>) -> Dumped {
@@ -144,9 +142,13 @@ fn add_up(tables: Vec<(Table, RowPlan)>, parts: Vec<Part>) -> Dumped {
 }
 
 async fn work(mut reader: Connection, shared: Arc<Shared>) -> Result<(), Problem> {
-    loop {
-        let unit = shared.units.lock().await.pop_front();
-        let Some(unit) = unit else { break };
+    let name = |table: usize| &shared.units.tables()[table].0;
+    while let Some(unit) = shared
+        .units
+        .next(&mut reader)
+        .await
+        .map_err(|(table, error)| read_problem(name(table), &error))?
+    {
         read_unit(&mut reader, &unit, &shared).await?;
         shared.progress.add(unit.estimated_bytes);
     }
@@ -159,7 +161,7 @@ async fn work(mut reader: Connection, shared: Arc<Shared>) -> Result<(), Problem
 }
 
 async fn read_unit(reader: &mut Connection, unit: &Unit, shared: &Shared) -> Result<(), Problem> {
-    let (table, plan) = &shared.tables[unit.table];
+    let (table, plan) = &shared.units.tables()[unit.table];
     let fail = |error: WireError| read_problem(table, &error);
     let encoding = |error: std::io::Error| {
         Problem::new(
@@ -186,9 +188,24 @@ async fn read_unit(reader: &mut Connection, unit: &Unit, shared: &Shared) -> Res
     if let Some(part) = encoder.finish().map_err(encoding)? {
         parts.push(store(shared, unit.table, part).await?);
     }
+    let read = parts.iter().map(|part| part.digest.rows).sum();
+    check_count(&table.name, unit.rows, read)?;
     // A range's parts stay together: a row that goes on does so in the next part of the manifest.
     shared.parts.lock().await.extend(parts);
     Ok(())
+}
+
+/// Where the server counted the rows of a range along its index, reading it by its bounds must give as many: what
+/// protects against a server whose index has rows where its comparison does not see them.
+fn check_count(table: &TableName, counted: Option<u64>, read: u64) -> Result<(), Problem> {
+    match counted {
+        Some(counted) if counted != read => Err(Problem::new(
+            Code::Source,
+            format!("a key range of {table} has {counted} rows by its index, but {read} were read"),
+            "look at the table with CHECK TABLE; nothing was committed",
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn read_problem(table: &Table, error: &WireError) -> Problem {
@@ -239,4 +256,23 @@ async fn store(shared: &Shared, table: usize, part: EncodedPart) -> Result<Part,
         "no provider takes objects any more",
         "see the warnings above for each provider's reason; nothing was committed, take the backup again",
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_that_lacks_rows_or_has_too_many_ends_the_backup() {
+        let table = TableName::new("s", "t").unwrap();
+        assert!(check_count(&table, None, 7).is_ok() && check_count(&table, Some(7), 7).is_ok());
+        for read in [6, 8] {
+            let problem = check_count(&table, Some(7), read).unwrap_err();
+            assert_eq!(problem.code, Code::Source);
+            assert!(
+                problem.fact.contains("`s`.`t`") && problem.fact.contains('7'),
+                "{problem}"
+            );
+        }
+    }
 }

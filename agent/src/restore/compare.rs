@@ -1,7 +1,7 @@
 //! Compares what came back with what was there: every table is read again from the target server and digested by the
 //! recipe and secret of the manifest.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use holdfast_proto::digest::{DigestSecret, RowDigest, RowHasher};
@@ -11,9 +11,8 @@ use tokio::sync::Mutex;
 use super::load::load_problem;
 use crate::problem::{Code, Problem};
 use crate::progress::Progress;
-use crate::rows::{self, DigestSink, Unit};
+use crate::rows::{self, DigestSink, Units};
 use crate::server::apply::{Exception, ExceptionKind};
-use crate::server::columns::RowPlan;
 use crate::server::inventory::{Inventory, Table};
 use crate::server::session::{self, Settings};
 use crate::wire::{ConnectOptions, Connection, Pump, WireError};
@@ -30,8 +29,7 @@ pub struct Difference {
 }
 
 struct Shared {
-    tables: Vec<(Table, RowPlan)>,
-    units: Mutex<VecDeque<Unit>>,
+    units: Units,
     sums: Mutex<Vec<RowDigest>>,
     secret: DigestSecret,
     progress: Progress,
@@ -51,12 +49,13 @@ pub async fn digests(
     for _ in 0..threads.max(1) {
         connections.push(connect(target, settings).await.map_err(fail)?);
     }
-    let units = rows::ranges(&mut connections[0], &tables).await.map_err(fail)?;
+    let units = Units::plan(&mut connections[0], tables)
+        .await
+        .map_err(|(_, error)| fail(error))?;
     let shared = Arc::new(Shared {
-        sums: Mutex::new(vec![RowDigest::default(); tables.len()]),
-        progress: Progress::bytes("compare", units.iter().map(|unit| unit.estimated_bytes).sum()),
-        units: Mutex::new(units.into()),
-        tables,
+        sums: Mutex::new(vec![RowDigest::default(); units.tables().len()]),
+        progress: Progress::bytes("compare", units.estimated_bytes()),
+        units,
         secret: secret.clone(),
     });
     let mut workers = tokio::task::JoinSet::new();
@@ -69,7 +68,8 @@ pub async fn digests(
     shared.progress.finish();
     let shared = Arc::into_inner(shared).expect("every worker has ended");
     Ok(shared
-        .tables
+        .units
+        .into_tables()
         .into_iter()
         .map(|(table, _)| table)
         .zip(shared.sums.into_inner())
@@ -85,11 +85,14 @@ async fn connect(target: &ConnectOptions, settings: &Settings) -> Result<Connect
 }
 
 async fn work(mut connection: Connection, shared: Arc<Shared>) -> Result<(), Problem> {
-    loop {
-        let unit = shared.units.lock().await.pop_front();
-        let Some(unit) = unit else { return Ok(()) };
-        let (table, plan) = &shared.tables[unit.table];
-        let fail = |error: WireError| load_problem(&format!("compare {}", table.name), &error);
+    let fail = |table: usize, error: WireError| {
+        let (table, _) = &shared.units.tables()[table];
+        load_problem(&format!("compare {}", table.name), &error)
+    };
+    let next = |(table, error)| fail(table, error);
+    while let Some(unit) = shared.units.next(&mut connection).await.map_err(next)? {
+        let fail = |error| fail(unit.table, error);
+        let (_, plan) = &shared.units.tables()[unit.table];
         let mut sink = DigestSink(RowHasher::new(&shared.secret));
         let mut stream = connection
             .query_stream(plan.select(&unit.range))
@@ -99,6 +102,7 @@ async fn work(mut connection: Connection, shared: Arc<Shared>) -> Result<(), Pro
         shared.sums.lock().await[unit.table].merge(&sink.0.take());
         shared.progress.add(unit.estimated_bytes);
     }
+    Ok(())
 }
 
 /// The tables of `manifest` that `found` does not equal. A table that is missing altogether has no rows.

@@ -104,12 +104,33 @@ impl RowPlan {
 
     /// `SELECT …` of the rows in a key range, for a [`super::session::dump_session`].
     pub fn select(&self, range: &KeyRange) -> String {
+        self.select_of(&self.select_list, range)
+    }
+
+    /// The same rows with another select list.
+    pub fn select_of(&self, select_list: &str, range: &KeyRange) -> String {
+        self.statement(select_list, range, "FORCE INDEX")
+    }
+
+    /// Asks how many rows the server guesses in a key range. MySQL does not look where an index is forced.
+    pub fn explain(&self, range: &KeyRange) -> String {
+        format!(
+            "EXPLAIN FORMAT=TRADITIONAL {}",
+            self.statement("1", range, "USE INDEX")
+        )
+    }
+
+    fn statement(&self, select_list: &str, range: &KeyRange, hint: &str) -> String {
+        let mut sql = format!("SELECT {select_list} FROM {}", self.from);
+        if let Some(index) = range.index() {
+            sql.push_str(&format!(" {hint} ({})", index.quoted()));
+        }
         let conditions: Vec<String> = self.filter.clone().into_iter().chain(range.condition()).collect();
-        let filter = match conditions.is_empty() {
-            true => String::new(),
-            false => format!(" WHERE {}", conditions.join(" AND ")),
-        };
-        format!("SELECT {} FROM {}{filter}", self.select_list, self.from)
+        if !conditions.is_empty() {
+            sql.push_str(" WHERE ");
+            sql.push_str(&conditions.join(" AND "));
+        }
+        sql
     }
 
     /// `LOAD DATA LOCAL …` into `target`, for a [`super::session::load_session`]. `token` is what the server will ask

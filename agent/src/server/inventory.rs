@@ -184,7 +184,7 @@ pub struct Table {
     pub rows: RowSource,
     /// All columns in ordinal order; those of implicit system versioning last.
     pub columns: Vec<Column>,
-    /// The column that key ranges may be cut on.
+    /// The key that ranges may be cut on.
     pub chunk_key: Option<ChunkKey>,
     /// The engine's own ids of the table or its partitions, sorted; empty where they cannot be had.
     pub table_ids: Vec<u64>,
@@ -249,14 +249,20 @@ impl Carry {
     }
 }
 
-/// An integer NOT NULL column that leads the primary key or a unique key.
+/// The key that a table's rows lie in the order of, as far as bounds can be written on its columns.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ChunkKey {
-    /// The column.
+    /// Its first column.
     pub column: ObjectName,
-    /// The index it leads.
+    /// The index.
     pub index: ObjectName,
+    /// Its further columns, in order.
+    #[serde(default)]
+    pub rest: Vec<ObjectName>,
+    /// Whether that is all of the key, so that no two rows are equal in it.
+    #[serde(default)]
+    pub whole: bool,
 }
 
 /// A sequence (MariaDB).

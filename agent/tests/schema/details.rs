@@ -1,92 +1,21 @@
-//! Single mechanisms against real servers: ranges, losses, broken views, refusals.
-
-use std::collections::BTreeSet;
+//! Single mechanisms against real servers: losses, broken views, refusals.
 
 use holdfast_agent::server::apply::{ExceptionKind, RebuildError, apply};
 use holdfast_agent::server::capture::{CaptureError, capture, read_settings};
-use holdfast_agent::server::chunk::{self, RANGE_BYTES};
-use holdfast_agent::server::columns::{RowPlan, loss_check};
+use holdfast_agent::server::columns::loss_check;
 use holdfast_agent::server::rebuild::{Phase, RebuildPlan};
 use holdfast_agent::server::session::dump_session;
 use holdfast_agent::wire::Connection;
 use holdfast_proto::Flavour;
 
-use crate::rows::{self, Tsv};
 use crate::servers::Server;
 
-async fn dump_connection(server: &Server) -> Connection {
+pub(crate) async fn dump_connection(server: &Server) -> Connection {
     let mut connection = server.connect().await;
     for statement in dump_session(&read_settings(&mut connection).await.unwrap()) {
         connection.execute(&statement).await.unwrap();
     }
     connection
-}
-
-fn lines(tsv: &Tsv) -> Vec<&[u8]> {
-    tsv.bytes.split_inclusive(|&b| b == b'\n').collect()
-}
-
-async fn ranges_tile(flavour: Flavour) {
-    let server = Server::start(flavour, &[]).await;
-    server.feed(
-        b"CREATE DATABASE d; USE d; SET sql_mode='NO_AUTO_VALUE_ON_ZERO';
-        CREATE TABLE negative (k INT PRIMARY KEY, v INT);
-        INSERT INTO negative VALUES (-2147483648,1),(-1,2),(0,3),(1,4),(2147483647,5),(77,6),(-77,7);
-        CREATE TABLE big (k BIGINT UNSIGNED, j INT, PRIMARY KEY (k, j));
-        INSERT INTO big VALUES (0,1),(0,2),(18446744073709551615,1),(18446744073709551614,1),(9223372036854775808,1),(9223372036854775807,1);
-        CREATE TABLE signed_big (a VARCHAR(10) PRIMARY KEY, k BIGINT NOT NULL, UNIQUE KEY u (k));
-        INSERT INTO signed_big VALUES ('a',-9223372036854775808),('b',9223372036854775807),('c',0),('d',-1);
-        CREATE TABLE dense (k TINYINT PRIMARY KEY); INSERT INTO dense VALUES (5),(6),(7);
-        CREATE TABLE empty_one (k INT PRIMARY KEY);
-        CREATE TABLE text_key (k VARCHAR(10) PRIMARY KEY); INSERT INTO text_key VALUES ('a'),('B');
-        CREATE TABLE nullable_key (k INT, UNIQUE KEY (k)); INSERT INTO nullable_key VALUES (NULL),(1),(NULL);
-        CREATE TABLE no_key (k INT); INSERT INTO no_key VALUES (1),(1);",
-    );
-    let mut connection = server.connect().await;
-    let mut inventory = capture(&mut connection).await.unwrap();
-    let mut dump = dump_connection(&server).await;
-    let mut cut = BTreeSet::new();
-    for table in &mut inventory.tables {
-        table.data_bytes = RANGE_BYTES * 40; // as if it were large
-        let min_max = match chunk::min_max_query(table) {
-            None => None,
-            Some(sql) => {
-                let rows = dump.query(&sql).await.unwrap();
-                let row = rows.one().unwrap();
-                let number = |i| row.text(i).ok().map(|text| text.parse::<i128>().unwrap());
-                number(0).zip(number(1))
-            }
-        };
-        let ranges = chunk::plan(table, min_max);
-        if ranges.len() > 1 {
-            cut.insert(table.name.name.as_str().to_string());
-        }
-        let plan = RowPlan::of(table).unwrap();
-        let whole = rows::read(&mut dump, &plan, &chunk::KeyRange::whole()).await;
-        let mut pieces = Vec::new();
-        for range in &ranges {
-            pieces.push(rows::read(&mut dump, &plan, range).await);
-        }
-        let mut together: Vec<&[u8]> = pieces.iter().flat_map(lines).collect();
-        let mut expected = lines(&whole);
-        together.sort_unstable();
-        expected.sort_unstable();
-        assert_eq!(together, expected, "{} in {} ranges", table.name, ranges.len());
-    }
-    assert_eq!(
-        cut.into_iter().collect::<Vec<_>>(),
-        ["big", "dense", "negative", "signed_big"]
-    );
-}
-
-#[tokio::test]
-async fn ranges_tile_on_mariadb() {
-    ranges_tile(Flavour::MariaDb).await;
-}
-
-#[tokio::test]
-async fn ranges_tile_on_mysql() {
-    ranges_tile(Flavour::MySql).await;
 }
 
 async fn counted_losses(server: &Server) -> Vec<(String, u64)> {

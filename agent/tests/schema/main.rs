@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used)] // in helpers of tests a panic is the report
 
 mod checks;
+mod chunks;
 mod details;
+mod keys;
 mod rows;
 mod servers;
 

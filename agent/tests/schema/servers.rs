@@ -44,6 +44,10 @@ impl Server {
         fs::read_to_string(self.folder.path().join("err.log")).unwrap_or_default()
     }
 
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
     pub(crate) fn options(&self, user: &str) -> ConnectOptions {
         ConnectOptions {
             endpoint: Endpoint::Unix(self.folder.path().join("s.sock")),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::super::chunk;
 use super::super::columns::{carry_of, row_source};
 use super::super::identifiers::{ObjectName, TableName, quote_identifier};
 use super::super::inventory::{
@@ -18,10 +19,25 @@ const IMPLICIT_PERIOD: [(&str, Carry); 2] = [("row_start", Carry::RowStart), ("r
 /// What is read for all tables at once.
 struct Facts {
     columns: HashMap<TableName, Vec<Column>>,
-    keys: HashMap<TableName, Vec<(String, String)>>,
+    keys: HashMap<TableName, Vec<UniqueKey>>,
+    /// Columns of the primary key, or of the unique key that the server uses as one, each with its collation.
+    primary_columns: PrimaryColumns,
     ids: HashMap<TableName, Vec<u64>>,
     transactional_engines: HashSet<String>,
     foreign_keys: HashMap<TableName, Vec<String>>,
+}
+
+/// A primary or unique key that is ordered.
+struct UniqueKey {
+    index: String,
+    parts: Vec<KeyPart>,
+}
+
+struct KeyPart {
+    /// None for an expression.
+    column: Option<String>,
+    ascending: bool,
+    of_a_prefix: bool,
 }
 
 pub(super) async fn tables(
@@ -159,7 +175,7 @@ async fn table(
         create_statement,
         transactional: facts.transactional_engines.contains(&engine.to_ascii_uppercase()),
         rows,
-        chunk_key: chunk_key(facts.keys.get(&name), &columns),
+        chunk_key: chunk_key(&engine, kind, &name, facts, &columns),
         columns,
         table_ids: facts.ids.get(&name).cloned().unwrap_or_default(),
         created: row.str("CREATE_TIME").ok(),
@@ -218,31 +234,64 @@ fn with_quoted_foreign_key(create_statement: &str, foreign_key: &str) -> String 
     create_statement.replace(&printed, &meant)
 }
 
-/// The primary key if an integer leads it, else such a unique key.
-fn chunk_key(keys: Option<&Vec<(String, String)>>, columns: &[Column]) -> Option<ChunkKey> {
-    let is_usable = |name: &str| {
-        columns.iter().any(|column| {
-            column.name.as_str() == name
-                && !column.nullable
-                && column.carry == Carry::Bytes
-                && matches!(
-                    column.data_type.as_str(),
-                    "tinyint" | "smallint" | "mediumint" | "int" | "bigint"
-                )
-        })
+/// The key that InnoDB keeps the rows in the order of, as far as it ascends over columns that bounds can be written on.
+///
+/// Other engines keep their rows in no such order, and lock a table that one statement reads: theirs are one range.
+fn chunk_key(
+    engine: &str,
+    kind: TableKind,
+    name: &TableName,
+    facts: &Facts,
+    columns: &[Column],
+) -> Option<ChunkKey> {
+    if !engine.eq_ignore_ascii_case("InnoDB") {
+        return None;
+    }
+    let primary = facts.primary_columns.get(name)?;
+    let is_primary = |column: &String| primary.contains_key(column);
+    let is_clustered = |key: &&UniqueKey| {
+        let mut parts = key.parts.iter();
+        key.index == "PRIMARY"
+            || parts.all(|part| !part.of_a_prefix && part.column.as_ref().is_some_and(is_primary))
     };
-    let mut usable: Vec<_> = keys?.iter().filter(|(_, column)| is_usable(column)).collect();
-    usable.sort_by_key(|(index, _)| (index != "PRIMARY", index.clone()));
-    let (index, column) = usable.first()?;
+    let mut clustered: Vec<&UniqueKey> = facts.keys.get(name)?.iter().filter(is_clustered).collect();
+    // Where keys share their columns, the longest has all those that the server names.
+    clustered.sort_by_key(|key| {
+        (
+            key.index != "PRIMARY",
+            std::cmp::Reverse(key.parts.len()),
+            &key.index,
+        )
+    });
+    let key = *clustered.first()?;
+    let cuttable = key.parts.iter().map_while(|part| {
+        let column = columns
+            .iter()
+            .find(|column| part.column.as_deref() == Some(column.name.as_str()))?;
+        let collation = primary.get(column.name.as_str())?.as_deref();
+        let usable =
+            part.ascending && !part.of_a_prefix && !column.nullable && chunk::is_cuttable(column, collation);
+        usable.then(|| column.name.clone())
+    });
+    let mut names: Vec<ObjectName> = cuttable.collect();
+    // Rows of a history are told apart by their period, which not every server names as part of the key.
+    let whole = names.len() == key.parts.len() && kind == TableKind::Base;
+    if names.is_empty() {
+        return None;
+    }
     Some(ChunkKey {
-        column: ObjectName::new(column).ok()?,
-        index: ObjectName::new(index).ok()?,
+        column: names.remove(0),
+        rest: names,
+        whole,
+        index: ObjectName::new(&key.index).ok()?,
     })
 }
 
 async fn facts(connection: &mut Connection) -> Result<Facts, CaptureError> {
+    let (columns, primary_columns) = columns(connection).await?;
     Ok(Facts {
-        columns: columns(connection).await?,
+        columns,
+        primary_columns,
         keys: keys(connection).await?,
         ids: table_ids(connection).await?,
         transactional_engines: transactional_engines(connection).await?,
@@ -250,14 +299,19 @@ async fn facts(connection: &mut Connection) -> Result<Facts, CaptureError> {
     })
 }
 
-async fn columns(connection: &mut Connection) -> Result<HashMap<TableName, Vec<Column>>, CaptureError> {
+type PrimaryColumns = HashMap<TableName, HashMap<String, Option<String>>>;
+type Columns = (HashMap<TableName, Vec<Column>>, PrimaryColumns);
+
+/// The columns of every table, and which are of its primary key.
+async fn columns(connection: &mut Connection) -> Result<Columns, CaptureError> {
     let flavour = connection.flavour();
     let sql = format!(
         "SELECT TABLE_SCHEMA AS s, TABLE_NAME AS n, COLUMN_NAME AS c, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, \
-         IS_NULLABLE, EXTRA, GENERATION_EXPRESSION, ORDINAL_POSITION AS o FROM information_schema.COLUMNS \
+         IS_NULLABLE, EXTRA, GENERATION_EXPRESSION, COLUMN_KEY, COLLATION_NAME, ORDINAL_POSITION AS o FROM information_schema.COLUMNS \
          WHERE TABLE_SCHEMA NOT IN {SYSTEM_SCHEMAS_SQL}"
     );
     let mut columns: HashMap<TableName, BTreeMap<u64, Column>> = HashMap::new();
+    let mut primary = PrimaryColumns::new();
     for row in &query(connection, "the list of columns", &sql).await? {
         let text = |column| row.str(column).map_err(reading("columns"));
         let data_type = text("DATA_TYPE")?.to_ascii_lowercase();
@@ -271,31 +325,57 @@ async fn columns(connection: &mut Connection) -> Result<HashMap<TableName, Vec<C
             nullable: text("IS_NULLABLE")? != "NO",
         };
         let ordinal = row.u64("o").map_err(reading("columns"))?;
-        columns.entry(name_of(row)?).or_default().insert(ordinal, column);
+        let name = name_of(row)?;
+        if row.str("COLUMN_KEY").is_ok_and(|key| key == "PRI") {
+            let collation = row.str("COLLATION_NAME").ok();
+            primary
+                .entry(name.clone())
+                .or_default()
+                .insert(text("c")?, collation);
+        }
+        columns.entry(name).or_default().insert(ordinal, column);
     }
-    Ok(columns
+    let columns = columns
         .into_iter()
         .map(|(name, columns)| (name, columns.into_values().collect()))
-        .collect())
+        .collect();
+    Ok((columns, primary))
 }
 
-/// Index and leading column of every primary and unique key.
-async fn keys(
-    connection: &mut Connection,
-) -> Result<HashMap<TableName, Vec<(String, String)>>, CaptureError> {
+/// Every primary and unique key with its parts in order. One that the optimizer must not use cannot be read along.
+async fn keys(connection: &mut Connection) -> Result<HashMap<TableName, Vec<UniqueKey>>, CaptureError> {
+    let usable = match is_mariadb(connection) {
+        true => "IGNORED = 'NO'",
+        false => "IS_VISIBLE = 'YES'",
+    };
     let sql = format!(
-        "SELECT TABLE_SCHEMA AS s, TABLE_NAME AS n, INDEX_NAME AS i, COLUMN_NAME AS c \
-         FROM information_schema.STATISTICS WHERE NON_UNIQUE = 0 AND SEQ_IN_INDEX = 1 AND COLUMN_NAME IS NOT NULL \
-         AND TABLE_SCHEMA NOT IN {SYSTEM_SCHEMAS_SQL}"
+        "SELECT TABLE_SCHEMA AS s, TABLE_NAME AS n, INDEX_NAME AS i, COLUMN_NAME AS c, COLLATION AS o, SUB_PART AS p, \
+         SEQ_IN_INDEX AS q FROM information_schema.STATISTICS WHERE NON_UNIQUE = 0 AND INDEX_TYPE = 'BTREE' \
+         AND {usable} AND TABLE_SCHEMA NOT IN {SYSTEM_SCHEMAS_SQL}"
     );
-    let mut keys: HashMap<TableName, Vec<_>> = HashMap::new();
+    let mut parts: HashMap<TableName, BTreeMap<String, BTreeMap<u64, KeyPart>>> = HashMap::new();
     for row in &query(connection, "the list of keys", &sql).await? {
-        let text = |column| row.str(column).map_err(reading("keys"));
-        keys.entry(name_of(row)?)
-            .or_default()
-            .push((text("i")?, text("c")?));
+        let part = KeyPart {
+            column: row.str("c").ok(),
+            ascending: row.str("o").is_ok_and(|order| order == "A"),
+            of_a_prefix: row.field("p").is_some(),
+        };
+        let index = row.str("i").map_err(reading("keys"))?;
+        let place = row.u64("q").map_err(reading("keys"))?;
+        let keys = parts.entry(name_of(row)?).or_default();
+        keys.entry(index).or_default().insert(place, part);
     }
-    Ok(keys)
+    let in_order = |keys: BTreeMap<String, BTreeMap<u64, KeyPart>>| {
+        let parts = |(index, parts): (String, BTreeMap<u64, KeyPart>)| UniqueKey {
+            index,
+            parts: parts.into_values().collect(),
+        };
+        keys.into_iter().map(parts).collect()
+    };
+    Ok(parts
+        .into_iter()
+        .map(|(name, keys)| (name, in_order(keys)))
+        .collect())
 }
 
 async fn transactional_engines(connection: &mut Connection) -> Result<HashSet<String>, CaptureError> {
