@@ -10,48 +10,9 @@ use crate::moments::{start_archiving, wait_until_archived};
 
 const MYSQL: Kind = Kind::MySql97 { gtid: true };
 
-/// What accounts are granted privileges on.
-const OBJECTS: &str = "CREATE DATABASE shop; CREATE DATABASE `we``ird'\"`; CREATE TABLE shop.t (a INT PRIMARY KEY, b INT); CREATE TABLE shop.`t``x` (a INT);
-    INSERT INTO shop.t VALUES (1, 1); CREATE FUNCTION shop.f() RETURNS INT RETURN 1; CREATE PROCEDURE shop.`pé`() SELECT 1;
-    CREATE SQL SECURITY INVOKER VIEW shop.v AS SELECT a FROM shop.t;";
-
-const MARIADB_ACCOUNTS: &str = r#"
-    CREATE USER 'app'@'10.%' IDENTIFIED BY 'secret' REQUIRE SUBJECT '/CN=it''s' AND ISSUER '/CN=x\\y' WITH MAX_QUERIES_PER_HOUR 5 MAX_USER_CONNECTIONS 3;
-    CREATE USER 'o''dd`"n\\ame'@'%' IDENTIFIED VIA mysql_native_password USING PASSWORD('x') OR unix_socket ACCOUNT LOCK PASSWORD EXPIRE INTERVAL 7 DAY;
-    CREATE USER 'exp'@'%' IDENTIFIED BY 'x' REQUIRE X509 PASSWORD EXPIRE; CREATE USER never REQUIRE SSL PASSWORD EXPIRE NEVER;
-    CREATE USER nopw; CREATE USER ''@'anon.example'; CREATE USER 'é'@'%' IDENTIFIED BY 'é';
-    CREATE USER ed@localhost IDENTIFIED VIA ed25519 USING PASSWORD('x');
-    CREATE ROLE r1; CREATE ROLE `r``2`; CREATE ROLE r3 WITH ADMIN 'app'@'10.%'; GRANT SELECT, PROCESS ON *.* TO r1;
-    GRANT r1 TO `r``2`; GRANT `r``2` TO 'app'@'10.%' WITH ADMIN OPTION; SET DEFAULT ROLE `r``2` FOR 'app'@'10.%';
-    GRANT SELECT, BINLOG MONITOR, CONNECTION ADMIN, READ_ONLY ADMIN ON *.* TO 'app'@'10.%' WITH GRANT OPTION;
-    GRANT SELECT, INSERT ON `sh\_p%`.* TO nopw; GRANT ALL ON `we``ird'"`.* TO 'o''dd`"n\\ame'@'%';
-    GRANT SELECT (a), UPDATE (a, b), REFERENCES (b), DELETE ON shop.t TO nopw WITH GRANT OPTION; GRANT SELECT ON shop.v TO 'é'@'%';
-    GRANT EXECUTE ON FUNCTION shop.f TO r1; GRANT EXECUTE, ALTER ROUTINE ON PROCEDURE shop.`pé` TO nopw WITH GRANT OPTION;
-    GRANT PROXY ON nopw TO 'app'@'10.%' WITH GRANT OPTION; GRANT SELECT ON shop.* TO PUBLIC;
-    GRANT USAGE ON shop.`t``x` TO nopw WITH GRANT OPTION; GRANT USAGE ON shop.* TO 'exp'@'%' WITH GRANT OPTION; GRANT USAGE ON *.* TO 'exp'@'%' WITH GRANT OPTION;
-    SET sql_mode = ORACLE;
-DELIMITER //
-    CREATE PACKAGE shop.pk AS PROCEDURE p; END//
-    GRANT EXECUTE ON PACKAGE shop.pk TO nopw//
-DELIMITER ;
-    SET sql_mode = DEFAULT; CREATE DEFINER='nopw'@'%' PROCEDURE shop.as_nopw() SELECT 1; CREATE DEFINER=r1 VIEW shop.as_role AS SELECT a FROM shop.t;"#;
-
-const MYSQL_ACCOUNTS: &str = r#"
-    CREATE USER 'app'@'10.%' IDENTIFIED BY 'secret' REQUIRE SUBJECT '/CN=it''s' AND ISSUER '/CN=x\\y' AND CIPHER 'AES''' WITH MAX_QUERIES_PER_HOUR 5 MAX_USER_CONNECTIONS 3;
-    CREATE USER 'o''dd`"n\\ame'@'%' IDENTIFIED BY 'x' PASSWORD EXPIRE INTERVAL 7 DAY PASSWORD HISTORY 3 PASSWORD REUSE INTERVAL 5 DAY
-        PASSWORD REQUIRE CURRENT FAILED_LOGIN_ATTEMPTS 3 PASSWORD_LOCK_TIME UNBOUNDED ACCOUNT LOCK ATTRIBUTE '{"a": "it''s \\"q\\"", "comment": "é"}';
-    CREATE USER 'exp'@'%' IDENTIFIED BY 'x' REQUIRE X509 PASSWORD EXPIRE; CREATE USER never REQUIRE SSL PASSWORD EXPIRE NEVER;
-    CREATE USER nopw; CREATE USER ''@'anon.example'; CREATE USER 'é'@'%' IDENTIFIED BY 'é';
-    CREATE ROLE r1; CREATE ROLE `r``2`; CREATE ROLE r3@local; GRANT SELECT, PROCESS ON *.* TO r1;
-    GRANT r1 TO `r``2`; GRANT `r``2`, r3@local TO 'app'@'10.%' WITH ADMIN OPTION; ALTER USER 'app'@'10.%' DEFAULT ROLE `r``2`, r3@local;
-    GRANT SELECT, REPLICATION CLIENT ON *.* TO 'app'@'10.%' WITH GRANT OPTION; GRANT BACKUP_ADMIN ON *.* TO 'app'@'10.%';
-    GRANT CONNECTION_ADMIN ON *.* TO 'app'@'10.%' WITH GRANT OPTION; REVOKE SELECT ON mysql.* FROM 'app'@'10.%';
-    GRANT SELECT, INSERT ON `sh\_p%`.* TO nopw; GRANT ALL ON `we``ird'"`.* TO 'o''dd`"n\\ame'@'%';
-    GRANT SELECT (a), UPDATE (a, b), REFERENCES (b), DELETE ON shop.t TO nopw WITH GRANT OPTION; GRANT SELECT ON shop.v TO 'é'@'%';
-    GRANT EXECUTE ON FUNCTION shop.f TO r1; GRANT EXECUTE, ALTER ROUTINE ON PROCEDURE shop.`pé` TO nopw WITH GRANT OPTION;
-    GRANT PROXY ON nopw TO 'app'@'10.%' WITH GRANT OPTION;
-    GRANT USAGE ON shop.`t``x` TO nopw WITH GRANT OPTION; GRANT USAGE ON shop.* TO 'exp'@'%' WITH GRANT OPTION; GRANT USAGE ON *.* TO 'exp'@'%' WITH GRANT OPTION;
-    CREATE DEFINER='nopw'@'%' PROCEDURE shop.as_nopw() SELECT 1;"#;
+/// Accounts of every kind, and what they are granted privileges on.
+const MARIADB_ACCOUNTS: &[u8] = include_bytes!("../torture/accounts-mariadb.sql");
+const MYSQL_ACCOUNTS: &[u8] = include_bytes!("../torture/accounts-mysql.sql");
 
 /// Statements that change accounts, for the binlog.
 const CHANGES: &str = "ALTER USER nopw IDENTIFIED BY 'now'; DROP USER never; RENAME USER 'exp'@'%' TO 'renamed'@'%'; INSERT INTO shop.t VALUES (2, 2);
@@ -71,7 +32,6 @@ fn options(kind: Kind) -> ServerOptions {
 
 fn source(kind: Kind) -> Server {
     let source = Server::start(kind, options(kind));
-    source.sql(OBJECTS);
     if kind.is_mariadb() {
         // Of hosts by name, which a server that does not look names up passes over.
         source.sql(
@@ -79,14 +39,11 @@ fn source(kind: Kind) -> Server {
              DELETE FROM mysql.proxies_priv WHERE Host <> 'localhost'; FLUSH PRIVILEGES",
         );
     }
-    source.feed(
-        if kind.is_mariadb() {
-            MARIADB_ACCOUNTS
-        } else {
-            MYSQL_ACCOUNTS
-        }
-        .as_bytes(),
-    );
+    source.feed(if kind.is_mariadb() {
+        MARIADB_ACCOUNTS
+    } else {
+        MYSQL_ACCOUNTS
+    });
     source
 }
 
