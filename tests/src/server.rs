@@ -24,6 +24,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(120);
 pub enum Kind {
     /// MariaDB 10.11.
     MariaDb1011,
+    /// MariaDB 11.8.
+    MariaDb118,
     /// MySQL 9.7.
     MySql97 {
         /// Whether transactions have GTIDs (`gtid_mode=ON`) or are known by file and position only (`OFF`).
@@ -34,13 +36,14 @@ pub enum Kind {
 impl Kind {
     /// Whether it is MariaDB.
     pub fn is_mariadb(self) -> bool {
-        self == Kind::MariaDb1011
+        !matches!(self, Kind::MySql97 { .. })
     }
 
     /// The folder it is installed in.
     pub fn prefix(self) -> PathBuf {
         match self {
             Kind::MariaDb1011 => installed::mariadb(),
+            Kind::MariaDb118 => installed::mariadb118(),
             Kind::MySql97 { .. } => installed::mysql(),
         }
     }
@@ -104,6 +107,7 @@ impl ServerOptions {
 pub struct Server {
     // Before `folder`, so that the server has ended when its files are removed.
     process: Option<Process>,
+    left_running: Option<LeftRunning>,
     folder: tempfile::TempDir,
     kind: Kind,
     server_id: u32,
@@ -112,7 +116,41 @@ pub struct Server {
     arguments: Vec<String>,
 }
 
+/// A server that somebody else started.
+#[derive(Debug)]
+struct LeftRunning {
+    id: rustix::process::Pid,
+    socket: PathBuf,
+}
+
+impl Drop for LeftRunning {
+    fn drop(&mut self) {
+        // An error means that it has ended already.
+        let _ = rustix::process::kill_process(self.id, Signal::KILL);
+    }
+}
+
 impl Server {
+    /// Takes over the server that `holdfast restore --scratch` left running in `scratch`. It is killed when this is dropped.
+    pub fn left_running(kind: Kind, scratch: &Path) -> Server {
+        let file = scratch.join("pid");
+        let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let id = text.trim().parse().ok().and_then(rustix::process::Pid::from_raw);
+        Server {
+            process: None,
+            left_running: Some(LeftRunning {
+                id: id.unwrap_or_else(|| panic!("{}: no process id: {text:?}", file.display())),
+                socket: scratch.join("server.sock"),
+            }),
+            folder: short_folder(),
+            kind,
+            server_id: 0,
+            port: None,
+            certificates: None,
+            arguments: Vec::new(),
+        }
+    }
+
     /// Starts a new, empty server and waits until it is ready.
     pub fn start(kind: Kind, options: ServerOptions) -> Server {
         let folder = short_folder();
@@ -139,6 +177,7 @@ impl Server {
         let port = options.tcp.then(|| free_ports(1)[0]);
         let mut server = Server {
             process: None,
+            left_running: None,
             folder,
             kind,
             server_id,
@@ -166,7 +205,7 @@ impl Server {
                      --skip-name-resolve --skip-slave-start --event-scheduler=OFF";
         arguments.extend(fixed.split_whitespace().map(str::to_owned));
         let by_kind: &[&str] = match self.kind {
-            Kind::MariaDb1011 => &["--gtid-strict-mode=ON", "--feedback=OFF"],
+            Kind::MariaDb1011 | Kind::MariaDb118 => &["--gtid-strict-mode=ON", "--feedback=OFF"],
             Kind::MySql97 { gtid: true } => {
                 &["--mysqlx=OFF", "--gtid-mode=ON", "--enforce-gtid-consistency=ON"]
             }
@@ -287,7 +326,10 @@ impl Server {
 
     /// Its unix socket.
     pub fn socket(&self) -> PathBuf {
-        self.folder.path().join("s")
+        match &self.left_running {
+            Some(server) => server.socket.clone(),
+            None => self.folder.path().join("s"),
+        }
     }
 
     /// Its data folder.

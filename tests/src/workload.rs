@@ -287,7 +287,7 @@ impl Writer {
     /// Queries for the GTID of the last transaction of this session, where there are GTIDs, and for the end of the binlog.
     fn what_was_committed(&self) -> &'static str {
         match self.kind {
-            Kind::MariaDb1011 => "SELECT @@last_gtid; SHOW MASTER STATUS",
+            Kind::MariaDb1011 | Kind::MariaDb118 => "SELECT @@last_gtid; SHOW MASTER STATUS",
             Kind::MySql97 { gtid: true } => {
                 "SELECT gtid FROM performance_schema.events_transactions_history WHERE thread_id=PS_CURRENT_THREAD_ID() \
                  AND state='COMMITTED' AND gtid LIKE '%:%' ORDER BY event_id DESC LIMIT 1; SHOW BINARY LOG STATUS"
