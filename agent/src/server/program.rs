@@ -113,9 +113,9 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Reads the head of a CREATE statement of this kind, written under this sql_mode.
-pub(super) fn head_of(kind: ProgramKind, sql: &[u8], sql_mode: &str) -> Result<Head, String> {
-    let mut cursor = Cursor::new(sql, Quoting::of_mode(sql_mode));
+/// Reads the head of a CREATE statement of this kind.
+pub(super) fn head_of(kind: ProgramKind, sql: &[u8], quoting: Quoting) -> Result<Head, String> {
+    let mut cursor = Cursor::new(sql, quoting);
     cursor.take_words("CREATE")?;
     if kind == ProgramKind::View && cursor.take_word("ALGORITHM") {
         let word = cursor.take_symbol(b'=') && cursor.tokens.next().is_some_and(|t| t.kind == Kind::Word);
@@ -200,17 +200,20 @@ pub(super) fn check_program(
         expected: kind.words(),
         why,
     };
-    let head = head_of(kind, sql, sql_mode).map_err(refused)?;
+    let quoting = Quoting::of_mode(sql_mode).in_character_set(character_set);
+    let head = head_of(kind, sql, quoting).map_err(refused)?;
     // A name in another character set can only be compared where it is ASCII.
     let same = |range: &Range<usize>, wanted: &str| {
         let token = &sql[range.clone()];
+        if !(character_set.starts_with("utf8") || (token.is_ascii() && wanted.is_ascii())) {
+            return true;
+        }
         let text = if matches!(token.first(), Some(b'`' | b'"')) {
             unquoted(token)
         } else {
             Some(token.to_vec())
         };
-        let comparable = character_set.starts_with("utf8") || (token.is_ascii() && wanted.is_ascii());
-        text.is_some_and(|text| !comparable || text == wanted.as_bytes())
+        text.is_some_and(|text| text == wanted.as_bytes())
     };
     if !same(&head.name, name.name.as_str()) {
         return Err(refused("it names something else".to_string()));
@@ -453,7 +456,7 @@ mod tests {
     fn the_pieces_of_a_head_are_found() {
         let sql =
             b"CREATE DEFINER=`\xc3\xa9`@`%` TRIGGER `a` AFTER DELETE ON `s`.`t` FOR EACH ROW SET @x = 1";
-        let head = head_of(ProgramKind::Trigger, sql, "").unwrap();
+        let head = head_of(ProgramKind::Trigger, sql, Quoting::of_mode("")).unwrap();
         assert_eq!(&sql[head.definer.unwrap()], b"`\xc3\xa9`@`%`");
         assert_eq!(&sql[head.name], b"`a`");
         assert_eq!(&sql[head.table.unwrap()], b"`t`");

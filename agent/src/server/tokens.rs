@@ -31,6 +31,43 @@ pub(super) struct Quoting {
     pub(super) double_quote_is_identifier: bool,
     /// `\` escapes in strings (no NO_BACKSLASH_ESCAPES).
     pub(super) backslash_escapes: bool,
+    /// What letters are made of.
+    pub(super) letters: Letters,
+}
+
+/// What the bytes of a statement's character set may be taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Letters {
+    /// No byte below 0x80 is a part of a longer letter.
+    Plain,
+    /// sjis, cp932: the second byte of a letter may be a backslash or a backtick.
+    ShiftJis,
+    /// big5, gbk, gb18030: likewise, with other first bytes.
+    Double,
+}
+
+impl Letters {
+    /// Those of a character set that a client may use.
+    pub(super) fn of(character_set: &str) -> Self {
+        match character_set {
+            "sjis" | "cp932" => Self::ShiftJis,
+            "big5" | "gbk" | "gb18030" => Self::Double,
+            _ => Self::Plain,
+        }
+    }
+
+    /// How many bytes of `text` belong together at its beginning: two where a letter begins whose second byte may mislead.
+    fn width(self, text: &[u8]) -> usize {
+        let is_first = |byte: u8| match self {
+            Self::Plain => false,
+            Self::ShiftJis => matches!(byte, 0x81..=0x9f | 0xe0..=0xfc),
+            Self::Double => matches!(byte, 0x81..=0xfe),
+        };
+        match text {
+            [first, 0x30..=0x39 | 0x40..=0xfe, ..] if is_first(*first) => 2,
+            _ => 1,
+        }
+    }
 }
 
 impl Quoting {
@@ -44,6 +81,15 @@ impl Quoting {
         Self {
             double_quote_is_identifier: has("ANSI_QUOTES"),
             backslash_escapes: !has("NO_BACKSLASH_ESCAPES"),
+            letters: Letters::Plain,
+        }
+    }
+
+    /// The same for a statement in this character set.
+    pub(super) fn in_character_set(self, character_set: &str) -> Self {
+        Self {
+            letters: Letters::of(character_set),
+            ..self
         }
     }
 }
@@ -110,7 +156,10 @@ impl<'a> Tokens<'a> {
     fn end_of_quoted(&self, quote: u8, backslash: bool) -> usize {
         let mut at = self.at + 1;
         while let Some(&byte) = self.sql.get(at) {
-            if byte == b'\\' && backslash {
+            let width = self.quoting.letters.width(&self.sql[at..]);
+            if width > 1 {
+                at += width;
+            } else if byte == b'\\' && backslash {
                 at += 2;
             } else if byte != quote {
                 at += 1;
@@ -122,6 +171,19 @@ impl<'a> Tokens<'a> {
         }
         self.sql.len()
     }
+
+    /// End of the word that begins here.
+    fn end_of_word(&self) -> usize {
+        let mut at = self.at;
+        while self.sql.get(at).is_some_and(|byte| is_word(*byte)) {
+            at += self.quoting.letters.width(&self.sql[at..]);
+        }
+        at
+    }
+}
+
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || byte >= 0x80
 }
 
 impl Iterator for Tokens<'_> {
@@ -131,7 +193,6 @@ impl Iterator for Tokens<'_> {
         self.skip_blank();
         let start = self.at;
         let first = *self.sql.get(start)?;
-        let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'$' || b >= 0x80;
         let (kind, end) = match first {
             b'`' => (Kind::Identifier, self.end_of_quoted(b'`', false)),
             b'"' if self.quoting.double_quote_is_identifier => {
@@ -141,13 +202,7 @@ impl Iterator for Tokens<'_> {
                 Kind::Text,
                 self.end_of_quoted(first, self.quoting.backslash_escapes),
             ),
-            _ if is_word(first) => {
-                let rest = &self.sql[start..];
-                (
-                    Kind::Word,
-                    start + rest.iter().position(|&b| !is_word(b)).unwrap_or(rest.len()),
-                )
-            }
+            _ if is_word(first) => (Kind::Word, self.end_of_word()),
             _ => (Kind::Symbol, start + 1),
         };
         self.at = end;
@@ -207,6 +262,22 @@ mod tests {
     }
 
     #[test]
+    fn a_letter_hides_its_second_byte() {
+        let cut = |sql: &[u8], character_set: &str| {
+            let quoting = Quoting::of_mode("").in_character_set(character_set);
+            let tokens = Tokens::new(sql, quoting);
+            tokens.map(|token| sql[token.range].to_vec()).collect::<Vec<_>>()
+        };
+        let sql = b"`\x83\x60` '\x95\x5c' \x83\x60a";
+        assert_eq!(cut(sql, "sjis"), [&sql[..4], &sql[5..9], &sql[10..]]);
+        assert_eq!(cut(sql, "gbk"), [&sql[..4], &sql[5..9], &sql[10..]]);
+        assert_ne!(cut(sql, "latin1").len(), 3);
+        // A first byte alone takes nothing with it.
+        assert_eq!(cut(b"'\x83' a", "sjis"), [&b"'\x83'"[..], b"a"]);
+        assert_eq!(cut(b"`\xb1` a", "sjis"), [&b"`\xb1`"[..], b"a"]);
+    }
+
+    #[test]
     fn comments_are_nothing_but_executable_ones_are_code() {
         let words = |sql| cut(sql, "").into_iter().map(|(_, text)| text).collect::<Vec<_>>();
         assert_eq!(words("a /* b */ c -- d\n e # f"), ["a", "c", "e"]);
@@ -224,11 +295,13 @@ mod tests {
             let sql: Vec<u8> = (0..4)
                 .flat_map(|i| pieces[n / 14usize.pow(i) % 14].iter().copied())
                 .collect();
-            let mut last = 0;
-            for token in Tokens::new(&sql, Quoting::of_mode("")) {
-                assert!(token.range.start >= last && token.range.end > token.range.start);
-                assert!(token.range.end <= sql.len());
-                last = token.range.end;
+            for character_set in ["utf8mb4", "sjis", "gbk"] {
+                let mut last = 0;
+                for token in Tokens::new(&sql, Quoting::of_mode("").in_character_set(character_set)) {
+                    assert!(token.range.start >= last && token.range.end > token.range.start);
+                    assert!(token.range.end <= sql.len());
+                    last = token.range.end;
+                }
             }
         }
     }

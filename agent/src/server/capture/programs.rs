@@ -6,7 +6,8 @@
 
 use super::super::identifiers::{TableName, is_bare_word, quote_identifier};
 use super::super::inventory::{NotCarried, Program, ProgramKind, SqlText};
-use super::super::program::{head_of, printed_comment, written_comment};
+use super::super::program::{Head, head_of, printed_comment, written_comment};
+use super::super::tokens::{Letters, Quoting};
 use super::{CaptureError, NOT_A_SERVER_NAME, SYSTEM_SCHEMAS_SQL, query, reading, show_create};
 use crate::wire::{Connection, Row, WireError};
 
@@ -192,9 +193,7 @@ async fn repair(
     let character_set = program.character_set_client.clone();
     let sql_mode = program.sql_mode.clone().unwrap_or_default();
     let statement = program.statement.0.clone();
-    let head = head_of(program.kind, &statement, &sql_mode).map_err(|why| {
-        CaptureError::unknown(&program.name, format!("its definition is not as expected: {why}"))
-    })?;
+    let head = printed_head(connection, program).await?;
     let is_utf8 = character_set.starts_with("utf8") || character_set == "binary";
     let mut replacements = Vec::new();
     if !is_utf8 && program.kind != ProgramKind::View {
@@ -238,6 +237,36 @@ async fn repair(
     }
     program.statement = SqlText(repaired);
     Ok(comment_found)
+}
+
+/// The head of a definition as it is printed: in UTF-8 or, by some servers for some kinds, in the program's own character set.
+/// Where a letter of that may hold a quote, only reading it as what it is finds the right name.
+async fn printed_head(connection: &mut Connection, program: &Program) -> Result<Head, CaptureError> {
+    let sql = &program.statement.0;
+    let utf8 = Quoting::of_mode(program.sql_mode.as_deref().unwrap_or_default());
+    let head = head_of(program.kind, sql, utf8);
+    let name = quote_identifier(program.name.name.as_str());
+    let character_set = program.character_set_client.as_str();
+    let names_it = |head: &Head, name: &[u8]| {
+        // The quotes may be those of ANSI_QUOTES, with other characters doubled.
+        let inner = |text: &[u8]| text.get(1..text.len().saturating_sub(1)).map(<[u8]>::to_vec);
+        inner(&sql[head.name.clone()]) == inner(name)
+    };
+    if Letters::of(character_set) != Letters::Plain
+        && !name.is_ascii()
+        && !head.as_ref().is_ok_and(|head| names_it(head, name.as_bytes()))
+    {
+        let name = converted(connection, name.as_bytes(), character_set).await?;
+        let own = head_of(program.kind, sql, utf8.in_character_set(character_set));
+        if let Ok(head) = own.as_ref()
+            && names_it(head, &name)
+        {
+            return Ok(head.clone());
+        }
+    }
+    head.map_err(|why| {
+        CaptureError::unknown(&program.name, format!("its definition is not as expected: {why}"))
+    })
 }
 
 /// UTF-8 text in another character set, converted by the server that knows it.
