@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::accounts::Account;
 use super::identifiers::{ObjectName, SchemaName, TableName};
-use super::program::without_auto_increment;
+use super::program::{without_auto_increment, without_implied_character_sets};
 
 /// SQL text as the server keeps it: in the character set named beside it, so not always UTF-8.
 ///
@@ -448,7 +448,7 @@ impl Table {
     /// What makes two tables the same table, without counters, ids and estimates.
     fn definition(&self) -> (String, &str, &str, &[Column]) {
         (
-            without_auto_increment(&self.create_statement),
+            without_implied_character_sets(&without_auto_increment(&self.create_statement)),
             &self.engine,
             &self.row_format,
             &self.columns,

@@ -323,6 +323,32 @@ pub(super) fn printed_comment(comment: &str) -> Vec<u8> {
     printed
 }
 
+/// A table's definition without the character sets that the collations behind them imply. MySQL prints them or not, by how a column
+/// was once written; made again from what it prints, a column has always been written so that they are.
+pub(super) fn without_implied_character_sets(create_table: &str) -> String {
+    let sql = create_table.as_bytes();
+    let tokens: Vec<Token> = Tokens::new(sql, Quoting::of_mode("")).collect();
+    let is =
+        |token: &Token, word: &str| token.kind == Kind::Word && &create_table[token.range.clone()] == word;
+    let mut text = String::with_capacity(create_table.len());
+    let mut at = 0;
+    for window in tokens.windows(5) {
+        let [character, set, name, collate, collation] = window else {
+            continue;
+        };
+        let shown = |token: &Token| &create_table[token.range.clone()];
+        let implied = shown(collation)
+            .strip_prefix(shown(name))
+            .is_some_and(|rest| rest.starts_with('_'));
+        if is(character, "CHARACTER") && is(set, "SET") && is(collate, "COLLATE") && implied {
+            text += &create_table[at..character.range.start];
+            at = collate.range.start;
+        }
+    }
+    text += &create_table[at..];
+    text
+}
+
 /// A comment as it must be written so that it is read back right under this sql_mode.
 pub(super) fn written_comment(comment: &str, sql_mode: &str) -> String {
     let backslash = Quoting::of_mode(sql_mode).backslash_escapes;
@@ -461,6 +487,24 @@ mod tests {
         assert_eq!(&sql[head.name], b"`a`");
         assert_eq!(&sql[head.table.unwrap()], b"`t`");
         assert!(sql[head.rest..].starts_with(b" AFTER"));
+    }
+
+    #[test]
+    fn a_character_set_goes_where_the_collation_implies_it() {
+        let strip = without_implied_character_sets;
+        assert_eq!(
+            strip(
+                "`a` text CHARACTER SET utf8mb4 COLLATE utf8mb4_bin,\n `b` text CHARACTER SET latin1 COLLATE latin1_bin"
+            ),
+            "`a` text COLLATE utf8mb4_bin,\n `b` text COLLATE latin1_bin"
+        );
+        for whole in [
+            "`a` text CHARACTER SET utf8mb4",
+            "`a` text CHARACTER SET utf8 COLLATE utf8mb4_bin",
+            "`a` text COMMENT 'CHARACTER SET utf8mb4 COLLATE utf8mb4_bin'",
+        ] {
+            assert_eq!(strip(whole), whole);
+        }
     }
 
     #[test]
