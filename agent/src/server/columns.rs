@@ -24,6 +24,8 @@ pub struct RowPlan {
     pub columns: Vec<DumpedColumn>,
     /// Number of fields in a row: at least one.
     pub fields: usize,
+    /// Whether it has a FLOAT or DOUBLE with a number of digits.
+    has_digits: bool,
     select_list: String,
     from: String,
     filter: Option<String>,
@@ -94,6 +96,9 @@ impl RowPlan {
                 })
                 .collect(),
             fields: select_list.len(),
+            has_digits: dumped
+                .iter()
+                .any(|column| column.carry == Carry::Double && column.column_type.contains('(')),
             select_list: select_list.join(", "),
             from,
             filter,
@@ -153,14 +158,18 @@ impl RowPlan {
         )
     }
 
-    /// Whether a warning of a load means no loss: 1265 (truncated) where an ENUM or SET holds its invalid value 0.
+    /// Whether a warning of a load may mean no loss: 1265 (truncated) where an ENUM or SET holds its invalid value 0, 1264 (out of
+    /// range) where a FLOAT(M,D) holds its largest value, whose nearest binary number is larger than that. What was loaded is
+    /// compared afterwards in any case.
     pub fn is_expected_warning(&self, code: u16) -> bool {
         const DATA_TRUNCATED: u16 = 1265;
-        code == DATA_TRUNCATED
-            && self
-                .columns
-                .iter()
-                .any(|column| column.carry == Carry::MemberNumber)
+        const OUT_OF_RANGE: u16 = 1264;
+        let is_member = |column: &DumpedColumn| column.carry == Carry::MemberNumber;
+        match code {
+            DATA_TRUNCATED => self.columns.iter().any(is_member),
+            OUT_OF_RANGE => self.has_digits,
+            _ => false,
+        }
     }
 }
 
@@ -373,7 +382,11 @@ mod tests {
              `u` = CONVERT(@holdfast_5 USING latin1)"
         );
         assert_eq!(plan.fields, 7);
-        assert!(plan.is_expected_warning(1265) && !plan.is_expected_warning(1366));
+        assert!(
+            plan.is_expected_warning(1265)
+                && !plan.is_expected_warning(1366)
+                && !plan.is_expected_warning(1264)
+        );
     }
 
     #[test]
