@@ -65,6 +65,17 @@ pub(super) fn counted_column(create_statement: &str) -> Option<Vec<u8>> {
         .and_then(|item| item.name)
 }
 
+/// The columns of a table's definition: their names, and where they stand. None of them where it is not as servers print it.
+pub(super) fn column_items(create_statement: &str) -> Vec<(String, Range<usize>)> {
+    let items = items_of(create_statement).unwrap_or_default();
+    let columns = items.into_iter().filter_map(|item| {
+        let is_column = create_statement[item.range.clone()].trim_start().starts_with('`');
+        let name = String::from_utf8(item.name?).ok()?;
+        is_column.then_some((name, item.range))
+    });
+    columns.collect()
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ItemKind {
     /// A column, the primary key, a check, a period.

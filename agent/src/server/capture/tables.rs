@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::super::chunk;
 use super::super::columns::{carry_of, row_source};
-use super::super::identifiers::{ObjectName, TableName, quote_identifier};
+use super::super::identifiers::{ObjectName, TableName};
 use super::super::inventory::{
     Carry, ChunkKey, Column, Inventory, NotCarried, RowSource, Sequence, Table, TableKind,
 };
+use super::printed::{self, exact_definition};
 use super::{
     CaptureError, NOT_A_SERVER_NAME, SYSTEM_SCHEMAS_SQL, is_mariadb, optional, query, reading, show_create,
 };
@@ -24,7 +25,7 @@ struct Facts {
     primary_columns: PrimaryColumns,
     ids: HashMap<TableName, Vec<u64>>,
     transactional_engines: HashSet<String>,
-    foreign_keys: HashMap<TableName, Vec<String>>,
+    printed: printed::Facts,
 }
 
 /// A primary or unique key that is ordered.
@@ -52,6 +53,9 @@ pub(super) async fn tables(
     );
     let rows = query(connection, "the list of tables", &sql).await?;
     let (mut tables, mut sequences) = (Vec::new(), Vec::new());
+    // As it is kept: MySQL prints expressions in a character set that cannot hold all letters.
+    let raw = "SET SESSION character_set_results = binary";
+    connection.execute(raw).await.map_err(reading(raw))?;
     for row in &rows {
         let kind = row.str("TABLE_TYPE").map_err(reading("tables"))?;
         if row
@@ -87,6 +91,8 @@ pub(super) async fn tables(
             }
         }
     }
+    let text = "SET SESSION character_set_results = utf8mb4";
+    connection.execute(text).await.map_err(reading(text))?;
     tables.sort_by(|a, b| a.name.cmp(&b.name));
     sequences.sort_by(|a, b| a.name.cmp(&b.name));
     Ok((tables, sequences))
@@ -151,11 +157,6 @@ async fn table(
             format!("the server cannot open it: {comment:.200}"),
         ));
     };
-    let shown = show_create(connection, "TABLE", &name.quoted()).await?;
-    let mut create_statement = shown.text(1).map_err(reading(&name))?;
-    for foreign_key in facts.foreign_keys.get(&name).into_iter().flatten() {
-        create_statement = with_quoted_foreign_key(&create_statement, foreign_key);
-    }
     let mut columns = facts.columns.get(&name).cloned().unwrap_or_default();
     if columns.is_empty() {
         return Err(CaptureError::Privilege {
@@ -170,6 +171,21 @@ async fn table(
     let rows = row_source(&engine, versioned, &columns);
     name_what_is_lost(&name, &rows, not_carried);
     let number = |column| row.u64(column).unwrap_or(0);
+    let shown = show_create(connection, "TABLE", &name.quoted()).await?;
+    let asked = printed::Asked {
+        name: &name,
+        columns: &columns,
+        data_bytes: number("DATA_LENGTH"),
+        has_rows: !matches!(rows, RowSource::None(_)),
+    };
+    let create_statement = exact_definition(
+        connection,
+        &facts.printed,
+        &asked,
+        shown.get(1).unwrap_or_default(),
+        not_carried,
+    )
+    .await?;
     Ok(Table {
         kind,
         create_statement,
@@ -225,13 +241,6 @@ fn name_what_is_lost(name: &TableName, rows: &RowSource, not_carried: &mut Vec<N
         RowSource::None(why) => add("rows-elsewhere", why),
         RowSource::Current | RowSource::WithHistory => {}
     }
-}
-
-/// Some servers print a foreign key's name without doubling the backticks in it; then the statement cannot be read.
-fn with_quoted_foreign_key(create_statement: &str, foreign_key: &str) -> String {
-    let printed = format!("CONSTRAINT `{foreign_key}` FOREIGN KEY (");
-    let meant = format!("CONSTRAINT {} FOREIGN KEY (", quote_identifier(foreign_key));
-    create_statement.replace(&printed, &meant)
 }
 
 /// The key that InnoDB keeps the rows in the order of, as far as it ascends over columns that bounds can be written on.
@@ -295,7 +304,7 @@ async fn facts(connection: &mut Connection) -> Result<Facts, CaptureError> {
         keys: keys(connection).await?,
         ids: table_ids(connection).await?,
         transactional_engines: transactional_engines(connection).await?,
-        foreign_keys: odd_foreign_keys(connection).await?,
+        printed: printed::facts(connection).await?,
     })
 }
 
@@ -388,21 +397,6 @@ async fn transactional_engines(connection: &mut Connection) -> Result<HashSet<St
         .map_err(reading("engines"))
 }
 
-async fn odd_foreign_keys(
-    connection: &mut Connection,
-) -> Result<HashMap<TableName, Vec<String>>, CaptureError> {
-    let sql = "SELECT TABLE_SCHEMA AS s, TABLE_NAME AS n, CONSTRAINT_NAME AS c FROM information_schema.TABLE_CONSTRAINTS \
-               WHERE CONSTRAINT_TYPE = 'FOREIGN KEY' AND CONSTRAINT_NAME LIKE '%`%'";
-    let mut names: HashMap<TableName, Vec<_>> = HashMap::new();
-    for row in &query(connection, "the list of foreign keys", sql).await? {
-        names
-            .entry(name_of(row)?)
-            .or_default()
-            .push(row.str("c").map_err(reading("foreign keys"))?);
-    }
-    Ok(names)
-}
-
 /// InnoDB's ids: they change when a table is dropped, truncated or rebuilt under its name. Needs PROCESS; without it,
 /// the time of creation has to do.
 async fn table_ids(connection: &mut Connection) -> Result<HashMap<TableName, Vec<u64>>, CaptureError> {
@@ -478,13 +472,5 @@ mod tests {
         for broken in ["@0p", "@", "@00", "a@zzzz", "@d800", "é@00é"] {
             assert_eq!(decoded_file_name(broken), None, "{broken}");
         }
-    }
-
-    #[test]
-    fn a_foreign_key_name_is_quoted_once() {
-        let broken = "  CONSTRAINT `fk `a` FOREIGN KEY (`b`)";
-        let right = "  CONSTRAINT `fk ``a` FOREIGN KEY (`b`)";
-        assert_eq!(with_quoted_foreign_key(broken, "fk `a"), right);
-        assert_eq!(with_quoted_foreign_key(right, "fk `a"), right);
     }
 }
