@@ -7,6 +7,7 @@
 pub mod accounts;
 pub mod compare;
 pub mod coverage;
+mod events;
 pub mod feed;
 pub mod load;
 pub mod moment;
@@ -224,7 +225,9 @@ async fn change(
     if let Some(replay) = &plan.replay {
         let flavour = plan.manifest.source.flavour;
         let workers = (2 * options.threads).max(REPLAY_WORKERS_MIN);
-        replayed = Some(replay::run(replay, flavour, plan.accounts, target, workers).await?);
+        let done = replay::run(replay, flavour, plan.accounts, target, workers).await?;
+        exceptions.extend(events::put_right(target, &plan.inventory, &done.about_events).await?);
+        replayed = Some(done);
         lap("replay", &mut phases);
         for (provider, count) in replay.archive.misses() {
             *misses.entry(provider).or_default() += count;

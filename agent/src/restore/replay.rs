@@ -21,7 +21,7 @@ use crate::progress::Progress;
 use crate::server::session::Settings;
 use crate::wire::event::{FormatDescription, HEADER_BYTES};
 use crate::wire::source::{
-    AttachBy, Place, Selection, Source, SourceError, SourceOptions, SourceStatus, StopPoint,
+    AttachBy, Place, Selection, Source, SourceError, SourceOptions, SourceStatus, StatementSent, StopPoint,
     attach_statements,
 };
 use crate::wire::{ConnectOptions, Connection, Endpoint, WireError};
@@ -38,6 +38,8 @@ pub struct Replayed {
     pub transactions: u64,
     /// Of those, statements about accounts whose effect was left out, since the backup's accounts were not restored as they are.
     pub about_accounts: u64,
+    /// Statements that may be about scheduled events: a replica switches those off.
+    pub about_events: Vec<StatementSent>,
     /// How long it took.
     pub took: Duration,
 }
@@ -120,7 +122,7 @@ pub async fn run(
         .await
         .map_err(|e| replay_problem("prepare the target server for replay", &e))?;
     let replayed = if plan.is_empty() {
-        Ok((0, 0))
+        Ok(SourceStatus::default())
     } else {
         replicate(plan, flavour, accounts, &mut control).await
     };
@@ -131,7 +133,7 @@ pub async fn run(
     let detached = detached
         .await
         .map_err(|e| replay_problem("end replication on the target server", &e));
-    let (transactions, about_accounts) = replayed?;
+    let sent = replayed?;
     detached?;
     let found = replica
         .committed(&mut control)
@@ -139,8 +141,9 @@ pub async fn run(
         .map_err(|e| replay_problem("read what is committed", &e))?;
     refuse_difference(plan, &found)?;
     Ok(Replayed {
-        transactions,
-        about_accounts,
+        transactions: sent.transactions_sent,
+        about_accounts: sent.about_accounts,
+        about_events: sent.about_events,
         took: started.elapsed(),
     })
 }
@@ -157,14 +160,13 @@ fn refuse_difference(plan: &ReplayPlan, found: &GtidSet) -> Result<(), Problem> 
     ))
 }
 
-/// Runs source and replica until all is applied; returns how many transactions were sent, and how many of them were about
-/// accounts.
+/// Runs source and replica until all is applied; returns what was sent.
 async fn replicate(
     plan: &ReplayPlan,
     flavour: Flavour,
     accounts: Accounts,
     control: &mut Connection,
-) -> Result<(u64, u64), Problem> {
+) -> Result<SourceStatus, Problem> {
     let (base, end) = (plan.base.place, plan.resolved.target.place);
     let source = Source::bind(source_options(plan, flavour, accounts, end).await?)
         .await
@@ -192,8 +194,7 @@ async fn replicate(
         tracing::warn!("the source of the replay failed: {error}");
     }
     applied?;
-    let status = status.borrow();
-    Ok((status.transactions_sent, status.about_accounts))
+    Ok(status.borrow().clone())
 }
 
 async fn source_options(

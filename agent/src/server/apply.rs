@@ -47,6 +47,8 @@ pub enum ExceptionKind {
     InvalidAtSource,
     /// It was created, but runs as an account that does not exist here.
     MissingDefiner,
+    /// The event is there but switched off, though it may have been on.
+    EventSwitchedOff,
     /// The server accepted the event but dropped it at once, since its time is over.
     EventOver,
 }

@@ -10,6 +10,7 @@ pub mod apply;
 pub mod capture;
 pub mod chunk;
 pub mod columns;
+pub mod event_states;
 pub mod identifiers;
 pub mod indexes;
 pub mod inventory;

@@ -35,6 +35,36 @@ fn first_words(sql: &[u8]) -> Vec<String> {
         .collect()
 }
 
+/// The sql_mode and the number of the client's character set among a statement's session settings; 0 for what is not there. They
+/// come first, with few others before them.
+fn session_of(mut settings: &[u8]) -> (u64, u16) {
+    const FLAGS: u8 = 0;
+    const SQL_MODE: u8 = 1;
+    const AUTO_INCREMENT: u8 = 3;
+    const CHARACTER_SETS: u8 = 4;
+    const CATALOG: u8 = 6;
+    let (mut sql_mode, mut character_set) = (0, 0);
+    while let [code, rest @ ..] = settings {
+        let length = match (*code, rest) {
+            (FLAGS | AUTO_INCREMENT, _) => 4,
+            (SQL_MODE, _) => 8,
+            (CHARACTER_SETS, _) => 6,
+            (CATALOG, [length, ..]) => 1 + usize::from(*length),
+            _ => break,
+        };
+        let Some((value, behind)) = rest.split_at_checked(length) else {
+            break;
+        };
+        match (*code, value) {
+            (SQL_MODE, &[a, b, c, d, e, f, g, h]) => sql_mode = u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+            (CHARACTER_SETS, &[a, b, ..]) => character_set = u16::from_le_bytes([a, b]),
+            _ => {}
+        }
+        settings = behind;
+    }
+    (sql_mode, character_set)
+}
+
 /// A QUERY or QUERY_COMPRESSED event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Query<'a> {
@@ -44,6 +74,10 @@ pub struct Query<'a> {
     pub execution_seconds: u32,
     /// The error it ended with on the source; 0 for none.
     pub error_code: u16,
+    /// The session's sql_mode, as bits; 0 where the event says none.
+    pub sql_mode: u64,
+    /// The number (of a collation) of the character set of the statement; 0 where the event says none.
+    pub character_set: u16,
     /// The default database, as bytes (utf8). Empty for none.
     pub database: &'a [u8],
     /// The statement as stored, as far as it was given. Compressed if the event is.
@@ -57,7 +91,7 @@ impl<'a> Query<'a> {
         read(kind, body, |fields| {
             let (thread_id, execution_seconds) = (fields.u32()?, fields.u32()?);
             let (database_bytes, error_code, status_bytes) = (fields.u8()?, fields.u16()?, fields.u16()?);
-            fields.bytes(status_bytes.into())?; // session settings: replayed by the server, of no use to us
+            let (sql_mode, character_set) = session_of(fields.bytes(status_bytes.into())?);
             let database = fields.bytes(database_bytes.into())?;
             fields.u8()?; // the NUL behind the name
             let compressed = kind == EventType::QUERY_COMPRESSED;
@@ -65,6 +99,8 @@ impl<'a> Query<'a> {
                 thread_id,
                 execution_seconds,
                 error_code,
+                sql_mode,
+                character_set,
                 database,
                 stored: fields.rest(),
                 compressed,
@@ -139,6 +175,18 @@ impl<'a> Query<'a> {
         }
     }
 
+    /// The statement if it may be about a scheduled event, else nothing. Of a long one it may be the beginning only.
+    pub fn about_event(&self) -> Option<Cow<'a, [u8]>> {
+        let sql = self.sql(ACCOUNT_STATEMENT_BYTES_MAX).ok()?;
+        let words = first_words(&sql);
+        let is_definition = matches!(
+            words.first().map(String::as_str),
+            Some("CREATE" | "ALTER" | "DROP")
+        );
+        let may_be = |word: &String| matches!(word.as_str(), "EVENT" | "DEFINER" | "REPLACE");
+        (is_definition && words.iter().skip(1).any(may_be)).then_some(sql)
+    }
+
     /// Whether the statement is one of these words, in any case; never true for a compressed one.
     pub(super) fn is(&self, words: &str) -> bool {
         !self.compressed && self.stored.trim_ascii().eq_ignore_ascii_case(words.as_bytes())
@@ -157,6 +205,20 @@ mod account_tests {
 
     fn query(statement: &str) -> Vec<u8> {
         [&[0; 14][..], statement.as_bytes()].concat()
+    }
+
+    #[test]
+    fn the_session_of_a_statement_is_read() {
+        let flags_and_mode = [0, 1, 2, 3, 4, 1, 5, 0, 0x10, 0, 0, 0, 0, 0];
+        let more = [6, 3, b's', b't', b'd', 3, 2, 0, 2, 0, 4, 13, 0, 13, 0, 8, 0, 5, 3];
+        assert_eq!(
+            session_of(&[&flags_and_mode[..], &more].concat()),
+            (0x10_0005, 13)
+        );
+        assert_eq!(session_of(&flags_and_mode), (0x10_0005, 0));
+        assert_eq!(session_of(&flags_and_mode[..9]), (0, 0));
+        assert_eq!(session_of(&[]), (0, 0));
+        assert_eq!(session_of(&[6, 200, 1]), (0, 0));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::conversation::DumpRequest;
 use super::feed::{EventStream, FeedError, FeedItem, StartPoint};
 use super::selection::{Place, Selection, Selector, Verdict};
-use super::status::Reporter;
+use super::status::{Reporter, StatementSent};
 use super::{SourceError, made_up};
 use crate::wire::event::{
     ChecksumAlgorithm, EndKind, EventCutter, EventError, EventHeader, EventType, FILE_MAGIC,
@@ -285,15 +285,8 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
         if self.treat(&step, sequence)? == Flow::Stop {
             return Ok(Flow::Stop);
         }
-        if !self.accounts && self.treatment == Treatment::Send && self.is_about_accounts(&step, header, body)
-        {
-            // Its name stays, what it does is left out.
-            self.treatment = if is_begin {
-                Treatment::Omit
-            } else {
-                Treatment::Empty
-            };
-            self.reporter.left_out_about_accounts();
+        if self.treatment == Treatment::Send {
+            self.look_into(&step, header, body);
         }
         if header.server_id == self.request.replica_server_id && is_begin {
             // It would silently skip them, and MariaDB even count them as applied.
@@ -319,13 +312,17 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
         Ok(Flow::Continue)
     }
 
-    /// Whether the event is a statement by itself about accounts.
-    fn is_about_accounts(&self, step: &Step, header: &EventHeader, body: &[u8]) -> bool {
+    /// Leaves out a statement by itself about accounts where those are not wanted. Keeps in mind
+    /// one about a scheduled event: the replica will switch that off.
+    fn look_into(&mut self, step: &Step, header: &EventHeader, body: &[u8]) {
         let is_statement = matches!(header.kind, EventType::QUERY | EventType::QUERY_COMPRESSED);
         let is_standalone = step
             .end
             .as_ref()
             .is_some_and(|end| end.kind == EndKind::Standalone);
+        if !is_statement || !is_standalone {
+            return;
+        }
         let trailer = self.tracker.checksum().trailer_bytes(header.kind);
         let whole = HEADER_BYTES + body.len() == header.length_bytes as usize;
         // Of a longer statement only the beginning is here, without the checksum.
@@ -334,11 +331,26 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
         } else {
             Some(body.len())
         };
-        is_statement
-            && is_standalone
-            && text
-                .and_then(|length| Query::parse(header.kind, &body[..length]).ok())
-                .is_some_and(|query| query.is_about_accounts())
+        let query = text.and_then(|length| Query::parse(header.kind, &body[..length]).ok());
+        let Some(query) = query else { return };
+        if query.is_about_accounts() {
+            if self.accounts {
+                return;
+            }
+            // Its name stays, what it does is left out.
+            self.treatment = match step.begin {
+                Some(_) => Treatment::Omit,
+                None => Treatment::Empty,
+            };
+            self.reporter.left_out_about_accounts();
+        } else if let Some(sql) = query.about_event() {
+            self.reporter.sent_about_event(StatementSent {
+                database: query.database.to_vec(),
+                sql_mode: query.sql_mode,
+                character_set: query.character_set,
+                sql: sql.into_owned(),
+            });
+        }
     }
 
     /// What the step means for the events that follow.

@@ -16,6 +16,8 @@ pub struct SourceStatus {
     pub transactions_sent: u64,
     /// Statements about accounts whose effect was left out, counted likewise.
     pub about_accounts: u64,
+    /// Statements that may be about scheduled events, in the order in which they were sent.
+    pub about_events: Vec<StatementSent>,
     /// The last transaction sent completely.
     pub last_sent: Option<SentTransaction>,
     /// Set once all that is wanted was sent: nothing but heartbeats follows.
@@ -24,6 +26,19 @@ pub struct SourceStatus {
     pub failure: Option<String>,
     /// The failure will come again until somebody changes something.
     pub failure_is_permanent: bool,
+}
+
+/// A statement that a replica was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatementSent {
+    /// Its default database, as bytes (utf8).
+    pub database: Vec<u8>,
+    /// The bits of the sql_mode it ran under.
+    pub sql_mode: u64,
+    /// The number (of a collation) of the character set it is in.
+    pub character_set: u16,
+    /// The statement, or its beginning if it is long.
+    pub sql: Vec<u8>,
 }
 
 /// A transaction that a replica was sent.
@@ -89,6 +104,10 @@ impl Reporter {
 
     pub(super) fn left_out_about_accounts(&self) {
         self.0.send_modify(|status| status.about_accounts += 1);
+    }
+
+    pub(super) fn sent_about_event(&self, statement: StatementSent) {
+        self.0.send_modify(|status| status.about_events.push(statement));
     }
 
     pub(super) fn reached_end(&self, place: Option<(String, u64)>, inside_transaction: bool) {
