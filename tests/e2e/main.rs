@@ -9,6 +9,7 @@ mod binlog_kinds;
 mod breaks;
 mod crash;
 
+mod exact;
 mod harness;
 mod moments;
 mod packaging;

@@ -1,4 +1,4 @@
-//! Restores: every kind of object and value comes back, in bounded memory, and what is half restored is not taken for whole.
+//! Restores: in bounded memory, and what is half restored is not taken for whole. That everything comes back: see `exact.rs`.
 
 use std::fs;
 use std::time::Duration;
@@ -10,97 +10,6 @@ use holdfast_tests::server::{Kind, Server, ServerOptions};
 use holdfast_tests::site::{self, Site};
 
 const MYSQL: Kind = Kind::MySql97 { gtid: true };
-
-/// Names, definitions and values as awkward as servers allow them, fed byte for byte: parts are not UTF-8.
-const AWKWARD: &[u8] = include_bytes!("../../agent/tests/schema/common.sql");
-const AWKWARD_MARIADB: &[u8] = include_bytes!("../../agent/tests/schema/mariadb.sql");
-
-/// Every byte alone, and all 256 together, in binary and in text; beside NULL and the empty string.
-const BYTES: &str = "CREATE DATABASE bytes; USE bytes; CREATE TABLE b (id INT PRIMARY KEY, v VARBINARY(300), l LONGBLOB, t TEXT CHARACTER SET latin1);
-    SET SESSION group_concat_max_len = 100000;
-    INSERT INTO b WITH RECURSIVE n AS (SELECT 0 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 255)
-      SELECT i, UNHEX(LPAD(HEX(i), 2, '0')), UNHEX(LPAD(HEX(i), 2, '0')), CONVERT(UNHEX(LPAD(HEX(i), 2, '0')) USING latin1) FROM n;
-    INSERT INTO b SELECT 256, UNHEX(GROUP_CONCAT(LPAD(HEX(id), 2, '0') ORDER BY id SEPARATOR '')),
-      REPEAT(UNHEX(GROUP_CONCAT(LPAD(HEX(id), 2, '0') ORDER BY id SEPARATOR '')), 1000),
-      CONVERT(UNHEX(GROUP_CONCAT(LPAD(HEX(id), 2, '0') ORDER BY id SEPARATOR '')) USING latin1) FROM b;
-    INSERT INTO b VALUES (257, NULL, NULL, NULL), (258, '', '', ''), (259, 'NULL', '\\\\N', '\\\\');";
-
-/// What is not as it was after a restore into a new server that was stopped and started since, and why.
-const DIFFERENT: &[(&str, &str)] = &[
-    (
-        "rows plain.mem",
-        "a MEMORY table is empty after a start of its server",
-    ),
-    (
-        "rows maria.hist_trx",
-        "the ids of transactions in a history are those of one server; named as an exception",
-    ),
-];
-
-/// Views that need each other in an order that is not that of their names.
-const NESTED: &str = "CREATE DATABASE nested; USE nested; CREATE TABLE t (id INT PRIMARY KEY); INSERT INTO t VALUES (1), (2);
-    CREATE VIEW z AS SELECT id FROM t; CREATE VIEW m AS SELECT id + 1 AS id FROM z; CREATE VIEW a AS SELECT m.id FROM m JOIN z ON m.id = z.id;";
-
-/// Everything that a source holds is in a server restored from its backup.
-fn everything_comes_back(kind: Kind) {
-    let mut options = vec!["--log-bin-trust-function-creators=ON"];
-    if kind.is_mariadb() {
-        options.extend(["--plugin-load-add=ha_archive", "--plugin-load-add=ha_blackhole"]);
-    }
-    let options = ServerOptions {
-        tcp: false,
-        ..ServerOptions::with(&options)
-    };
-    let source = Server::start(kind, options.clone());
-    source.feed(AWKWARD);
-    if kind.is_mariadb() {
-        source.feed(AWKWARD_MARIADB);
-    }
-    source.sql(BYTES);
-    source.sql(NESTED);
-    let wanted = Snapshot::of(&source);
-    assert!(
-        wanted.objects().count() > 90,
-        "{} objects only",
-        wanted.objects().count()
-    );
-
-    let site = Site::new(&source);
-    site.backup();
-    let told = site.restore_to_scratch(&["a"], "scratch", &["--json"]);
-    let scratch = Server::over(kind, &site.path("scratch/data"), options);
-    let differences = wanted.differences(&Snapshot::of(&scratch));
-    let is_known = |difference: &&String| {
-        DIFFERENT
-            .iter()
-            .any(|(object, _)| difference.starts_with(&format!("{object}: ")))
-    };
-    let unknown: Vec<_> = differences
-        .iter()
-        .filter(|difference| !is_known(difference))
-        .collect();
-    assert!(unknown.is_empty(), "{unknown:#?}");
-    let wanted_known = if kind.is_mariadb() { 2 } else { 1 };
-    assert_eq!(
-        differences.len(),
-        wanted_known,
-        "no longer different: take it out of the list; {differences:#?}"
-    );
-    let told = told.json();
-    assert_eq!(told["providers_failed"], serde_json::json!({}), "{told}");
-    let named = told["not_in_backup"].to_string().contains("hist_trx");
-    assert_eq!(named, kind.is_mariadb(), "{told:#}");
-}
-
-#[test]
-fn everything_comes_back_mariadb() {
-    everything_comes_back(Kind::MariaDb1011);
-}
-
-#[test]
-fn everything_comes_back_mysql() {
-    everything_comes_back(MYSQL);
-}
 
 /// The most memory that an agent may ever take.
 pub(crate) const MEMORY_BYTES_MAX: u64 = 256 << 20;

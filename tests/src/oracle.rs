@@ -3,7 +3,9 @@
 //! Compared are the definitions of databases, tables, views, triggers, routines, packages, events and sequences, and every row
 //! of every table with the history of versioned ones. Not compared: accounts, settings, the next AUTO_INCREMENT value (a
 //! rolled back transaction moves it on the source but not on a replica), and whether an event is disabled because its server
-//! was a replica.
+//! was a replica. [`Snapshot::strict`] compares the latter two as well, and every fact of `information_schema` besides.
+
+mod facts;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -26,17 +28,25 @@ pub fn assert_same(wanted: &Server, found: &Server) {
 impl Snapshot {
     /// Reads everything from a server that nobody writes to.
     pub fn of(server: &Server) -> Snapshot {
-        Snapshot::take(server, None)
+        Snapshot::take(server, None, Depth::Ordinary)
+    }
+
+    /// Reads everything that a server shows at all, also what a replica need not share with its source.
+    pub fn strict(server: &Server) -> Snapshot {
+        Snapshot::take(server, None, Depth::Strict)
     }
 
     /// Reads everything of one database.
     pub fn of_database(server: &Server, database: &str) -> Snapshot {
-        Snapshot::take(server, Some(database))
+        Snapshot::take(server, Some(database), Depth::Ordinary)
     }
 
-    fn take(server: &Server, database: Option<&str>) -> Snapshot {
-        let questions = questions(server, database);
+    fn take(server: &Server, database: Option<&str>, depth: Depth) -> Snapshot {
+        let questions = questions(server, database, depth);
         let mut script = String::from("SET time_zone='+00:00';\n");
+        if depth == Depth::Strict && !server.kind().is_mariadb() {
+            script += "SET information_schema_stats_expiry=0;\n"; // else counters are as old as a day
+        }
         for (number, question) in questions.iter().enumerate() {
             // Writing into a String cannot fail.
             let _ = writeln!(script, "SELECT '{MARK}{number}';\n{};", question.query);
@@ -60,7 +70,10 @@ impl Snapshot {
                         .or_default(),
                 );
             } else if let (Some(lines), false) = (&mut current, line.is_empty()) {
-                lines.push(normalised(line));
+                lines.push(match depth {
+                    Depth::Ordinary => normalised(line),
+                    Depth::Strict => without_implied_character_sets(line),
+                });
             }
         }
         assert_eq!(
@@ -71,7 +84,13 @@ impl Snapshot {
         for lines in snapshot.objects.values_mut() {
             lines.sort_unstable();
         }
+        facts::split_by_object(&mut snapshot.objects);
         snapshot
+    }
+
+    /// What is in one object, as lines; `None` where there is no such object.
+    pub fn lines(&self, object: &str) -> Option<&[Vec<u8>]> {
+        self.objects.get(object).map(Vec::as_slice)
     }
 
     /// How many rows there are in all tables together.
@@ -123,15 +142,23 @@ impl Snapshot {
     }
 }
 
+/// How closely a snapshot looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    Ordinary,
+    Strict,
+}
+
 /// Begins the line before each answer. Rows are numbers, hexadecimal text and dates, so none begins like this.
 const MARK: &str = "oracle question ";
 
+#[derive(Debug, Clone)]
 struct Question {
     object: String,
     query: String,
 }
 
-fn questions(server: &Server, database: Option<&str>) -> Vec<Question> {
+fn questions(server: &Server, database: Option<&str>, depth: Depth) -> Vec<Question> {
     let only = |column: &str| match database {
         Some(name) => format!("{column} = '{name}'"),
         None => format!("{column} NOT IN ('mysql', 'sys', 'information_schema', 'performance_schema')"),
@@ -166,7 +193,7 @@ fn questions(server: &Server, database: Option<&str>) -> Vec<Question> {
                     .map_or(&[] as &[Column], Vec::as_slice);
                 (
                     "TABLE",
-                    Some(select_rows(&name, of_table, kind == "SYSTEM VERSIONED")),
+                    Some(select_rows(&name, of_table, kind == "SYSTEM VERSIONED", depth)),
                 )
             }
         };
@@ -180,6 +207,18 @@ fn questions(server: &Server, database: Option<&str>) -> Vec<Question> {
         }));
     }
     programs(server, &only, &mut questions);
+    if depth == Depth::Strict {
+        for question in &mut questions {
+            if question.query.starts_with("SHOW CREATE ") {
+                // As it is kept: parts of it may be in other character sets.
+                question.query = format!(
+                    "SET character_set_results=NULL; {}; SET character_set_results=utf8mb4",
+                    question.query
+                );
+            }
+        }
+        questions.extend(facts::questions(server, &only));
+    }
     questions
 }
 
@@ -238,8 +277,8 @@ fn columns_by_table(server: &Server, only: &str) -> BTreeMap<(String, String), V
 }
 
 /// A query for all rows of a table, history included, each column as text that shows every bit of it.
-fn select_rows(table: &str, columns: &[Column], versioned: bool) -> String {
-    let mut exact: Vec<String> = columns.iter().map(exact_text).collect();
+fn select_rows(table: &str, columns: &[Column], versioned: bool, depth: Depth) -> String {
+    let mut exact: Vec<String> = columns.iter().map(|column| exact_text(column, depth)).collect();
     let period_is_shown = columns
         .iter()
         .any(|column| column.generation.eq_ignore_ascii_case("row start"));
@@ -250,14 +289,22 @@ fn select_rows(table: &str, columns: &[Column], versioned: bool) -> String {
     format!("SELECT {} FROM {table}{history}", exact.join(", "))
 }
 
-fn exact_text(column: &Column) -> String {
+fn exact_text(column: &Column, depth: Depth) -> String {
     let name = quoted(&column.name);
+    if depth == Depth::Strict && matches!(column.data_type.as_str(), "enum" | "set") {
+        return format!("CONCAT(CAST({name} AS UNSIGNED), ' ', HEX({name}))");
+    }
     match column.data_type.as_str() {
         // As they are stored, whatever their character set: nothing is converted on the way.
         "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" | "binary" | "varbinary"
         | "tinyblob" | "blob" | "mediumblob" | "longblob" | "geometry" | "point" | "linestring"
         | "polygon" | "multipoint" | "multilinestring" | "multipolygon" | "geometrycollection"
-        | "geomcollection" | "vector" | "bit" => format!("HEX({name})"),
+        | "geomcollection" | "vector" | "bit" => match depth {
+            Depth::Ordinary => format!("HEX({name})"),
+            Depth::Strict => format!(
+                "IF(LENGTH({name}) > 10000, CONCAT(LENGTH({name}), ' bytes ', SHA2({name}, 512)), HEX({name}))"
+            ),
+        },
         // The number of the member: two members may look alike, and an invalid value looks like an empty one.
         "enum" | "set" => format!("{name} + 0"),
         // FLOAT as text has six digits only.
@@ -297,6 +344,30 @@ fn normalised(line: &[u8]) -> Vec<u8> {
         plain.replace_range(at..at + 16 + digits, "");
     }
     plain.into_bytes()
+}
+
+/// A line of a definition without the character set of a column where its collation follows. MySQL prints it or not, by how the
+/// column was once written; the character set itself is among the facts.
+fn without_implied_character_sets(line: &[u8]) -> Vec<u8> {
+    const BEFORE: &[u8] = b" CHARACTER SET ";
+    const BEHIND: &[u8] = b" COLLATE ";
+    let mut plain = Vec::with_capacity(line.len());
+    let mut rest = line;
+    while let Some(at) = rest.windows(BEFORE.len()).position(|window| window == BEFORE) {
+        let name = &rest[at + BEFORE.len()..];
+        let length = name
+            .iter()
+            .take_while(|byte| byte.is_ascii_alphanumeric())
+            .count();
+        plain.extend_from_slice(&rest[..at]);
+        if !name[length..].starts_with(BEHIND) {
+            plain.extend_from_slice(BEFORE);
+            plain.extend_from_slice(&name[..length]);
+        }
+        rest = &name[length..];
+    }
+    plain.extend_from_slice(rest);
+    plain
 }
 
 /// In words, how two sorted lists differ.

@@ -80,7 +80,11 @@ pub fn worst(findings: &[Finding]) -> Severity {
 }
 
 /// Servers that our tests run against, by the beginning of their version. Others work by probing, and say so.
-const TESTED: [(Flavour, &str); 2] = [(Flavour::MariaDb, "10.11."), (Flavour::MySql, "9.7.")];
+const TESTED: [(Flavour, &str); 3] = [
+    (Flavour::MariaDb, "10.11."),
+    (Flavour::MariaDb, "11.8."),
+    (Flavour::MySql, "9.7."),
+];
 
 fn version_finding(flavour: Flavour, version: &str) -> Finding {
     if TESTED

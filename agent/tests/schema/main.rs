@@ -19,9 +19,9 @@ use holdfast_agent::server::rebuild::{Phase, RebuildPlan};
 use holdfast_proto::Flavour;
 use servers::Server;
 
-const COMMON: &[u8] = include_bytes!("common.sql");
-const MARIADB: &[u8] = include_bytes!("mariadb.sql");
-const MYSQL: &[u8] = include_bytes!("mysql.sql");
+const COMMON: &[u8] = include_bytes!("../../../tests/torture/common.sql");
+const MARIADB: &[u8] = include_bytes!("../../../tests/torture/mariadb.sql");
+const MYSQL: &[u8] = include_bytes!("../../../tests/torture/mysql.sql");
 
 async fn nasty_source(flavour: Flavour) -> Server {
     let server = Server::start(flavour, &["--log-bin-trust-function-creators=ON"]).await;
