@@ -14,6 +14,14 @@ const MYSQL: Kind = Kind::MySql97 { gtid: true };
 /// Names, definitions and values as awkward as servers allow them, fed byte for byte: parts are not UTF-8.
 const AWKWARD: &[u8] = include_bytes!("../../agent/tests/schema/common.sql");
 const AWKWARD_MARIADB: &[u8] = include_bytes!("../../agent/tests/schema/mariadb.sql");
+const AWKWARD_JSON: &[u8] = include_bytes!("../../agent/tests/schema/json.sql");
+
+/// A document with a TIMESTAMP of another time zone, after the last second that one of UTC can be.
+const LOST_JSON: &str = "CREATE DATABASE lost; USE lost; SET time_zone = '+14:00'; CREATE TEMPORARY TABLE t (ts TIMESTAMP); INSERT INTO t VALUES ('2038-01-19 17:00:00');
+    CREATE TABLE j (id INT PRIMARY KEY, doc JSON); INSERT INTO j SELECT 1, JSON_ARRAY(ts) FROM t; INSERT INTO j VALUES (2, '[]'), (3, JSON_ARRAY(1.10));";
+
+/// Types in JSON, which rows as text do not tell.
+const JSON_TYPES: &str = "SELECT id, JSON_TYPE(j), JSON_TYPE(j->'$[0]'), JSON_TYPE(j->'$[5]'), JSON_TYPE(j->'$.raw[0]'), JSON_STORAGE_SIZE(j) FROM d.exact ORDER BY id";
 
 /// Every byte alone, and all 256 together, in binary and in text; beside NULL and the empty string.
 const BYTES: &str = "CREATE DATABASE bytes; USE bytes; CREATE TABLE b (id INT PRIMARY KEY, v VARBINARY(300), l LONGBLOB, t TEXT CHARACTER SET latin1);
@@ -55,6 +63,9 @@ fn everything_comes_back(kind: Kind) {
     source.feed(AWKWARD);
     if kind.is_mariadb() {
         source.feed(AWKWARD_MARIADB);
+    } else {
+        source.feed(AWKWARD_JSON);
+        source.sql(LOST_JSON);
     }
     source.sql(BYTES);
     source.sql(NESTED);
@@ -90,6 +101,15 @@ fn everything_comes_back(kind: Kind) {
     assert_eq!(told["providers_failed"], serde_json::json!({}), "{told}");
     let named = told["not_in_backup"].to_string().contains("hist_trx");
     assert_eq!(named, kind.is_mariadb(), "{told:#}");
+    if !kind.is_mariadb() {
+        assert_eq!(source.query(JSON_TYPES), scratch.query(JSON_TYPES));
+        let lost = told["not_in_backup"].to_string();
+        assert!(
+            lost.contains("`lost`.`j`.`doc`") && lost.contains("1 document(s)"),
+            "{told:#}"
+        );
+        assert!(scratch.query("SHOW DATABASES LIKE 'holdfast%'").is_empty());
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ pub mod columns;
 pub mod identifiers;
 pub mod indexes;
 pub mod inventory;
+pub mod json;
 pub mod preflight;
 pub mod program;
 pub mod rebuild;
