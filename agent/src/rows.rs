@@ -13,7 +13,8 @@ use tokio::sync::Notify;
 
 use crate::server::chunk::{self, Bound, Key, KeyRange};
 use crate::server::columns::RowPlan;
-use crate::server::inventory::{Inventory, Table};
+use crate::server::inventory::{Carry, Inventory, NotCarried, Table};
+use crate::server::json;
 use crate::wire::{Connection, Row, RowSink, WireError};
 
 /// How many rows in a row are looked at for one whose key can be written.
@@ -380,6 +381,90 @@ async fn is_inside(
 
 fn values(row: &Row) -> Vec<Option<&[u8]>> {
     (0..row.columns().len()).map(|column| row.get(column)).collect()
+}
+
+/// Passes rows on, and counts the documents of JSON columns that come back with other types than they have.
+///
+/// They are passed on as what comes back, so that source and target agree on their digest.
+pub struct LossCounter<S> {
+    /// Where rows go.
+    pub inner: S,
+    columns: Vec<LossyColumn>,
+    at: usize,
+    begins: bool,
+}
+
+struct LossyColumn {
+    is_json: bool,
+    lost: u64,
+}
+
+impl<S> LossCounter<S> {
+    /// In front of `inner`, for rows of `plan`.
+    pub fn new(inner: S, plan: &RowPlan) -> Self {
+        let columns = plan.columns.iter().map(|column| LossyColumn {
+            is_json: column.carry == Carry::JsonTyped,
+            lost: 0,
+        });
+        Self {
+            inner,
+            columns: columns.collect(),
+            at: 0,
+            begins: false,
+        }
+    }
+
+    /// The columns of `plan` with such documents, and how many.
+    pub fn lost<'a>(&self, plan: &'a RowPlan) -> Vec<(&'a str, u64)> {
+        let named = plan.columns.iter().zip(&self.columns);
+        named
+            .filter(|(_, column)| column.lost > 0)
+            .map(|(named, column)| (named.name.as_str(), column.lost))
+            .collect()
+    }
+}
+
+impl<S: RowSink> RowSink for LossCounter<S> {
+    fn row_begin(&mut self) {
+        self.at = 0;
+        self.inner.row_begin();
+    }
+    fn null(&mut self) {
+        self.at += 1;
+        self.inner.null();
+    }
+    fn cell(&mut self, len_bytes: u64) {
+        self.begins = self.columns.get(self.at).is_some_and(|column| column.is_json);
+        self.at += 1;
+        self.inner.cell(len_bytes);
+    }
+    fn data(&mut self, bytes: &[u8]) {
+        if self.begins
+            && let Some((first, rest)) = bytes.split_first()
+        {
+            self.begins = false;
+            if *first == json::LOSSY {
+                self.columns[self.at - 1].lost += 1;
+                self.inner.data(&[json::EXACT]);
+                return self.inner.data(rest);
+            }
+        }
+        self.inner.data(bytes);
+    }
+    fn row_end(&mut self) {
+        self.inner.row_end();
+    }
+}
+
+/// What the manifest says of such documents in one column.
+pub fn lost_json_types(table: &Table, column: &str, documents: u64) -> NotCarried {
+    NotCarried {
+        code: "json-types".into(),
+        object: format!("{}.`{}`", table.name, column.replace('`', "``")),
+        what: format!(
+            "values in {documents} document(s) are of types that no server makes now: they come back as plain binary strings or DATETIME"
+        ),
+    }
 }
 
 /// Digests rows without keeping them: what a restored table is compared by.

@@ -11,6 +11,36 @@ use holdfast_tests::site::{self, Site};
 
 const MYSQL: Kind = Kind::MySql97 { gtid: true };
 
+/// Documents with every type that MySQL keeps inside of JSON.
+const TYPED_JSON: &[u8] = include_bytes!("../../agent/tests/schema/json.sql");
+
+/// A document with a TIMESTAMP of another time zone, after the last second that one of UTC can be.
+const LOST_JSON: &str = "CREATE DATABASE lost; USE lost; SET time_zone = '+14:00'; CREATE TEMPORARY TABLE t (ts TIMESTAMP); INSERT INTO t VALUES ('2038-01-19 17:00:00');
+    CREATE TABLE j (id INT PRIMARY KEY, doc JSON); INSERT INTO j SELECT 1, JSON_ARRAY(ts) FROM t; INSERT INTO j VALUES (2, '[]'), (3, JSON_ARRAY(1.10));";
+
+/// Types in JSON, which rows as text do not tell.
+const JSON_TYPES: &str = "SELECT id, JSON_TYPE(j), JSON_TYPE(j->'$[0]'), JSON_TYPE(j->'$[5]'), JSON_TYPE(j->'$.raw[0]'), JSON_STORAGE_SIZE(j) FROM d.exact ORDER BY id";
+
+/// Values inside of JSON keep their types; a document that cannot keep them is counted and named.
+#[test]
+fn types_inside_of_json_come_back_mysql() {
+    let source = Server::start(MYSQL, ServerOptions::default());
+    source.feed(TYPED_JSON);
+    source.sql(LOST_JSON);
+    let site = Site::new(&source);
+    site.backup();
+    let told = site.restore_to_scratch(&["a"], "scratch", &["--json"]).json();
+    let scratch = Server::over(MYSQL, &site.path("scratch/data"), ServerOptions::default());
+    Snapshot::of(&source).assert_same(&Snapshot::of(&scratch));
+    assert_eq!(source.query(JSON_TYPES), scratch.query(JSON_TYPES));
+    let lost = told["not_in_backup"].to_string();
+    assert!(
+        lost.contains("`lost`.`j`.`doc`") && lost.contains("1 document(s)"),
+        "{told:#}"
+    );
+    assert!(scratch.query("SHOW DATABASES LIKE 'holdfast%'").is_empty());
+}
+
 /// The most memory that an agent may ever take.
 pub(crate) const MEMORY_BYTES_MAX: u64 = 256 << 20;
 

@@ -3,6 +3,7 @@
 //! The work is a queue of key ranges, largest table first; each connection takes the next one. What a range is and how a
 //! row is selected are the server layer's.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,10 +19,10 @@ use super::snapshot::source_problem;
 use crate::problem::{Code, Problem};
 use crate::progress::Progress;
 use crate::repository::upload::Uploader;
-use crate::rows::{self, Unit, Units};
+use crate::rows::{self, LossCounter, Unit, Units};
 use crate::server::columns::RowPlan;
 use crate::server::identifiers::TableName;
-use crate::server::inventory::{Inventory, Table};
+use crate::server::inventory::{Inventory, NotCarried, Table};
 use crate::wire::{Connection, Pump, WireError};
 
 /// What every object of one backup has in common.
@@ -71,11 +72,15 @@ pub struct Dumped {
     pub tables: Vec<TableRows>,
     /// Every part; those of one range together and in order.
     pub parts: Vec<Part>,
+    /// What the rows showed that cannot be carried.
+    pub lost: Vec<NotCarried>,
 }
 
 struct Shared {
     units: Units,
     parts: Mutex<Vec<Part>>,
+    /// Documents that come back with other types, by table and column.
+    lost: Mutex<BTreeMap<(usize, String), u64>>,
     next_sequence: AtomicU64,
     envelope: Arc<Envelope>,
     uploader: Arc<Uploader>,
@@ -104,6 +109,7 @@ pub async fn dump(
         progress: Progress::bytes("dump", units.estimated_bytes()),
         units,
         parts: Mutex::new(Vec::new()),
+        lost: Mutex::new(BTreeMap::new()),
         next_sequence: AtomicU64::new(0),
         envelope,
         uploader,
@@ -119,10 +125,18 @@ pub async fn dump(
     }
     shared.progress.finish();
     let shared = Arc::into_inner(shared).expect("every worker has ended");
-    Ok(add_up(shared.units.into_tables(), shared.parts.into_inner()))
+    Ok(add_up(
+        shared.units.into_tables(),
+        shared.parts.into_inner(),
+        shared.lost.into_inner(),
+    ))
 }
 
-fn add_up(tables: Vec<(Table, RowPlan)>, parts: Vec<Part>) -> Dumped {
+fn add_up(tables: Vec<(Table, RowPlan)>, parts: Vec<Part>, lost: BTreeMap<(usize, String), u64>) -> Dumped {
+    let lost = lost
+        .into_iter()
+        .map(|((table, column), documents)| rows::lost_json_types(&tables[table].0, &column, documents))
+        .collect();
     let mut sums = vec![RowDigest::default(); tables.len()];
     for part in &parts {
         sums[part.table as usize].merge(&part.digest);
@@ -138,6 +152,7 @@ fn add_up(tables: Vec<(Table, RowPlan)>, parts: Vec<Part>) -> Dumped {
     Dumped {
         tables: tables.collect(),
         parts,
+        lost,
     }
 }
 
@@ -170,26 +185,31 @@ async fn read_unit(reader: &mut Connection, unit: &Unit, shared: &Shared) -> Res
             "report this",
         )
     };
-    let mut encoder = PartEncoder::new(&shared.secret, shared.zstd_level).map_err(encoding)?;
+    let encoder = PartEncoder::new(&shared.secret, shared.zstd_level).map_err(encoding)?;
+    let mut sink = LossCounter::new(encoder, plan);
     let mut stream = reader
         .query_stream(plan.select(&unit.range))
         .await
         .map_err(fail)?;
     let mut parts = Vec::new();
     loop {
-        let pumped = stream.pump(&mut encoder).await.map_err(fail)?;
-        if let Some(part) = encoder.cut().map_err(encoding)? {
+        let pumped = stream.pump(&mut sink).await.map_err(fail)?;
+        if let Some(part) = sink.inner.cut().map_err(encoding)? {
             parts.push(store(shared, unit.table, part).await?);
         }
         if matches!(pumped, Pump::End(_)) {
             break;
         }
     }
-    if let Some(part) = encoder.finish().map_err(encoding)? {
+    if let Some(part) = sink.inner.finish().map_err(encoding)? {
         parts.push(store(shared, unit.table, part).await?);
     }
     let read = parts.iter().map(|part| part.digest.rows).sum();
     check_count(&table.name, unit.rows, read)?;
+    for (column, documents) in sink.lost(plan) {
+        let key = (unit.table, column.to_owned());
+        *shared.lost.lock().await.entry(key).or_default() += documents;
+    }
     // A range's parts stay together: a row that goes on does so in the next part of the manifest.
     shared.parts.lock().await.extend(parts);
     Ok(())
@@ -216,6 +236,14 @@ fn read_problem(table: &Table, error: &WireError) -> Problem {
             Code::DefinitionsChanged,
             format!("{} was changed or dropped while it was read: {error}", table.name),
             "take the backup again; it does not mix definitions",
+        ),
+        WireError::Server { code: 3141, .. } => Problem::new(
+            Code::Source,
+            format!(
+                "read {}: a JSON document cannot be selected with its types: {error}",
+                table.name
+            ),
+            "if it is larger than max_allowed_packet with them, raise max_allowed_packet on the source",
         ),
         _ => source_problem(&format!("read {}", table.name), error),
     }

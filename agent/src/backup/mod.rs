@@ -68,7 +68,7 @@ pub async fn run(config: &Config, repository: &Repository, writer: WriterKey) ->
         mut control,
         position,
         taken_ms,
-        inventory,
+        mut inventory,
         prepared_xa,
     } = snapshot;
     tracing::info!(
@@ -92,6 +92,8 @@ pub async fn run(config: &Config, repository: &Repository, writer: WriterKey) ->
     let uploader = Arc::into_inner(uploader).expect("the dump has let go of it");
     let lanes = uploader.finish().await;
     refuse_changed_definitions(&mut control, &inventory).await?;
+    inventory.not_carried.extend(dumped.lost);
+    inventory.not_carried.sort();
     let manifest = Manifest {
         crit: Vec::new(),
         backup: envelope.backup,

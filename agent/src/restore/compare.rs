@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 use super::load::load_problem;
 use crate::problem::{Code, Problem};
 use crate::progress::Progress;
-use crate::rows::{self, DigestSink, Units};
+use crate::rows::{self, DigestSink, LossCounter, Units};
 use crate::server::apply::{Exception, ExceptionKind};
 use crate::server::inventory::{Inventory, Table};
 use crate::server::session::{self, Settings};
@@ -93,13 +93,13 @@ async fn work(mut connection: Connection, shared: Arc<Shared>) -> Result<(), Pro
     while let Some(unit) = shared.units.next(&mut connection).await.map_err(next)? {
         let fail = |error| fail(unit.table, error);
         let (_, plan) = &shared.units.tables()[unit.table];
-        let mut sink = DigestSink(RowHasher::new(&shared.secret));
+        let mut sink = LossCounter::new(DigestSink(RowHasher::new(&shared.secret)), plan);
         let mut stream = connection
             .query_stream(plan.select(&unit.range))
             .await
             .map_err(fail)?;
         while !matches!(stream.pump(&mut sink).await.map_err(fail)?, Pump::End(_)) {}
-        shared.sums.lock().await[unit.table].merge(&sink.0.take());
+        shared.sums.lock().await[unit.table].merge(&sink.inner.0.take());
         shared.progress.add(unit.estimated_bytes);
     }
     Ok(())

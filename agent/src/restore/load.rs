@@ -21,6 +21,7 @@ use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::server::columns::RowPlan;
 use crate::server::identifiers::TableName;
+use crate::server::json;
 use crate::server::session::{self, Settings};
 use crate::wire::{ConnectOptions, Connection, LocalSource, WireError};
 
@@ -144,12 +145,47 @@ pub async fn load(
     settings: &Settings,
     threads: usize,
 ) -> Result<Misses, Problem> {
+    let plans = row_plans(plan)?;
+    let typed_json = plans.iter().any(|(_, plan)| plan.has_typed_json());
+    if !typed_json {
+        return load_rows(plan, plans, repository, identities, target, settings, threads).await;
+    }
+    let mut connection = connect(target, settings)
+        .await
+        .map_err(|e| load_problem("connect to the target server", &e))?;
+    let loaded = match json_functions(&mut connection).await {
+        Ok(()) => load_rows(plan, plans, repository, identities, target, settings, threads).await,
+        Err(error) => Err(load_problem("make the functions that load JSON", &error)),
+    };
+    // Whatever became of the load: the server may be the operator's own.
+    let removed = connection.execute(json::tear_down()).await;
+    let misses = loaded?;
+    removed.map_err(|e| load_problem("remove the functions that loaded JSON", &e))?;
+    Ok(misses)
+}
+
+async fn json_functions(connection: &mut Connection) -> Result<(), WireError> {
+    for statement in json::set_up() {
+        connection.execute(statement).await?;
+    }
+    Ok(())
+}
+
+async fn load_rows(
+    plan: &RestorePlan,
+    plans: Vec<(TableName, RowPlan)>,
+    repository: &Repository,
+    identities: &Arc<Vec<Identity>>,
+    target: &ConnectOptions,
+    settings: &Settings,
+    threads: usize,
+) -> Result<Misses, Problem> {
     let manifest = &plan.manifest;
     let total = manifest.parts.iter().map(|part| part.plain_bytes).sum();
     let shared = Arc::new(Shared {
         repository: repository.clone(),
         identities: identities.clone(),
-        plans: row_plans(plan)?,
+        plans,
         cluster_day_backup: plan.listed.name,
         misses: Mutex::new(plan.misses.clone()),
         progress: Progress::bytes("load", total),

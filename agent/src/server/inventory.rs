@@ -228,8 +228,8 @@ pub enum Carry {
     Double,
     /// ENUM and SET as the number behind the members, which also carries the invalid value 0.
     MemberNumber,
-    /// MySQL's JSON, whose text must arrive declared as utf8mb4.
-    JsonText,
+    /// MySQL's JSON: its text, and where that does not tell all types, those too (see [`super::json`]).
+    JsonTyped,
     /// MariaDB's INET4, INET6 and UUID, whose text must arrive as text.
     AsciiText,
     /// Start of a versioned row's period.

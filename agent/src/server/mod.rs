@@ -14,6 +14,7 @@ pub mod event_states;
 pub mod identifiers;
 pub mod indexes;
 pub mod inventory;
+pub mod json;
 pub mod preflight;
 pub mod program;
 pub mod rebuild;

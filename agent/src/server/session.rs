@@ -88,6 +88,8 @@ pub fn dump_session(settings: &Settings) -> Vec<String> {
         &[
             ("show_gipk_in_create_table_and_information_schema", "ON"),
             ("query_cache_type", "OFF"),
+            // What selects JSON follows a document's depth, which is at most 100.
+            ("cte_max_recursion_depth", "1000"),
         ],
     );
     statements

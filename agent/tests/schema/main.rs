@@ -6,6 +6,7 @@
 mod checks;
 mod chunks;
 mod details;
+mod json;
 mod keys;
 mod rows;
 mod servers;

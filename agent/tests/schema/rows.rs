@@ -1,10 +1,12 @@
 //! Moves rows as a backup and a restore would, with the simplest encoder that the format allows.
 
 use bytes::Bytes;
+use holdfast_agent::rows::LossCounter;
 use holdfast_agent::server::chunk::KeyRange;
 use holdfast_agent::server::columns::RowPlan;
 use holdfast_agent::server::identifiers::TableName;
 use holdfast_agent::server::inventory::Inventory;
+use holdfast_agent::server::json;
 use holdfast_agent::server::session::{Settings, dump_session, load_session};
 use holdfast_agent::wire::{Connection, LocalSource, Pump, RowSink};
 
@@ -63,14 +65,14 @@ impl LocalSource for Whole {
 }
 
 pub(crate) async fn read(connection: &mut Connection, plan: &RowPlan, range: &KeyRange) -> Tsv {
-    let mut tsv = Tsv::default();
+    let mut sink = LossCounter::new(Tsv::default(), plan);
     let sql = plan.select(range);
     let mut rows = connection
         .query_stream(&sql)
         .await
         .unwrap_or_else(|error| panic!("{sql}: {error}"));
-    while let Pump::More { .. } = rows.pump(&mut tsv).await.unwrap() {}
-    tsv
+    while let Pump::More { .. } = rows.pump(&mut sink).await.unwrap() {}
+    sink.inner
 }
 
 pub(crate) async fn write(connection: &mut Connection, plan: &RowPlan, target: &TableName, tsv: Tsv) {
@@ -109,10 +111,23 @@ pub(crate) async fn copy_all(
             .await
             .unwrap_or_else(|error| panic!("{statement}: {error}"));
     }
-    for table in &inventory.tables {
-        if let Some(plan) = RowPlan::of(table) {
-            let tsv = read(from.0, &plan, &KeyRange::whole()).await;
-            write(to.0, &plan, &table.name, tsv).await;
+    let tables = inventory.tables.iter();
+    let plans: Vec<_> = tables
+        .filter_map(|table| Some((table, RowPlan::of(table)?)))
+        .collect();
+    let typed_json = plans.iter().any(|(_, plan)| plan.has_typed_json());
+    if typed_json {
+        for statement in json::set_up() {
+            to.0.execute(&statement)
+                .await
+                .unwrap_or_else(|error| panic!("{statement}: {error}"));
         }
+    }
+    for (table, plan) in &plans {
+        let tsv = read(from.0, plan, &KeyRange::whole()).await;
+        write(to.0, plan, &table.name, tsv).await;
+    }
+    if typed_json {
+        to.0.execute(json::tear_down()).await.unwrap();
     }
 }
