@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fmt doc bench
+.PHONY: help demo test lint fmt doc bench fidelity
 
 # Where the set-up put the servers and, if need be, the test runner.
 ENVIRONMENT = . "$$(tests/set-up/install.sh env)"
@@ -36,6 +36,12 @@ fmt: ## format the sources
 
 doc: ## the documentation of the crates
 	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+
+fidelity: ## show what Holdfast and its peers keep and lose, in docs/fidelity.md; FIDELITY="--only mysql" for one server
+	@tests/set-up/install.sh build mariadb mariadb118 mysql mydumper
+	$(ENVIRONMENT)
+	cargo build --locked --workspace --bins
+	PYTHONDONTWRITEBYTECODE=1 python3 tests/fidelity/fidelity.py --holdfast "$$PWD/target/debug/holdfast" $(FIDELITY)
 
 bench: ## measure Holdfast and its peers side by side, which takes long; BENCH=--quick tries it out
 	@tests/set-up/install.sh build mariadb mysql sysbench mydumper

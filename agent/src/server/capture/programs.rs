@@ -175,10 +175,11 @@ async fn shown_program(
 
 /// Whether the server itself cannot make sense of a view.
 async fn is_invalid(connection: &mut Connection, view: &str) -> Result<bool, CaptureError> {
-    const VIEW_INVALID: u16 = 1356;
+    // Something that it reads is gone, or it reads itself by way of another view.
+    const VIEW_INVALID: [u16; 2] = [1356, 1462];
     match connection.query(format!("SHOW FIELDS FROM {view}")).await {
         Ok(_) => Ok(false),
-        Err(WireError::Server { code, .. }) => Ok(code == VIEW_INVALID),
+        Err(WireError::Server { code, .. }) => Ok(VIEW_INVALID.contains(&code)),
         Err(source) => Err(reading(view)(source)),
     }
 }
