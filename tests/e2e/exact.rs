@@ -288,3 +288,53 @@ fn dumped_and_replayed_mariadb118() {
 fn dumped_and_replayed_mysql() {
     dumped_and_replayed(MYSQL, MYSQL_REPLAYED);
 }
+
+/// Two views that read each other.
+const RING: &str = "CREATE DATABASE ring; USE ring; CREATE TABLE ring_t (a INT); INSERT INTO ring_t VALUES (7); CREATE VIEW ring_1 AS SELECT a FROM ring_t; \
+                    CREATE VIEW ring_2 AS SELECT a FROM ring_1; RENAME TABLE ring_t TO ring_was, ring_2 TO ring_t";
+
+/// What its own server cannot run any more is named, and keeps nothing else from coming back.
+fn broken_views_are_named(kind: Kind) {
+    let source = source(kind);
+    source.feed(include_bytes!("../torture/broken.sql"));
+    let wanted = Snapshot::of_database(&source, "broken");
+    source.sql(RING);
+    let site = Site::new(&source);
+    site.backup();
+    let (scratch, prefix) = (site.shown("scratch"), kind.prefix().display().to_string());
+    let to = ["--scratch", &scratch, "--server-prefix", &prefix, "--json"];
+    let told = site.restore(&["a"], &to).succeeds().json();
+    let restored = Server::left_running(kind, &site.path("scratch"));
+    let mut lost = wanted.differences(&Snapshot::of_database(&restored, "broken"));
+    for view in ["1", "t"] {
+        let named = format!("view `ring`.`ring_{view}`");
+        assert!(
+            told["not_in_backup"].to_string().contains(&named),
+            "{view}: {told}"
+        );
+    }
+    assert_eq!(restored.value("SELECT a FROM ring.ring_was"), "7");
+    for view in ["no_column", "no_function", "no_table", "on_broken"] {
+        let named = format!("CREATE VIEW `broken`.`{view}`");
+        assert!(told["exceptions"].to_string().contains(&named), "{view}: {told}");
+        let missing = format!("view broken.{view}: missing");
+        let before = lost.len();
+        lost.retain(|difference| *difference != missing);
+        assert_eq!(
+            before,
+            lost.len() + 1,
+            "{view} came back: take it out of the list"
+        );
+    }
+    assert!(lost.is_empty(), "{lost:#?}");
+}
+
+#[test]
+fn broken_views_are_named_mariadb() {
+    broken_views_are_named(Kind::MariaDb1011);
+}
+
+#[test]
+fn broken_views_are_named_mysql() {
+    broken_views_are_named(MYSQL);
+}

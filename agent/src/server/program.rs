@@ -236,7 +236,8 @@ pub(super) fn set_definer(program: &mut Program, to: &AccountName) -> Result<(),
         why: why.to_string(),
     };
     let sql_mode = program.sql_mode.as_deref().unwrap_or_default();
-    let head = head_of(program.kind, &program.statement.0, sql_mode).map_err(|why| refused(&why))?;
+    let quoting = Quoting::of_mode(sql_mode).in_character_set(&program.character_set_client);
+    let head = head_of(program.kind, &program.statement.0, quoting).map_err(|why| refused(&why))?;
     let range = head.definer.ok_or_else(|| refused("it names no definer"))?;
     let quoted = to.to_string();
     if !quoted.is_ascii() && !program.character_set_client.starts_with("utf8") {
