@@ -338,3 +338,40 @@ fn broken_views_are_named_mariadb() {
 fn broken_views_are_named_mysql() {
     broken_views_are_named(MYSQL);
 }
+
+/// A newer release of the same flavour takes everything. It may put definitions in other words, and says so; rows are the same.
+#[test]
+fn a_backup_of_mariadb_1011_restores_into_118() {
+    let (old, new) = (Kind::MariaDb1011, Kind::MariaDb118);
+    let source = source(old);
+    for sql in sets_once(old) {
+        source.feed(sql);
+    }
+    for set in sets_twice(old) {
+        source.feed(set.sql);
+    }
+    let wanted = Snapshot::of(&source);
+    let site = Site::new(&source);
+    site.backup();
+    let (scratch, prefix) = (site.shown("scratch"), new.prefix().display().to_string());
+    let to = ["--scratch", &scratch, "--server-prefix", &prefix, "--json"];
+    let told = site.restore(&["a"], &to).succeeds().json();
+    let restored = Server::left_running(new, &site.path("scratch"));
+    let differences = wanted.differences(&Snapshot::of(&restored));
+    let is_loss = |difference: &&String| {
+        let rows = difference.starts_with("rows ") && !difference.starts_with("rows maria.hist_trx:");
+        rows || difference.ends_with(": missing") || difference.ends_with(": not wanted")
+    };
+    let lost: Vec<_> = differences.iter().filter(is_loss).collect();
+    assert!(lost.is_empty(), "{lost:#?}");
+    assert!(told["target_warnings"].to_string().contains("11.8"), "{told:#}");
+    // And not the other way.
+    let newer = Server::start(new, ServerOptions::default());
+    let site = Site::new(&newer);
+    site.backup();
+    let (scratch, prefix) = (site.shown("scratch"), old.prefix().display().to_string());
+    let to = ["--scratch", &scratch, "--server-prefix", &prefix];
+    site.restore(&["a"], &to)
+        .fails()
+        .says(&["HF-E045", "is older than the source was"]);
+}

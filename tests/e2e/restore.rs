@@ -160,6 +160,23 @@ fn half_restored_server_is_refused() {
     before.assert_same(&Snapshot::of(&target));
 }
 
+/// Rows of a history that the server takes from nobody are counted and named.
+#[test]
+fn history_of_no_duration_is_named_mariadb() {
+    let source = Server::start(Kind::MariaDb1011, ServerOptions::default());
+    source.sql(
+        "CREATE DATABASE h; CREATE TABLE h.t (id INT PRIMARY KEY, a INT) WITH SYSTEM VERSIONING; SET timestamp = 1700000000.5;
+         INSERT INTO h.t VALUES (1, 1), (2, 1); UPDATE h.t SET a = 2; SET timestamp = 1700000001; UPDATE h.t SET a = 3 WHERE id = 1",
+    );
+    let site = Site::new(&source);
+    let told = site.backup().answer.to_string();
+    assert!(
+        told.contains("history-of-no-duration") && told.contains("2 rows of its history"),
+        "{told}"
+    );
+    site.restore_to_scratch(&["a"], "scratch", &[]);
+}
+
 /// Where a column is loaded by an expression, MariaDB takes a counter's 0 for "the next number".
 fn id_zero_stays_beside_members(kind: Kind) {
     let source = Server::start(kind, ServerOptions::default());

@@ -20,7 +20,7 @@ use crate::problem::{Code, Problem};
 use crate::progress::Progress;
 use crate::repository::upload::Uploader;
 use crate::rows::{self, LossCounter, Unit, Units};
-use crate::server::columns::RowPlan;
+use crate::server::columns::{RowPlan, loss_check};
 use crate::server::identifiers::TableName;
 use crate::server::inventory::{Inventory, NotCarried, Table};
 use crate::wire::{Connection, Pump, WireError};
@@ -105,6 +105,7 @@ pub async fn dump(
     let units = Units::plan(planner, tables)
         .await
         .map_err(|(table, error)| read_problem(&named[table].0, &error))?;
+    let looked_for = look_for_losses(planner, &named).await?;
     let shared = Arc::new(Shared {
         progress: Progress::bytes("dump", units.estimated_bytes()),
         units,
@@ -125,11 +126,37 @@ pub async fn dump(
     }
     shared.progress.finish();
     let shared = Arc::into_inner(shared).expect("every worker has ended");
-    Ok(add_up(
+    let mut dumped = add_up(
         shared.units.into_tables(),
         shared.parts.into_inner(),
         shared.lost.into_inner(),
-    ))
+    );
+    dumped.lost.extend(looked_for);
+    Ok(dumped)
+}
+
+/// What of some tables is left out of the dump, counted in its snapshot.
+async fn look_for_losses(
+    planner: &mut Connection,
+    tables: &[(Table, RowPlan)],
+) -> Result<Vec<NotCarried>, Problem> {
+    let mut lost = Vec::new();
+    for (table, _) in tables {
+        let Some(check) = loss_check(table) else { continue };
+        let fail = |error: WireError| read_problem(table, &error);
+        let rows = planner.query(check.sql).await.map_err(fail)?;
+        let counts = rows.one().map_err(fail)?;
+        for (index, loss) in check.losses.into_iter().enumerate() {
+            let count = counts.text(index).map_err(fail)?;
+            if count != "0" {
+                lost.push(NotCarried {
+                    what: format!("{count} {}", loss.what),
+                    ..loss
+                });
+            }
+        }
+    }
+    Ok(lost)
 }
 
 fn add_up(tables: Vec<(Table, RowPlan)>, parts: Vec<Part>, lost: BTreeMap<(usize, String), u64>) -> Dumped {

@@ -382,7 +382,7 @@ mod tests {
             Severity::Warn
         );
         assert_eq!(
-            version_finding(Flavour::MariaDb, "11.8.6-MariaDB").severity,
+            version_finding(Flavour::MariaDb, "12.3.1-MariaDB").severity,
             Severity::Warn
         );
     }
