@@ -74,16 +74,33 @@ fn source(kind: Kind) -> Server {
     Server::start(kind, ServerOptions::with(&options))
 }
 
+/// A source with every set.
+fn full_source(kind: Kind) -> Server {
+    let source = source(kind);
+    for sql in sets_once(kind) {
+        source.feed(sql);
+    }
+    for set in sets_twice(kind) {
+        source.feed(set.sql);
+    }
+    source
+}
+
 /// Something that is not as it was, by the beginning of what the oracle calls it, and why that is right.
 type Known = (&'static str, &'static str);
+
+/// Restores into a scratch server of `kind` that stays running, so that what is only in its memory is there too.
+fn restored(kind: Kind, site: &Site) -> (Server, Finished) {
+    let (scratch, prefix) = (site.shown("scratch"), kind.prefix().display().to_string());
+    let to = ["--scratch", &scratch, "--server-prefix", &prefix, "--json"];
+    let told = site.restore(&["a"], &to).succeeds();
+    (Server::left_running(kind, &site.path("scratch")), told)
+}
 
 /// Restores into a scratch server that stays running and compares it with `wanted`. Each difference must be known, and each that
 /// is known must be there.
 fn restored_is(kind: Kind, site: &Site, wanted: &Snapshot, known: &[Known]) -> Finished {
-    let (scratch, prefix) = (site.shown("scratch"), kind.prefix().display().to_string());
-    let to = ["--scratch", &scratch, "--server-prefix", &prefix, "--json"];
-    let told = site.restore(&["a"], &to).succeeds();
-    let restored = Server::left_running(kind, &site.path("scratch"));
+    let (restored, told) = restored(kind, site);
     let differences = wanted.differences(&Snapshot::strict(&restored));
     let is = |difference: &str, known: &Known| difference.starts_with(known.0);
     let unknown: Vec<_> = differences
@@ -205,13 +222,7 @@ const MYSQL_REPLAYED: &[Known] = &[
 
 /// Everything that a source holds is in a server restored from its backup.
 fn dumped(kind: Kind, known: &[Known]) {
-    let source = source(kind);
-    for sql in sets_once(kind) {
-        source.feed(sql);
-    }
-    for set in sets_twice(kind) {
-        source.feed(set.sql);
-    }
+    let source = full_source(kind);
     let wanted = Snapshot::strict(&source);
     assert!(wanted.rows() > 30_000, "{} rows only", wanted.rows());
     let site = Site::new(&source);
@@ -301,10 +312,8 @@ fn broken_views_are_named(kind: Kind) {
     source.sql(RING);
     let site = Site::new(&source);
     site.backup();
-    let (scratch, prefix) = (site.shown("scratch"), kind.prefix().display().to_string());
-    let to = ["--scratch", &scratch, "--server-prefix", &prefix, "--json"];
-    let told = site.restore(&["a"], &to).succeeds().json();
-    let restored = Server::left_running(kind, &site.path("scratch"));
+    let (restored, told) = restored(kind, &site);
+    let told = told.json();
     let mut lost = wanted.differences(&Snapshot::of_database(&restored, "broken"));
     for view in ["1", "t"] {
         let named = format!("view `ring`.`ring_{view}`");
@@ -343,20 +352,12 @@ fn broken_views_are_named_mysql() {
 #[test]
 fn a_backup_of_mariadb_1011_restores_into_118() {
     let (old, new) = (Kind::MariaDb1011, Kind::MariaDb118);
-    let source = source(old);
-    for sql in sets_once(old) {
-        source.feed(sql);
-    }
-    for set in sets_twice(old) {
-        source.feed(set.sql);
-    }
+    let source = full_source(old);
     let wanted = Snapshot::of(&source);
     let site = Site::new(&source);
     site.backup();
-    let (scratch, prefix) = (site.shown("scratch"), new.prefix().display().to_string());
-    let to = ["--scratch", &scratch, "--server-prefix", &prefix, "--json"];
-    let told = site.restore(&["a"], &to).succeeds().json();
-    let restored = Server::left_running(new, &site.path("scratch"));
+    let (restored, told) = restored(new, &site);
+    let told = told.json();
     let differences = wanted.differences(&Snapshot::of(&restored));
     let is_loss = |difference: &&String| {
         let rows = difference.starts_with("rows ") && !difference.starts_with("rows maria.hist_trx:");

@@ -213,11 +213,11 @@ def by_dump(source, name):
 def by_mydumper(source, name):
     tool = lambda program: os.path.join(os.environ["HOLDFAST_MYDUMPER"], program)  # noqa: E731
     target = fresh(source.kind, name)
-    version = subprocess.run([tool("mydumper"), "--version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False).stdout
+    version = mydumper_version()
     defaults = os.path.join(target.folder, "defaults")
     with open(defaults, "w") as file:
         file.write("" if source.kind.mariadb else "[mydumper_session_variables]\nexplain_format = TRADITIONAL\n")
-    more = [] if re.search(r"mydumper (v)?0\.", version) else ["--trx-tables=0", "--defaults-file=" + defaults]
+    more = [] if version.startswith("0.") else ["--trx-tables=0", "--defaults-file=" + defaults]
     status, said = 0, ""
     # The whole instance at once gives nothing: one error ends it. So each database by itself.
     for number, (schema,) in enumerate(ask(source, "SELECT SCHEMA_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME NOT IN %s" % SYSTEM)):
@@ -231,9 +231,15 @@ def by_mydumper(source, name):
     return target, status, said
 
 
+def mydumper_version():
+    program = os.path.join(os.environ["HOLDFAST_MYDUMPER"], "mydumper")
+    said = subprocess.run([program, "--version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False).stdout
+    return re.search(r"mydumper v?([\d.]+\d)", said).group(1)
+
+
 def contenders(kind):
     dump = "mariadb-dump" if kind.mariadb else "mysqldump"
-    return [("Holdfast", by_holdfast), (dump, by_dump), ("mydumper", by_mydumper)]
+    return [("Holdfast", by_holdfast), (dump, by_dump), ("mydumper " + mydumper_version(), by_mydumper)]
 
 
 # --- the page
@@ -294,7 +300,7 @@ def main():
             wanted, columns = None, []
             for contender, copy in contenders(kind):
                 started = time.monotonic()
-                target, status, said = copy(source, "%s-%s" % (name, contender))
+                target, status, said = copy(source, "%s-%s" % (name, contender.split()[0]))
                 if wanted is None:
                     # Servers mangle names in grants when they read their tables again: both sides shall have done so.
                     source.sql("FLUSH PRIVILEGES")

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use holdfast_proto::gtid::GtidSet;
+use holdfast_proto::ids::StreamId;
 use holdfast_proto::keys::Identity;
 use holdfast_proto::manifest::Source;
 use holdfast_proto::names::Day;
@@ -77,6 +78,8 @@ pub async fn choose(
     };
     let mut notes = Vec::new();
     let (mut unattached, mut surpassed, mut blocked) = (None, None, None);
+    // Backups that began later are of histories which were searched already.
+    let mut before_ms = u64::MAX;
     for listed in &candidates {
         // Everything in a backup was committed by `taken_ms`; where that is not known, by its end.
         let latest_ms = match listed.summary.taken_ms {
@@ -84,10 +87,11 @@ pub async fn choose(
             taken_ms => taken_ms,
         };
         let is_later = |moment: &super::target_point::Moment| latest_ms.saturating_mul(1000) > moment.us;
-        if matches!(wanted, TargetPoint::Time(moment) if is_later(moment)) {
+        let is_behind = matches!(wanted, TargetPoint::Time(moment) if is_later(moment));
+        if is_behind || listed.summary.started_ms >= before_ms {
             continue;
         }
-        match consider_named(repository, identities, listed, wanted, &mut notes).await? {
+        match consider(repository, identities, listed, wanted, &mut notes).await? {
             Considered::Chosen(Some(replay)) if listed.summary.prepared_xa > 0 && !replay.is_empty() => {
                 notes.push(passed_over(listed));
                 blocked = blocked.or(Some(Choice {
@@ -103,7 +107,11 @@ pub async fn choose(
                     notes,
                 });
             }
-            Considered::Unattached(problem) if is_latest(wanted) => return Err(problem),
+            Considered::Unattached(problem) if is_latest(wanted) && blocked.is_none() => return Err(problem),
+            Considered::NotInStream(problem, stream) => {
+                unattached = unattached.or(Some(problem));
+                before_ms = began_ms(repository, listed, stream).await?;
+            }
             Considered::Surpassed(problem) => surpassed = surpassed.or(Some(problem)),
             Considered::Unattached(problem) => unattached = unattached.or(Some(problem)),
             Considered::Earlier => {}
@@ -126,20 +134,15 @@ fn passed_over(listed: &ListedBackup) -> String {
     )
 }
 
-/// [`consider`]; a transaction that is named and not found may be in the history before this one.
-async fn consider_named(
+/// When a stream was opened, in milliseconds since 1970 UTC; 0 where nothing says it: then there is nothing to look for before it.
+async fn began_ms(
     repository: &Repository,
-    identities: &Arc<Vec<Identity>>,
     listed: &ListedBackup,
-    wanted: &TargetPoint,
-    notes: &mut Vec<String>,
-) -> Result<Considered, Problem> {
-    match consider(repository, identities, listed, wanted, notes).await {
-        Err(problem) if problem.code == Code::TargetPoint && names_a_transaction(wanted) => {
-            Ok(Considered::Unattached(problem))
-        }
-        considered => considered,
-    }
+    stream: Option<StreamId>,
+) -> Result<u64, Problem> {
+    let gaps = repository.gaps(listed.cluster).await?;
+    let of_stream = gaps.iter().filter(|(_, gap)| Some(gap.stream) == stream);
+    Ok(of_stream.map(|(_, gap)| gap.found_ms).max().unwrap_or(0))
 }
 
 fn names_a_transaction(wanted: &TargetPoint) -> bool {
@@ -185,6 +188,8 @@ enum Considered {
     Earlier,
     /// No stream goes on from it.
     Unattached(Problem),
+    /// A transaction was named that the stream behind it does not have: the history before may.
+    NotInStream(Problem, Option<StreamId>),
     /// The latest was asked for, and another stream has what comes after this one's end.
     Surpassed(Problem),
 }
@@ -215,7 +220,13 @@ async fn consider(
                 if let Some(problem) = older(repository, listed, &history, &binlogs, wanted).await? {
                     return Ok(Considered::Surpassed(problem));
                 }
-                return resolve(history, wanted).await;
+                let stream = history.archive.stream();
+                return match resolve(history, wanted).await {
+                    Err(problem) if problem.code == Code::TargetPoint && names_a_transaction(wanted) => {
+                        Ok(Considered::NotInStream(problem, stream))
+                    }
+                    answer => answer,
+                };
             }
             Ok(Some(_)) => {}
             Ok(None) => last = Some((binlogs, None)),

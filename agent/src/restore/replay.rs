@@ -356,6 +356,7 @@ async fn applier_problem(
                 .map(|detail| format!("; {detail}"))
                 .collect::<String>()
         ),
-        "everything before that transaction can be restored: --to-position or --before-gtid",
+        "everything before that transaction can be restored: --to-position or --before-gtid\n\
+         if it is a statement about users or grants, all can be: --accounts leave",
     )
 }

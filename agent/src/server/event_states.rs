@@ -60,6 +60,9 @@ impl EventStates {
             backslash_escapes: sql_mode & NO_BACKSLASH_ESCAPES == 0,
             letters: Letters::Plain,
         };
+        if let Some(dropped) = dropped_schema(sql, quoting) {
+            self.0.retain(|name, _| name.schema.as_str() != dropped);
+        }
         let Some((name, change)) = read(schema, sql, quoting) else {
             return;
         };
@@ -149,6 +152,17 @@ impl Words<'_> {
         }
         Some(())
     }
+}
+
+/// The schema that a statement drops, and its events with it.
+fn dropped_schema(sql: &[u8], quoting: Quoting) -> Option<String> {
+    let mut words = Words {
+        sql,
+        tokens: Tokens::new(sql, quoting).peekable(),
+    };
+    (words.take("DROP") && (words.take("DATABASE") || words.take("SCHEMA"))).then_some(())?;
+    let _ = words.take("IF") && words.take("EXISTS");
+    words.name()
 }
 
 /// What a statement does to which event; `None` where it is about something else.
@@ -259,6 +273,17 @@ mod tests {
         ] {
             assert_eq!(followed(&[statement]), Vec::<String>::new(), "{statement}");
         }
+    }
+
+    #[test]
+    fn a_schema_takes_its_events_with_it() {
+        let create = "CREATE EVENT e ON SCHEDULE EVERY 1 DAY DISABLE DO SET @a = 1";
+        let again = "CREATE EVENT IF NOT EXISTS e ON SCHEDULE EVERY 1 DAY DO SELECT 1";
+        for drop in ["DROP DATABASE d", "drop schema if exists `d`"] {
+            assert_eq!(followed(&[create, drop]), Vec::<String>::new());
+            assert_eq!(followed(&[create, drop, again]), ["`d`.`e` Enabled"]);
+        }
+        assert_eq!(followed(&[create, "DROP DATABASE x"]), ["`d`.`e` Disabled"]);
     }
 
     #[test]

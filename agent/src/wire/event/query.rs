@@ -183,7 +183,13 @@ impl<'a> Query<'a> {
             words.first().map(String::as_str),
             Some("CREATE" | "ALTER" | "DROP")
         );
-        let may_be = |word: &String| matches!(word.as_str(), "EVENT" | "DEFINER" | "REPLACE");
+        // A schema takes its events with it.
+        let may_be = |word: &String| {
+            matches!(
+                word.as_str(),
+                "EVENT" | "DEFINER" | "REPLACE" | "DATABASE" | "SCHEMA"
+            )
+        };
         (is_definition && words.iter().skip(1).any(may_be)).then_some(sql)
     }
 

@@ -39,6 +39,9 @@ struct CurrentFile {
     position_bytes: u64,
 }
 
+/// Of a statement that may be about a scheduled event, this much is kept: its clauses come before its body.
+const EVENT_STATEMENT_BYTES_MAX: usize = 64 << 10;
+
 /// Whether there is more to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flow {
@@ -344,11 +347,13 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
             };
             self.reporter.left_out_about_accounts();
         } else if let Some(sql) = query.about_event() {
+            let mut sql = sql.into_owned();
+            sql.truncate(EVENT_STATEMENT_BYTES_MAX);
             self.reporter.sent_about_event(StatementSent {
                 database: query.database.to_vec(),
                 sql_mode: query.sql_mode,
                 character_set: query.character_set,
-                sql: sql.into_owned(),
+                sql,
             });
         }
     }
