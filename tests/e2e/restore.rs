@@ -131,8 +131,11 @@ fn half_restored_server_is_refused() {
             ..ServerOptions::default()
         },
     );
-    source.sql("CREATE DATABASE some; CREATE TABLE some.t (id INT PRIMARY KEY)");
-    source.sql("USE some; INSERT INTO some.t SELECT seq FROM seq_1_to_1000; CREATE VIEW some.v AS SELECT * FROM some.t");
+    // So many that the load lasts: behind it the accounts change, and with them who may look at the server.
+    source.sql(
+        "CREATE DATABASE some; CREATE TABLE some.t (id INT PRIMARY KEY, filler CHAR(200));
+         USE some; INSERT INTO t SELECT seq, 'x' FROM seq_1_to_300000; CREATE VIEW v AS SELECT * FROM some.t",
+    );
     let site = Site::new(&source);
     site.backup();
     let target = Server::start(
