@@ -5,10 +5,10 @@
 //! much is cut by whoever is to read it, piece by piece: the rows that are counted to find the piece's end are those that
 //! are read next, from the server's memory.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use holdfast_proto::digest::RowHasher;
+use holdfast_proto::digest::{DigestSecret, RowDigest, RowHasher};
 use tokio::sync::Notify;
 
 use crate::server::chunk::{self, Bound, Key, KeyRange};
@@ -90,6 +90,8 @@ pub struct Units {
 
 struct State {
     waiting: VecDeque<Unit>,
+    /// Tables that were cut where it takes more than integers to say on which side a row is.
+    compared: BTreeSet<usize>,
     /// Ranges that are being cut: more units may come of each.
     being_cut: usize,
 }
@@ -123,6 +125,7 @@ impl Units {
             tables,
             state: Mutex::new(State {
                 waiting: units.into_iter().collect(),
+                compared: BTreeSet::new(),
                 being_cut: 0,
             }),
             changed: Notify::new(),
@@ -132,6 +135,12 @@ impl Units {
     /// The tables, in the order that [`Unit::table`] means.
     pub fn tables(&self) -> &[(Table, RowPlan)] {
         &self.tables
+    }
+
+    /// Tables that were cut by how the server compares what is not an integer: that their ranges tile is its word, and worth a
+    /// count of the whole.
+    pub fn cut_by_comparison(&self) -> BTreeSet<usize> {
+        self.state().compared.clone()
     }
 
     /// The tables again, once all is read.
@@ -169,7 +178,11 @@ impl Units {
             let pieces = first_piece(reader, plan, unit, cut).await;
             let (piece, rest) = pieces.map_err(|error| (table, error))?;
             if let Some(rest) = rest {
-                self.state().waiting.push_front(rest);
+                let mut state = self.state();
+                if rest.range.key().is_some_and(|key| !key.is_integers()) {
+                    state.compared.insert(table);
+                }
+                state.waiting.push_front(rest);
             }
             drop(before);
             return Ok(Some(piece));
@@ -464,6 +477,71 @@ pub fn lost_json_types(table: &Table, column: &str, documents: u64) -> NotCarrie
         what: format!(
             "values in {documents} document(s) are of types that no server makes now: they come back as plain binary strings or DATETIME"
         ),
+    }
+}
+
+/// Passes on the cells that are carried, and digests each row together with the stored values of generated columns behind them.
+pub struct StoredValues<S> {
+    /// Where rows go.
+    pub inner: S,
+    hasher: Option<RowHasher>,
+    carried: usize,
+    at: usize,
+}
+
+impl<S> StoredValues<S> {
+    /// In front of `inner`, for rows of `plan`.
+    pub fn new(inner: S, plan: &RowPlan, secret: &DigestSecret) -> Self {
+        Self {
+            inner,
+            hasher: (plan.stored > 0).then(|| RowHasher::new(secret)),
+            carried: plan.fields,
+            at: 0,
+        }
+    }
+
+    /// The digest of whole rows since the last call; None where no column is generated and stored.
+    pub fn take(&mut self) -> Option<RowDigest> {
+        self.hasher.as_mut().map(RowHasher::take)
+    }
+}
+
+impl<S: RowSink> RowSink for StoredValues<S> {
+    fn row_begin(&mut self) {
+        self.at = 0;
+        self.inner.row_begin();
+    }
+    fn null(&mut self) {
+        self.at += 1;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.null();
+        }
+        if self.at <= self.carried {
+            self.inner.null();
+        }
+    }
+    fn cell(&mut self, len_bytes: u64) {
+        self.at += 1;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.cell(u32::try_from(len_bytes).expect("the protocol's values are at most 4 GiB"));
+        }
+        if self.at <= self.carried {
+            self.inner.cell(len_bytes);
+        }
+    }
+    fn data(&mut self, bytes: &[u8]) {
+        if let Some(hasher) = &mut self.hasher {
+            hasher.data(bytes);
+        }
+        if self.at <= self.carried {
+            self.inner.data(bytes);
+        }
+    }
+    fn row_end(&mut self) {
+        if let Some(hasher) = &mut self.hasher {
+            hasher.row_end();
+        }
+        self.inner.row_end();
     }
 }
 

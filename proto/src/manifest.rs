@@ -73,6 +73,9 @@ pub struct TableRows {
     pub name: String,
     /// All its rows.
     pub digest: RowDigest,
+    /// All its rows with the stored values of generated columns behind their cells, where it has such columns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generated: Option<RowDigest>,
 }
 
 /// One data object of a backup.
@@ -189,6 +192,13 @@ impl Manifest {
         {
             return bad(format!("table {}.{} stands twice", twice.schema, twice.name));
         }
+        let counts_differ = |table: &&TableRows| table.generated.is_some_and(|g| g.rows != table.digest.rows);
+        if let Some(table) = self.tables.iter().find(counts_differ) {
+            return bad(format!(
+                "the digests of table {}.{} count other rows",
+                table.schema, table.name
+            ));
+        }
         let mut sums = vec![RowDigest::default(); self.tables.len()];
         let mut open_row = None;
         let mut sequences = std::collections::BTreeSet::new();
@@ -267,6 +277,7 @@ mod tests {
             schema: "s".into(),
             name: name.into(),
             digest,
+            generated: None,
         };
         Manifest {
             crit: vec![],
@@ -317,7 +328,7 @@ mod tests {
     #[test]
     fn what_does_not_add_up_is_refused() {
         type Damage = fn(&mut Manifest);
-        let damages: [(&str, Damage); 7] = [
+        let damages: [(&str, Damage); 8] = [
             ("a lost part", |m| m.parts.truncate(3)),
             ("a repeated part", |m| m.parts.push(m.parts[3].clone())),
             ("a part of no table", |m| m.parts[0].table = 9),
@@ -328,6 +339,9 @@ mod tests {
                     digest: rows(0, 0),
                     ..m.tables[0].clone()
                 })
+            }),
+            ("a generated digest of other rows", |m| {
+                m.tables[0].generated = Some(rows(9, 0))
             }),
             ("another recipe", |m| m.recipe = "row-9".into()),
         ];

@@ -180,6 +180,72 @@ fn history_of_no_duration_is_named_mariadb() {
     site.restore_to_scratch(&["a"], "scratch", &[]);
 }
 
+/// A stored generated column whose value the target computes otherwise is named: no server takes a value for it.
+fn what_is_computed_otherwise_is_named(kind: Kind) {
+    let source = Server::start(kind, ServerOptions::with(&["--div-precision-increment=12"]));
+    source.sql(
+        "CREATE DATABASE made; USE made;
+         CREATE TABLE same (id INT PRIMARY KEY, a INT, b INT, c INT AS (a + b) STORED);
+         CREATE TABLE other (id INT PRIMARY KEY, a INT, b INT, q DECIMAL(30, 20) AS (a / b) STORED);
+         INSERT INTO same (id, a, b) VALUES (1, 2, 3), (2, 5, NULL); INSERT INTO other (id, a, b) VALUES (1, 1, 3), (2, 2, 1)",
+    );
+    let stored = source.value("SELECT q FROM made.other WHERE id = 1");
+    assert!(stored.starts_with("0.33333333333"), "{stored}");
+    let site = Site::new(&source);
+    site.backup();
+    let told = site.restore_to_scratch(&["a"], "scratch", &["--json"]).json();
+    let exceptions = told["exceptions"].to_string();
+    assert!(
+        exceptions.contains("made.other: its stored generated columns"),
+        "{told:#}"
+    );
+    assert!(!exceptions.contains("made.same"), "{told:#}");
+}
+
+#[test]
+fn what_is_computed_otherwise_is_named_mariadb() {
+    what_is_computed_otherwise_is_named(Kind::MariaDb1011);
+}
+
+#[test]
+fn what_is_computed_otherwise_is_named_mysql() {
+    what_is_computed_otherwise_is_named(MYSQL);
+}
+
+/// What the optimizer knows of columns is set again where statements can, and named where they cannot.
+#[test]
+fn histograms_come_back_mysql() {
+    let source = Server::start(MYSQL, ServerOptions::default());
+    source.sql(
+        "CREATE DATABASE h; USE h; CREATE TABLE t (id INT PRIMARY KEY, a INT, b VARCHAR(20), `c ``\\'` DOUBLE);
+         INSERT INTO t WITH RECURSIVE n AS (SELECT 1 i UNION ALL SELECT i + 1 FROM n WHERE i < 500)
+           SELECT i, i * i % 97, CONCAT('é\\\\\\'', i % 11), i / 7 FROM n;
+         ANALYZE TABLE t UPDATE HISTOGRAM ON a, b WITH 8 BUCKETS; ANALYZE TABLE t UPDATE HISTOGRAM ON `c ``\\'` WITH 5 BUCKETS AUTO UPDATE",
+    );
+    let site = Site::new(&source);
+    site.backup();
+    let target = Server::start(MYSQL, ServerOptions::default());
+    let told = site.restore_into(&["a"], &target);
+    assert!(!told.stdout.contains("histogram of"), "{told}");
+    let histograms = "SELECT table_name, column_name, JSON_REMOVE(histogram, '$.\"last-updated\"') FROM information_schema.column_statistics ORDER BY 2";
+    assert_eq!(source.query(histograms).len(), 3);
+    assert_eq!(target.query(histograms), source.query(histograms));
+}
+
+#[test]
+fn statistics_are_named_mariadb() {
+    let source = Server::start(Kind::MariaDb1011, ServerOptions::default());
+    source.sql(
+        "CREATE DATABASE h; USE h; CREATE TABLE t (id INT PRIMARY KEY, a INT); INSERT INTO t SELECT seq, seq % 7 FROM seq_1_to_500;
+         ANALYZE TABLE t PERSISTENT FOR ALL",
+    );
+    let told = Site::new(&source).backup().answer.to_string();
+    assert!(
+        told.contains("statistics") && told.contains("PERSISTENT FOR ALL"),
+        "{told}"
+    );
+}
+
 /// Where a column is loaded by an expression, MariaDB takes a counter's 0 for "the next number".
 fn id_zero_stays_beside_members(kind: Kind) {
     let source = Server::start(kind, ServerOptions::default());

@@ -99,7 +99,7 @@ pub(crate) async fn equals_backup(
             "use the version of Holdfast that took this backup",
         )
     })?;
-    let (not_compared, left_out) = left_out(&wanted);
+    let (not_compared, mut left_out) = left_out(&wanted);
     let digests = compare::digests(target, &settings, &found, &later.secret, threads).await?;
     let differ: Vec<_> = compare::differences(later, &digests)
         .into_iter()
@@ -108,7 +108,13 @@ pub(crate) async fn equals_backup(
     compare::refuse(&differ)?;
     let definitions = compare::definitions(&wanted, &found, excused);
     compare::refuse_definitions(&[definitions.wrong, definitions.reworded].concat())?;
-    let rows: u64 = digests.iter().map(|(_, digest)| digest.rows).sum();
+    let otherwise = compare::computed_otherwise(later, &digests);
+    left_out.extend(
+        otherwise
+            .iter()
+            .map(|e| format!("values in {}: {}", e.object, e.reason)),
+    );
+    let rows: u64 = digests.iter().map(|found| found.digest.rows).sum();
     Ok(Compared {
         detail: format!(
             "{} tables with {} rows and every definition equal",

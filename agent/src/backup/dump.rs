@@ -19,7 +19,8 @@ use super::snapshot::source_problem;
 use crate::problem::{Code, Problem};
 use crate::progress::Progress;
 use crate::repository::upload::Uploader;
-use crate::rows::{self, LossCounter, Unit, Units};
+use crate::rows::{self, LossCounter, StoredValues, Unit, Units};
+use crate::server::chunk::{Key, KeyRange};
 use crate::server::columns::{RowPlan, loss_check};
 use crate::server::identifiers::TableName;
 use crate::server::inventory::{Inventory, NotCarried, Table};
@@ -81,6 +82,8 @@ struct Shared {
     parts: Mutex<Vec<Part>>,
     /// Documents that come back with other types, by table and column.
     lost: Mutex<BTreeMap<(usize, String), u64>>,
+    /// Digests with the values of stored generated columns, by table.
+    generated: Mutex<BTreeMap<usize, RowDigest>>,
     next_sequence: AtomicU64,
     envelope: Arc<Envelope>,
     uploader: Arc<Uploader>,
@@ -111,6 +114,7 @@ pub async fn dump(
         units,
         parts: Mutex::new(Vec::new()),
         lost: Mutex::new(BTreeMap::new()),
+        generated: Mutex::new(BTreeMap::new()),
         next_sequence: AtomicU64::new(0),
         envelope,
         uploader,
@@ -121,18 +125,69 @@ pub async fn dump(
     for reader in readers {
         workers.spawn(work(reader, shared.clone()));
     }
+    let mut last = None;
     while let Some(ended) = workers.join_next().await {
-        ended.expect("readers do not panic")?;
+        let reader = ended.expect("readers do not panic")?;
+        if let Some(done) = last.replace(reader) {
+            end_snapshot(done).await?;
+        }
     }
     shared.progress.finish();
     let shared = Arc::into_inner(shared).expect("every worker has ended");
+    let to_count = shared.units.cut_by_comparison();
     let mut dumped = add_up(
         shared.units.into_tables(),
         shared.parts.into_inner(),
         shared.lost.into_inner(),
+        &shared.generated.into_inner(),
     );
     dumped.lost.extend(looked_for);
+    let mut reader = last.expect("a snapshot has at least one reader");
+    for index in to_count {
+        let ((table, plan), rows) = (&named[index], dumped.tables[index].digest.rows);
+        count_again(&mut reader, table, plan, rows).await?;
+    }
+    end_snapshot(reader).await?;
     Ok(dumped)
+}
+
+/// Nothing on the source is held for longer than needed.
+async fn end_snapshot(mut reader: Connection) -> Result<(), Problem> {
+    let ended = reader.execute("ROLLBACK").await;
+    ended
+        .map(drop)
+        .map_err(|e| source_problem("end the snapshot", &e))
+}
+
+/// Counts a table without any range: as many rows must have been read in ranges.
+async fn count_again(
+    reader: &mut Connection,
+    table: &Table,
+    plan: &RowPlan,
+    read: u64,
+) -> Result<(), Problem> {
+    let fail = |error: WireError| read_problem(table, &error);
+    // First along the index that the server likes best: the smallest. That one may be damaged where the table is not.
+    let along_the_table = Key::of(table).map(KeyRange::along);
+    let mut counted = 0;
+    for range in [Some(KeyRange::whole()), along_the_table].into_iter().flatten() {
+        let rows = reader
+            .query(plan.select_of("COUNT(*) AS counted", &range))
+            .await
+            .map_err(fail)?;
+        counted = rows.one().and_then(|row| row.u64("counted")).map_err(fail)?;
+        if counted == read {
+            return Ok(());
+        }
+    }
+    Err(Problem::new(
+        Code::Source,
+        format!(
+            "{} has {counted} rows, but {read} were read in its key ranges",
+            table.name
+        ),
+        "look at the table with CHECK TABLE; nothing was committed",
+    ))
 }
 
 /// What of some tables is left out of the dump, counted in its snapshot.
@@ -159,7 +214,12 @@ async fn look_for_losses(
     Ok(lost)
 }
 
-fn add_up(tables: Vec<(Table, RowPlan)>, parts: Vec<Part>, lost: BTreeMap<(usize, String), u64>) -> Dumped {
+fn add_up(
+    tables: Vec<(Table, RowPlan)>,
+    parts: Vec<Part>,
+    lost: BTreeMap<(usize, String), u64>,
+    generated: &BTreeMap<usize, RowDigest>,
+) -> Dumped {
     let lost = lost
         .into_iter()
         .map(|((table, column), documents)| rows::lost_json_types(&tables[table].0, &column, documents))
@@ -171,10 +231,12 @@ fn add_up(tables: Vec<(Table, RowPlan)>, parts: Vec<Part>, lost: BTreeMap<(usize
     let tables = tables
         .into_iter()
         .zip(sums)
-        .map(|((table, _), digest)| TableRows {
+        .enumerate()
+        .map(|(index, ((table, _), digest))| TableRows {
             schema: table.name.schema.as_str().to_owned(),
             name: table.name.name.as_str().to_owned(),
             digest,
+            generated: generated.get(&index).copied(),
         });
     Dumped {
         tables: tables.collect(),
@@ -183,7 +245,7 @@ fn add_up(tables: Vec<(Table, RowPlan)>, parts: Vec<Part>, lost: BTreeMap<(usize
     }
 }
 
-async fn work(mut reader: Connection, shared: Arc<Shared>) -> Result<(), Problem> {
+async fn work(mut reader: Connection, shared: Arc<Shared>) -> Result<Connection, Problem> {
     let name = |table: usize| &shared.units.tables()[table].0;
     while let Some(unit) = shared
         .units
@@ -194,12 +256,7 @@ async fn work(mut reader: Connection, shared: Arc<Shared>) -> Result<(), Problem
         read_unit(&mut reader, &unit, &shared).await?;
         shared.progress.add(unit.estimated_bytes);
     }
-    // Ends the snapshot: nothing on the source is held for longer than needed.
-    reader
-        .execute("ROLLBACK")
-        .await
-        .map_err(|e| source_problem("end the snapshot", &e))?;
-    Ok(())
+    Ok(reader)
 }
 
 async fn read_unit(reader: &mut Connection, unit: &Unit, shared: &Shared) -> Result<(), Problem> {
@@ -213,7 +270,7 @@ async fn read_unit(reader: &mut Connection, unit: &Unit, shared: &Shared) -> Res
         )
     };
     let encoder = PartEncoder::new(&shared.secret, shared.zstd_level).map_err(encoding)?;
-    let mut sink = LossCounter::new(encoder, plan);
+    let mut sink = LossCounter::new(StoredValues::new(encoder, plan, &shared.secret), plan);
     let mut stream = reader
         .query_stream(plan.select(&unit.range))
         .await
@@ -221,18 +278,22 @@ async fn read_unit(reader: &mut Connection, unit: &Unit, shared: &Shared) -> Res
     let mut parts = Vec::new();
     loop {
         let pumped = stream.pump(&mut sink).await.map_err(fail)?;
-        if let Some(part) = sink.inner.cut().map_err(encoding)? {
+        if let Some(part) = sink.inner.inner.cut().map_err(encoding)? {
             parts.push(store(shared, unit.table, part).await?);
         }
         if matches!(pumped, Pump::End(_)) {
             break;
         }
     }
-    if let Some(part) = sink.inner.finish().map_err(encoding)? {
+    if let Some(part) = sink.inner.inner.finish().map_err(encoding)? {
         parts.push(store(shared, unit.table, part).await?);
     }
     let read = parts.iter().map(|part| part.digest.rows).sum();
     check_count(&table.name, unit.rows, read)?;
+    if let Some(digest) = sink.inner.take() {
+        let mut generated = shared.generated.lock().await;
+        generated.entry(unit.table).or_default().merge(&digest);
+    }
     for (column, documents) in sink.lost(plan) {
         let key = (unit.table, column.to_owned());
         *shared.lost.lock().await.entry(key).or_default() += documents;

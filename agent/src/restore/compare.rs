@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use holdfast_proto::digest::{DigestSecret, RowDigest, RowHasher};
-use holdfast_proto::manifest::Manifest;
+use holdfast_proto::manifest::{Manifest, TableRows};
 use tokio::sync::Mutex;
 
 use super::load::load_problem;
 use crate::problem::{Code, Problem};
 use crate::progress::Progress;
-use crate::rows::{self, DigestSink, LossCounter, Units};
+use crate::rows::{self, DigestSink, LossCounter, StoredValues, Units};
 use crate::server::apply::{Exception, ExceptionKind};
 use crate::server::inventory::{Inventory, Table};
 use crate::server::session::{self, Settings};
@@ -28,9 +28,20 @@ pub struct Difference {
     pub found: RowDigest,
 }
 
+/// What a table on the target server holds.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// The table.
+    pub table: Table,
+    /// Its rows.
+    pub digest: RowDigest,
+    /// Its rows with the stored values of generated columns, where it has such.
+    pub generated: Option<RowDigest>,
+}
+
 struct Shared {
     units: Units,
-    sums: Mutex<Vec<RowDigest>>,
+    sums: Mutex<Vec<(RowDigest, Option<RowDigest>)>>,
     secret: DigestSecret,
     progress: Progress,
 }
@@ -42,7 +53,7 @@ pub async fn digests(
     inventory: &Inventory,
     secret: &DigestSecret,
     threads: usize,
-) -> Result<Vec<(Table, RowDigest)>, Problem> {
+) -> Result<Vec<Found>, Problem> {
     let fail = |error: WireError| load_problem("compare tables", &error);
     let tables = rows::tables_with_rows(inventory);
     let mut connections = Vec::new();
@@ -53,7 +64,7 @@ pub async fn digests(
         .await
         .map_err(|(_, error)| fail(error))?;
     let shared = Arc::new(Shared {
-        sums: Mutex::new(vec![RowDigest::default(); units.tables().len()]),
+        sums: Mutex::new(vec![Default::default(); units.tables().len()]),
         progress: Progress::bytes("compare", units.estimated_bytes()),
         units,
         secret: secret.clone(),
@@ -71,8 +82,12 @@ pub async fn digests(
         .units
         .into_tables()
         .into_iter()
-        .map(|(table, _)| table)
         .zip(shared.sums.into_inner())
+        .map(|((table, _), (digest, generated))| Found {
+            table,
+            digest,
+            generated,
+        })
         .collect())
 }
 
@@ -93,25 +108,28 @@ async fn work(mut connection: Connection, shared: Arc<Shared>) -> Result<(), Pro
     while let Some(unit) = shared.units.next(&mut connection).await.map_err(next)? {
         let fail = |error| fail(unit.table, error);
         let (_, plan) = &shared.units.tables()[unit.table];
-        let mut sink = LossCounter::new(DigestSink(RowHasher::new(&shared.secret)), plan);
+        let digests = DigestSink(RowHasher::new(&shared.secret));
+        let mut sink = LossCounter::new(StoredValues::new(digests, plan, &shared.secret), plan);
         let mut stream = connection
             .query_stream(plan.select(&unit.range))
             .await
             .map_err(fail)?;
         while !matches!(stream.pump(&mut sink).await.map_err(fail)?, Pump::End(_)) {}
-        shared.sums.lock().await[unit.table].merge(&sink.inner.0.take());
+        let (digest, with_stored) = (sink.inner.inner.0.take(), sink.inner.take());
+        let (sum, generated) = &mut shared.sums.lock().await[unit.table];
+        sum.merge(&digest);
+        if let Some(digest) = with_stored {
+            generated.get_or_insert_default().merge(&digest);
+        }
         shared.progress.add(unit.estimated_bytes);
     }
     Ok(())
 }
 
 /// The tables of `manifest` that `found` does not equal. A table that is missing altogether has no rows.
-pub fn differences(manifest: &Manifest, found: &[(Table, RowDigest)]) -> Vec<Difference> {
+pub fn differences(manifest: &Manifest, found: &[Found]) -> Vec<Difference> {
     let wanted = manifest.tables.iter().filter_map(|rows| {
-        let now = found.iter().find(|(table, _)| {
-            table.name.schema.as_str() == rows.schema && table.name.name.as_str() == rows.name
-        });
-        let now = now.map(|(_, digest)| *digest).unwrap_or_default();
+        let now = of(found, rows).map(|now| now.digest).unwrap_or_default();
         (now != rows.digest).then(|| Difference {
             table: format!("{}.{}", rows.schema, rows.name),
             wanted: rows.digest,
@@ -119,6 +137,33 @@ pub fn differences(manifest: &Manifest, found: &[(Table, RowDigest)]) -> Vec<Dif
         })
     });
     wanted.collect()
+}
+
+fn of<'a>(found: &'a [Found], wanted: &TableRows) -> Option<&'a Found> {
+    found.iter().find(|now| {
+        let name = &now.table.name;
+        name.schema.as_str() == wanted.schema && name.name.as_str() == wanted.name
+    })
+}
+
+/// The tables whose rows are equal, while the values that the target server computed for their stored generated columns are not
+/// those that the source had stored. No restore by SQL can bring those back: a server takes no values for such columns.
+pub fn computed_otherwise(manifest: &Manifest, found: &[Found]) -> Vec<Exception> {
+    let differs = |wanted: &&TableRows| {
+        let now = of(found, wanted);
+        let rows_are_equal = now.is_some_and(|now| now.digest == wanted.digest);
+        rows_are_equal && wanted.generated.is_some() && now.and_then(|now| now.generated) != wanted.generated
+    };
+    let tables = manifest.tables.iter().filter(differs);
+    tables
+        .map(|table| Exception {
+            kind: ExceptionKind::ComputedOtherwise,
+            object: format!("{}.{}", table.schema, table.name),
+            reason: "its stored generated columns hold values here that differ from those on the source, whose expression gave others when \
+                     they were stored: settings of the server may decide, div_precision_increment or sql_mode above all"
+                .to_owned(),
+        })
+        .collect()
 }
 
 /// Definitions that are not as they were.

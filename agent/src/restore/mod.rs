@@ -28,8 +28,9 @@ use holdfast_proto::keys::Identity;
 
 use crate::problem::{Code, Problem};
 use crate::repository::Repository;
-use crate::server::apply::{self, ExceptionKind};
+use crate::server::apply::{self, ExceptionKind, RebuildError};
 use crate::server::capture;
+use crate::server::histograms;
 use crate::server::inventory::Inventory;
 use crate::server::preflight::{self, Finding, Severity};
 use crate::server::rebuild::Phase;
@@ -213,11 +214,14 @@ async fn change(
     if plan.accounts.are_made() {
         accounts::make_room(&mut control, &plan.inventory).await?;
     }
-    for phase in [Phase::Positions, Phase::Accounts, Phase::Programs, Phase::Finish] {
+    for phase in [Phase::Positions, Phase::Accounts, Phase::Programs] {
         exceptions.extend(make_again(&mut control, plan, phase).await?);
     }
+    let without = histograms::apply(&mut control, &plan.inventory.histograms).await;
+    exceptions.extend(without.map_err(cannot_make)?);
+    exceptions.extend(make_again(&mut control, plan, Phase::Finish).await?);
     lap("programs", &mut phases);
-    let definitions_differ = compare_all(plan, target, settings, &exceptions, options.threads).await?;
+    let definitions_differ = compare_all(plan, target, settings, &mut exceptions, options.threads).await?;
     lap("compare", &mut phases);
     let rows = plan.manifest.tables.iter().map(|table| table.digest.rows).sum();
     drop(control);
@@ -246,12 +250,12 @@ async fn change(
 }
 
 /// Refuses what is not as it was on the source at the backup's moment. Returns the definitions that read otherwise on a server
-/// of another version.
+/// of another version, and adds to the exceptions what is computed otherwise.
 async fn compare_all(
     plan: &RestorePlan,
     target: &ConnectOptions,
     settings: &Settings,
-    exceptions: &[apply::Exception],
+    exceptions: &mut Vec<apply::Exception>,
     threads: usize,
 ) -> Result<Vec<String>, Problem> {
     let mut restored = capture_target(target).await?;
@@ -263,6 +267,7 @@ async fn compare_all(
     refuse_missing(exceptions)?;
     let differences = compare::definitions(&plan.inventory, &restored, exceptions);
     compare::refuse_definitions(&differences.wrong)?;
+    exceptions.extend(compare::computed_otherwise(&plan.manifest, &found));
     if is_same_version(&restored.server.version, &plan.inventory.server.version) {
         compare::refuse_definitions(&differences.reworded)?;
         return Ok(Vec::new());
@@ -301,13 +306,15 @@ async fn make_again(
 ) -> Result<Vec<apply::Exception>, Problem> {
     apply::apply(control, &plan.rebuild, phase)
         .await
-        .map_err(|error| {
-            Problem::new(
-                Code::Load,
-                format!("make definitions again: {error}"),
-                "the target server must hold what the source held: the same flavour, version, settings and plugins",
-            )
-        })
+        .map_err(cannot_make)
+}
+
+fn cannot_make(error: RebuildError) -> Problem {
+    Problem::new(
+        Code::Load,
+        format!("make definitions again: {error}"),
+        "the target server must hold what the source held: the same flavour, version, settings and plugins",
+    )
 }
 
 /// On a connection of its own: what `SHOW CREATE` says depends on the session that asks.

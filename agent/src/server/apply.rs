@@ -49,6 +49,10 @@ pub enum ExceptionKind {
     MissingDefiner,
     /// The event is there but switched off, though it may have been on.
     EventSwitchedOff,
+    /// The table's rows are as they were, but its stored generated columns hold other values than on the source.
+    ComputedOtherwise,
+    /// The column is whole, but has no histogram here.
+    WithoutHistogram,
     /// The server accepted the event but dropped it at once, since its time is over.
     EventOver,
 }

@@ -10,6 +10,7 @@ mod tables;
 
 use holdfast_proto::Flavour;
 
+use super::histograms;
 use super::identifiers::NameError;
 use super::inventory::{Inventory, NotCarried, Schema, ServerFacts};
 use super::session::{Settings, definition_session};
@@ -118,12 +119,12 @@ impl CaptureError {
         }
     }
 
-    fn name(error: NameError) -> Self {
+    pub(super) fn name(error: NameError) -> Self {
         Self::unknown("a name from the server", error)
     }
 }
 
-fn reading(what: impl std::fmt::Display) -> impl FnOnce(WireError) -> CaptureError {
+pub(super) fn reading(what: impl std::fmt::Display) -> impl FnOnce(WireError) -> CaptureError {
     move |source| CaptureError::Server {
         what: what.to_string(),
         source,
@@ -172,6 +173,7 @@ async fn capture_once(connection: &mut Connection, settings: &Settings) -> Resul
     let programs = programs::programs(connection, &mut not_carried).await?;
     let objects = accounts::Objects::new(&tables, &sequences, &programs);
     let accounts = accounts::accounts(connection, &objects, &mut not_carried).await?;
+    let histograms = histograms::capture(connection, &mut not_carried).await?;
     loadable_functions(connection, &mut not_carried).await?;
     not_carried.sort();
     Ok(Inventory {
@@ -181,6 +183,7 @@ async fn capture_once(connection: &mut Connection, settings: &Settings) -> Resul
         sequences,
         programs,
         accounts,
+        histograms,
         not_carried,
     })
 }
@@ -291,7 +294,11 @@ async fn query(connection: &mut Connection, what: &str, sql: &str) -> Result<Row
 }
 
 /// The rows, or None where this server has no such table or column, or does not show it to this account.
-async fn optional(connection: &mut Connection, what: &str, sql: &str) -> Result<Option<Rows>, CaptureError> {
+pub(super) async fn optional(
+    connection: &mut Connection,
+    what: &str,
+    sql: &str,
+) -> Result<Option<Rows>, CaptureError> {
     // Access denied (three kinds), no such table, unknown table, unknown column, unknown character set.
     const CANNOT_BE_HAD: [u16; 8] = [1044, 1142, 1143, 1227, 1146, 1109, 1054, 1115];
     match connection.query(sql).await {

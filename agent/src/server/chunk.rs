@@ -81,6 +81,11 @@ impl Key {
         shown.join(", ")
     }
 
+    /// Whether all of its columns are integers.
+    pub fn is_integers(&self) -> bool {
+        self.columns.iter().all(|column| column.kind == Kind::Integer)
+    }
+
     /// The column that leads the key, quoted, where it is an integer.
     pub fn leading_integer(&self) -> Option<&str> {
         let first = self.columns.first()?;

@@ -11,20 +11,16 @@ use super::indexes::counted_column;
 use super::inventory::{Carry, Column, NotCarried, RowSource, Table};
 use super::json;
 
-/// Names what a row's bytes are: select expressions by type and the order of columns. Changes whenever they do, since
-/// digests depend on them.
-pub const RECIPE: &str = "rows-0";
-
 /// How the rows of one table travel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowPlan {
-    /// [`RECIPE`].
-    pub recipe: &'static str,
     /// The dumped columns in the order of the select list: what a canonical row is made of. One column of constant `1`
     /// where the table has none that is dumped, so that rows are still counted; then this is empty.
     pub columns: Vec<DumpedColumn>,
     /// Number of fields in a row: at least one.
     pub fields: usize,
+    /// Number of cells behind those: the stored values of generated columns, which are compared and not carried.
+    pub stored: usize,
     /// Whether it has a FLOAT or DOUBLE with a number of digits.
     has_digits: bool,
     select_list: String,
@@ -46,14 +42,16 @@ pub struct DumpedColumn {
 impl RowPlan {
     /// The plan for a table; None where no rows of it are dumped.
     pub fn of(table: &Table) -> Option<Self> {
-        let dumped: Vec<&Column> = match &table.rows {
-            RowSource::None(_) => return None,
-            _ => table
-                .columns
-                .iter()
-                .filter(|column| column.carry.is_dumped())
-                .collect(),
+        if matches!(table.rows, RowSource::None(_)) {
+            return None;
+        }
+        let columns = |wanted: fn(Carry) -> bool| {
+            let all = table.columns.iter();
+            all.filter(|column| wanted(column.carry))
+                .collect::<Vec<&Column>>()
         };
+        let dumped = columns(Carry::is_dumped);
+        let stored = columns(|carry| carry == Carry::StoredGenerated);
         let from = match table.rows {
             RowSource::WithHistory => format!("{} FOR SYSTEM_TIME ALL", table.name.quoted()),
             _ => table.name.quoted(),
@@ -90,8 +88,9 @@ impl RowPlan {
             select_list.push("1".to_string());
             load_columns.push("@holdfast_0".to_string());
         }
+        let fields = select_list.len();
+        select_list.extend(stored.iter().map(|column| stored_expression(column)));
         Some(Self {
-            recipe: RECIPE,
             columns: dumped
                 .iter()
                 .map(|column| DumpedColumn {
@@ -99,7 +98,8 @@ impl RowPlan {
                     carry: column.carry,
                 })
                 .collect(),
-            fields: select_list.len(),
+            fields,
+            stored: stored.len(),
             has_digits: dumped
                 .iter()
                 .any(|column| column.carry == Carry::Double && column.column_type.contains('(')),
@@ -193,6 +193,16 @@ fn select_expression(table: &TableName, column: &Column) -> String {
     }
 }
 
+/// What a generated column's stored value is compared by.
+fn stored_expression(column: &Column) -> String {
+    let name = column.name.quoted();
+    match column.data_type.as_str() {
+        "float" | "double" | "real" => format!("CAST({name} AS DOUBLE)"),
+        "enum" | "set" => format!("CAST({name} AS UNSIGNED)"),
+        _ => name,
+    }
+}
+
 fn load_expression(carry: Carry, variable: &str) -> Option<String> {
     match carry {
         Carry::MemberNumber => Some(format!("CAST({variable} AS UNSIGNED)")),
@@ -213,11 +223,11 @@ pub fn carry_of(flavour: Flavour, data_type: &str, extra: &str, generation_expre
             _ => Carry::RowEnd,
         };
     }
-    if ["VIRTUAL GENERATED", "STORED GENERATED", "PERSISTENT GENERATED"]
-        .iter()
-        .any(|kind| extra.contains(kind))
-    {
+    if extra.contains("VIRTUAL GENERATED") {
         return Carry::Generated;
+    }
+    if extra.contains("STORED GENERATED") || extra.contains("PERSISTENT GENERATED") {
+        return Carry::StoredGenerated;
     }
     match data_type {
         "float" | "double" | "real" => Carry::Double,

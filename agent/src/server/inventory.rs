@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::accounts::Account;
+use super::histograms::Histogram;
 use super::identifiers::{ObjectName, SchemaName, TableName};
 use super::program::{without_auto_increment, without_implied_character_sets};
 
@@ -98,6 +99,9 @@ pub struct Inventory {
     /// Users and roles in name order, without the server's own. None, and said in `not_carried`, where they may not be read.
     #[serde(default)]
     pub accounts: Vec<Account>,
+    /// Histograms of columns, by table and column.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub histograms: Vec<Histogram>,
     /// What exists but cannot be carried over, or not wholly. Shown by `status` and in every report.
     pub not_carried: Vec<NotCarried>,
 }
@@ -236,8 +240,10 @@ pub enum Carry {
     RowStart,
     /// End of a versioned row's period.
     RowEnd,
-    /// Not carried: computed again by the target server.
+    /// Not carried: computed by the server whenever it is read.
     Generated,
+    /// Not carried: computed again by the target server as it loads the row, and compared with what the source had stored.
+    StoredGenerated,
     /// Not carried: transaction ids mean nothing elsewhere.
     TransactionId,
 }
@@ -245,7 +251,10 @@ pub enum Carry {
 impl Carry {
     /// Whether values of the column are in the dump.
     pub fn is_dumped(self) -> bool {
-        !matches!(self, Self::Generated | Self::TransactionId)
+        !matches!(
+            self,
+            Self::Generated | Self::StoredGenerated | Self::TransactionId
+        )
     }
 }
 
@@ -527,6 +536,7 @@ mod tests {
             sequences: vec![],
             programs: vec![],
             accounts: vec![],
+            histograms: vec![],
             not_carried: vec![],
         }
     }

@@ -11,6 +11,7 @@ pub mod capture;
 pub mod chunk;
 pub mod columns;
 pub mod event_states;
+pub mod histograms;
 pub mod identifiers;
 pub mod indexes;
 pub mod inventory;

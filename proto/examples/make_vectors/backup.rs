@@ -113,6 +113,7 @@ impl Backup<'_> {
             schema: "shop".into(),
             name: name.into(),
             digest,
+            generated: None,
         };
         let tables = vec![
             table("orders", first_sum),
