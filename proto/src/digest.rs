@@ -12,8 +12,9 @@ use zeroize::Zeroizing;
 use crate::error::FormatError;
 use crate::ids::{hex, unhex};
 
-/// The recipe by which rows are made canonical; recorded with every digest.
-pub const RECIPE: &str = "row-0";
+/// The recipe of digests, recorded in every manifest: which cells a row has, their order, what each is selected as, and how they are
+/// hashed. Whatever changes one of these is another recipe.
+pub const RECIPE: &str = "row-1";
 
 /// One SHA-256 block of random bytes, kept in the encrypted manifest.
 #[derive(Clone)]

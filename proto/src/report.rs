@@ -17,7 +17,7 @@ use crate::record::Record;
 pub const REPORT_BYTES_MAX: usize = 1 << 20;
 const DOMAIN: &str = "HF1 report";
 /// The version of the record.
-pub const REPORT_VERSION: u32 = 0;
+pub const REPORT_VERSION: u32 = 1;
 
 /// How a check, or a whole drill, ended. Worse ones are greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -254,8 +254,9 @@ fn dumped_mysql() {
     dumped(MYSQL, MYSQL_DUMPED);
 }
 
-/// Half of the objects and rows come after the backup, and what was there is changed, while binlogs are archived.
-fn dumped_and_replayed(kind: Kind, known: &[Known]) {
+/// A source and its repository: half of the objects and rows came after the backup, and what was there was changed, while
+/// binlogs were archived.
+fn in_two_halves(kind: Kind) -> (Server, Site) {
     let source = source(kind);
     let sets = sets_twice(kind);
     for set in &sets {
@@ -281,6 +282,12 @@ fn dumped_and_replayed(kind: Kind, known: &[Known]) {
         "{}",
         archiving.output()
     );
+    (source, site)
+}
+
+fn dumped_and_replayed(kind: Kind, known: &[Known]) {
+    let (source, site) = in_two_halves(kind);
+    crate::golden::keep(kind, &site);
     let told = restored_is(kind, &site, &Snapshot::strict(&source), known).json();
     assert!(told["transactions_replayed"].as_u64() > Some(500), "{told}");
 }
@@ -298,6 +305,11 @@ fn dumped_and_replayed_mariadb118() {
 #[test]
 fn dumped_and_replayed_mysql() {
     dumped_and_replayed(MYSQL, MYSQL_REPLAYED);
+}
+
+#[test]
+fn dumped_and_replayed_mysql_without_gtids() {
+    dumped_and_replayed(Kind::MySql97 { gtid: false }, MYSQL_REPLAYED);
 }
 
 /// Two views that read each other.

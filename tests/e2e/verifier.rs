@@ -14,12 +14,12 @@ use crate::moments::{start_archiving, wait_until_archived};
 const MYSQL: Kind = Kind::MySql97 { gtid: true };
 
 /// A verifier beside a site: with the kit's verifier identity and a key of its own that the kit's root certified.
-struct Verifier<'a> {
+pub(crate) struct Verifier<'a> {
     site: &'a Site,
 }
 
 impl<'a> Verifier<'a> {
-    fn new(site: &'a Site, kind: Kind) -> Self {
+    pub(crate) fn new(site: &'a Site, kind: Kind) -> Self {
         let verifier = Verifier { site };
         verifier.configure(&configuration(kind));
         verifier.certify();
@@ -46,14 +46,14 @@ impl<'a> Verifier<'a> {
         self.site.bare(&[&certify[..], &[request]].concat()).succeeds();
     }
 
-    fn command(&self, arguments: &[&str]) -> Holdfast {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Holdfast {
         let config = self.site.shown("verifier.toml");
         Holdfast::verifier([&["--config", config.as_str()], arguments].concat())
             .in_folder(self.site.path("").as_path())
     }
 
     /// A drill that passes; its report.
-    fn passes(&self, arguments: &[&str]) -> serde_json::Value {
+    pub(crate) fn passes(&self, arguments: &[&str]) -> serde_json::Value {
         let told = self
             .command(&[&["drill", "--json"], arguments].concat())
             .succeeds();

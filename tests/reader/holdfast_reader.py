@@ -73,7 +73,7 @@ def parse_json(data):
 
 
 def record(data):
-    """§5: a record, refused if it has critical fields; none is known to version 0."""
+    """§5: a record, refused if it has critical fields; none is known to version 1."""
     value = parse_json(data)
     need(not value.get("crit"), "unknown_critical", "record field %r" % value.get("crit"))
     return value
@@ -191,7 +191,7 @@ def parse_header(data):
     head = Input(data, "header")
     magic = head.take(8)
     need(magic[:6] == b"HFOBJ\0", "not_ours", "magic")
-    need(magic[6:] == b"\0\0", "unknown_version", str(int.from_bytes(magic[6:], "big")))
+    need(magic[6:] == b"\0\1", "unknown_version", str(int.from_bytes(magic[6:], "big")))
     core_length = head.number("I")
     need(core_length <= 1 << 20, "too_large", "core")
     field = parse_core(head.take(core_length))
@@ -421,9 +421,12 @@ class Folder:
             need(len(plain) == value["plain_bytes"], "corrupt", "length of the manifest")
             value = record(plain)
         need(value["backup"] == name.split("/")[-1], "corrupt", "the manifest is about another backup")
-        need(value["recipe"] == "row-0", "unknown_critical", "digest recipe %r" % value["recipe"])
+        need(value["recipe"] == "row-1", "unknown_critical", "digest recipe %r" % value["recipe"])
         tables = [(table["schema"], table["name"]) for table in value["tables"]]
         need(len(set(tables)) == len(tables), "corrupt", "a table stands twice")
+        for table in value["tables"]:
+            counts = {table[kind].split(":")[0] for kind in ("digest", "generated") if table.get(kind)}
+            need(len(counts) == 1, "corrupt", "two digests of a table count other rows")
         numbers = [part["sequence"] for part in value["parts"]]
         need(len(set(numbers)) == len(numbers), "corrupt", "a part stands twice")
         return value

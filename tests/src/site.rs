@@ -5,9 +5,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::holdfast::{Finished, Holdfast};
-use crate::process::short_folder;
+use crate::process::{run, short_folder};
 use crate::server::{Kind, Server};
 
 /// See the module. Its folder is removed when it is dropped.
@@ -41,6 +42,18 @@ impl Site {
         site.certify();
         site.agent(&["init"]).succeeds();
         site
+    }
+
+    /// What is left of an installation that others had: its kit and one provider, `a`, from a tar file of those two folders.
+    #[track_caller]
+    pub fn handed_down(kind: Kind, tar: &Path) -> Site {
+        let folder = short_folder();
+        run(Command::new("tar")
+            .arg("-xf")
+            .arg(tar)
+            .arg("-C")
+            .arg(folder.path()));
+        Site { folder, kind }
     }
 
     /// The same with only the kit, the configuration and the empty folders of the providers.

@@ -133,6 +133,7 @@ fn in_bytes(world: &World) -> Vec<Vector> {
             b"-- MariaDB dump 10.19  Distrib 10.11.11-MariaDB\n".to_vec(),
         ),
         bad("newer_version", "unknown_version", changed(&|b| b[7] = 9)),
+        bad("draft_version", "unknown_version", changed(&|b| b[7] = 0)),
         bad("core_len_huge", "too_large", changed(&|b| b[8..12].fill(0xff))),
         bad(
             "core_len_over_limit",

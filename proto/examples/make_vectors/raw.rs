@@ -86,7 +86,7 @@ impl RawObject<'_> {
     pub(crate) fn build(&self) -> Vec<u8> {
         let core = self.core.encode();
         let core_bytes = u32::try_from(core.len()).unwrap();
-        let context = [&b"HFOBJ\0\0\0"[..], &core_bytes.to_be_bytes(), &core].concat();
+        let context = [&b"HFOBJ\0\0\x01"[..], &core_bytes.to_be_bytes(), &core].concat();
         let mut recipients = vec![u8::try_from(self.recipients.len()).unwrap()];
         for (recipient, key) in &self.recipients {
             recipients.extend(self.wrap(recipient, key, &context));

@@ -8,7 +8,7 @@ use crate::ids::{Generation, KeyId, ObjectHash, RepositoryId};
 use super::{CORE_BYTES_MAX, PLAIN_BYTES_MAX, WINDOW_LOG_MAX};
 
 /// "HFOBJ\0" and the format version (FORMAT.md §9).
-pub(super) const MAGIC: [u8; 8] = *b"HFOBJ\0\0\0";
+pub(super) const MAGIC: [u8; 8] = *b"HFOBJ\0\0\x01";
 pub(super) const SUITE_HF1: u16 = 1;
 /// DHKEM(X25519, HKDF-SHA256), RFC 9180 §7.1.
 pub(super) const KEM_X25519: u16 = 0x0020;
