@@ -402,17 +402,23 @@ mod tests {
     #[test]
     fn a_table_of_generated_columns_still_has_rows() {
         let plan = RowPlan::of(&table(
-            vec![column("g", Flavour::MySql, "int", "STORED GENERATED", "1")],
+            vec![
+                column("g", Flavour::MySql, "int", "VIRTUAL GENERATED", "1"),
+                column("h", Flavour::MySql, "float", "STORED GENERATED", "1"),
+            ],
             false,
             "InnoDB",
         ))
         .unwrap();
-        assert_eq!(plan.select(&KeyRange::whole()), "SELECT 1 FROM `s`.`t`");
+        assert_eq!(
+            plan.select(&KeyRange::whole()),
+            "SELECT 1, CAST(`h` AS DOUBLE) FROM `s`.`t`"
+        );
         assert!(
             plan.load(&TableName::new("s", "t").unwrap(), "x")
                 .ends_with("(@holdfast_0)")
         );
-        assert_eq!((plan.fields, plan.columns.len()), (1, 0));
+        assert_eq!((plan.fields, plan.stored, plan.columns.len()), (1, 1, 0));
     }
 
     #[test]
@@ -445,7 +451,7 @@ mod tests {
         // An application-time period or a MySQL column computed from text is not a row period.
         assert_eq!(
             carry_of(Flavour::MySql, "timestamp", "STORED GENERATED", "ROW START"),
-            Carry::Generated
+            Carry::StoredGenerated
         );
     }
 
