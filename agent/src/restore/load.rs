@@ -66,6 +66,8 @@ struct Shared {
     /// Which providers failed how often, for the final report.
     misses: Mutex<Misses>,
     progress: Progress,
+    /// From so many bytes on, a unit is loaded row by row; see [`without_bulk`].
+    bulk_bytes_max: u64,
 }
 
 impl Shared {
@@ -189,6 +191,7 @@ async fn load_rows(
         cluster_day_backup: plan.listed.name,
         misses: Mutex::new(plan.misses.clone()),
         progress: Progress::bytes("load", total),
+        bulk_bytes_max: bulk_bytes_max(settings),
     });
     let (sender, receiver) = mpsc::channel::<Prefetched>(PREFETCHED_UNITS);
     let receiver = Arc::new(Mutex::new(receiver));
@@ -267,9 +270,31 @@ async fn work(
         let Some((unit, first)) = next else { return Ok(()) };
         let first = first.await.expect("fetching does not panic")?;
         let plain_bytes = unit.parts.iter().map(|part| part.plain_bytes).sum();
+        let row_is_large = plain_bytes > shared.bulk_bytes_max;
+        if row_is_large {
+            without_bulk(&mut connection, true).await?;
+        }
         load_unit(&mut connection, unit, first, &shared).await?;
+        if row_is_large {
+            without_bulk(&mut connection, false).await?;
+        }
         shared.progress.add(plain_bytes);
     }
+}
+
+/// Rows that a unit may hold in bytes before one of them could be larger than three quarters of the redo log.
+fn bulk_bytes_max(settings: &Settings) -> u64 {
+    let log_bytes = settings.number("innodb_log_file_size").unwrap_or(u64::MAX);
+    log_bytes / 4 * 3
+}
+
+/// MariaDB loads in bulk where unique keys are not checked, and then waits for ever where a value is larger than its redo log:
+/// the log has no room until the value is written, and the value no room in the log.
+async fn without_bulk(connection: &mut Connection, without: bool) -> Result<(), Problem> {
+    let set = format!("SET SESSION unique_checks = {}", u8::from(without));
+    let done = connection.execute(set).await;
+    done.map(drop)
+        .map_err(|e| load_problem("set how rows are loaded", &e))
 }
 
 async fn load_unit(
