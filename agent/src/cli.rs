@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::find::{Kind, TablePattern, Wanted};
 use crate::restore::target_point::{FilePosition, Moment, TargetPoint};
 use crate::server::accounts::AccountName;
 
@@ -50,6 +51,8 @@ pub enum Command {
     List(ReaderArgs),
     /// Restore a backup into an empty server, to the point asked for.
     Restore(Box<RestoreArgs>),
+    /// Search the archived binlogs: who changed what, and when.
+    Find(FindArgs),
     /// Write what is archived as plain files.
     #[command(subcommand)]
     Export(ExportCommand),
@@ -153,6 +156,48 @@ pub enum AccountsArg {
 fn account_names(text: &str) -> Result<(AccountName, AccountName), String> {
     let (old, new) = text.split_once('=').ok_or("give two accounts, OLD=NEW")?;
     Ok((AccountName::parse(old), AccountName::parse(new)))
+}
+
+/// See [`Command::Find`].
+#[derive(Debug, Args)]
+pub struct FindArgs {
+    /// Where to read.
+    #[command(flatten)]
+    pub reader: ReaderArgs,
+    /// An identity that opens the archive, or a folder of them. Repeatable.
+    #[arg(long, value_name = "FILE")]
+    pub identity: Vec<PathBuf>,
+    /// Changes of this table: shop.orders, or 'shop.*'. Repeatable.
+    #[arg(long, value_name = "SCHEMA.TABLE")]
+    pub table: Vec<TablePattern>,
+    /// Changes of this kind. Repeatable, or several with commas.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub kind: Vec<Kind>,
+    /// Committed then or later: 2026-11-22T14:03:00Z.
+    #[arg(long, value_name = "RFC3339")]
+    pub since: Option<Moment>,
+    /// Committed then or earlier.
+    #[arg(long, value_name = "RFC3339")]
+    pub until: Option<Moment>,
+    /// With this in the text of a statement.
+    #[arg(long)]
+    pub text: Option<String>,
+    /// Show so many transactions at most.
+    #[arg(long, default_value_t = 1000)]
+    pub limit: u64,
+}
+
+impl FindArgs {
+    /// What they look for.
+    pub fn wanted(&self) -> Wanted {
+        Wanted {
+            tables: self.table.clone(),
+            kinds: self.kind.clone(),
+            since_us: self.since.as_ref().map(|moment| moment.us),
+            until_us: self.until.as_ref().map(|moment| moment.us),
+            text: self.text.clone(),
+        }
+    }
 }
 
 /// See [`Command::Export`].

@@ -9,8 +9,8 @@ use holdfast_proto::keys::{Certificate, Descriptor, Identity, Role};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{
-    AccountsArg, Cli, Command, ExportArgs, ExportCommand, KeysCommand, ReaderArgs, RestoreArgs, RoleArg,
-    TargetArgs,
+    AccountsArg, Cli, Command, ExportArgs, ExportCommand, FindArgs, KeysCommand, ReaderArgs, RestoreArgs,
+    RoleArg, TargetArgs,
 };
 use crate::config::{self, Config, Provider};
 use crate::instance::{Instance, Programs};
@@ -19,7 +19,7 @@ use crate::repository::{self, OpenProvider, Repository};
 use crate::restore::{self, RestoreOptions, RestorePlan, Restored};
 use crate::store::config::{FileConfig, ProviderConfig};
 use crate::wire::{ConnectOptions, Endpoint, TlsMode};
-use crate::{backup, doctor, export, kit, service, status, words};
+use crate::{backup, doctor, export, find, kit, service, status, words};
 
 /// Does what the command line says, until it is done or this process is told to end.
 pub async fn run(cli: Cli) -> Result<()> {
@@ -75,6 +75,7 @@ async fn execute(cli: &Cli) -> Result<()> {
         Command::Status => status::run(&cli.config, cli.json),
         Command::List(reader) => list(&cli.config, reader, cli.json).await,
         Command::Restore(args) => restore(&cli.config, args, cli.json).await,
+        Command::Find(args) => find_transactions(&cli.config, args, cli.json).await,
         Command::Export(ExportCommand::Binlog(args)) => export_binlog(&cli.config, args, cli.json).await,
     }
 }
@@ -452,8 +453,8 @@ fn choose_accounts(plan: RestorePlan, args: &RestoreArgs) -> Result<RestorePlan,
     }
 }
 
-async fn export_binlog(config_path: &Path, args: &ExportArgs, json: bool) -> Result<()> {
-    let reader = open_reader(config_path, &args.reader, &args.identity).await?;
+/// The cluster that was named, or the only one there is.
+async fn one_cluster(reader: &Reader) -> Result<ClusterId> {
     let catalog = reader.repository.catalog(reader.cluster).await?;
     catalog.one_cluster(reader.cluster)?;
     let cluster = reader
@@ -466,6 +467,27 @@ async fn export_binlog(config_path: &Path, args: &ExportArgs, json: bool) -> Res
             "say which one with --cluster NAME",
         )
     })?;
+    Ok(cluster)
+}
+
+async fn find_transactions(config_path: &Path, args: &FindArgs, json: bool) -> Result<()> {
+    let reader = open_reader(config_path, &args.reader, &args.identity).await?;
+    let cluster = one_cluster(&reader).await?;
+    let (repository, identities) = (&reader.repository, &reader.identities);
+    let mut found = Vec::new();
+    let tell = |transaction: &find::Found| match json {
+        true => found.push(transaction.clone()),
+        false => transaction.describe().iter().for_each(words::print),
+    };
+    let searched = find::search(repository, identities, cluster, &args.wanted(), args.limit, tell).await?;
+    let record = serde_json::json!({ "transactions": found, "searched": searched });
+    say(json, &record, &searched.describe());
+    Ok(())
+}
+
+async fn export_binlog(config_path: &Path, args: &ExportArgs, json: bool) -> Result<()> {
+    let reader = open_reader(config_path, &args.reader, &args.identity).await?;
+    let cluster = one_cluster(&reader).await?;
     let range = export::FileRange {
         from: args.from.as_deref(),
         to: args.to.as_deref(),

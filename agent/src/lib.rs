@@ -11,6 +11,7 @@ pub mod config;
 pub mod doctor;
 pub mod durable;
 pub mod export;
+pub mod find;
 pub mod instance;
 pub mod kit;
 pub mod logging;

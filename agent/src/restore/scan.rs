@@ -1,6 +1,6 @@
 //! Walks the transactions of archived binlogs, to find where exactly a target point lies.
 //!
-//! Sees where transactions begin and end, their names and times; never rows. Where to begin is the caller's choice: at a
+//! Sees where transactions begin and end, their names and times, and, where that is asked for, what they change; never rows. Where to begin is the caller's choice: at a
 //! place between transactions, with the GTIDs that are committed there.
 
 use bytes::Bytes;
@@ -11,8 +11,9 @@ use super::coverage::{self, Piece};
 use super::feed::{Archive, ArchiveReader};
 use crate::problem::Problem;
 use crate::wire::event::{
-    ChecksumAlgorithm, EventCutter, EventError, EventHeader, EventType, FILE_MAGIC, FormatDescription,
-    HEADER_BYTES, Piece as EventPiece, Step, TransactionBegin, TransactionEnd, TransactionTracker,
+    ChangeReader, Changes, ChecksumAlgorithm, EventCutter, EventError, EventHeader, EventType, FILE_MAGIC,
+    FormatDescription, Gathered, Gatherer, HEADER_BYTES, Piece as EventPiece, Step, TransactionBegin,
+    TransactionEnd, TransactionTracker,
 };
 use crate::wire::source::Place;
 
@@ -55,6 +56,8 @@ pub enum Seen {
         place: Place,
         /// When it was committed: see [`Transaction::commit_us`].
         commit_us: u64,
+        /// What it changes; `None` where that is not read.
+        changes: Option<Changes>,
     },
 }
 
@@ -69,6 +72,7 @@ pub struct Scanner {
     magic_left: usize,
     /// A transaction that ends with the event that is being read.
     ending: Option<TransactionEnd>,
+    changes: Option<(Gatherer, ChangeReader)>,
     seen: std::collections::VecDeque<Seen>,
 }
 
@@ -96,8 +100,15 @@ impl Scanner {
                 .len()
                 .saturating_sub(usize::try_from(from.position_bytes).unwrap_or(usize::MAX)),
             ending: None,
+            changes: None,
             seen: std::collections::VecDeque::new(),
         })
+    }
+
+    /// Has it read what transactions change, too.
+    pub fn with_changes(mut self) -> Self {
+        self.changes = Some(Default::default());
+        self
     }
 
     /// What comes next; `None` at the end of what there is, which may be inside a transaction.
@@ -129,17 +140,24 @@ impl Scanner {
     fn events(&mut self, bytes: Bytes) -> Result<(), EventError> {
         self.cutter.push(bytes);
         while let Some(piece) = self.cutter.next_piece()? {
-            let left_bytes = match piece {
+            let left_bytes = match &piece {
                 EventPiece::Begin {
                     header,
                     bytes,
                     left_bytes,
                 } => {
-                    self.event(&header, bytes.get(HEADER_BYTES..).unwrap_or_default())?;
-                    left_bytes
+                    self.event(header, bytes.get(HEADER_BYTES..).unwrap_or_default())?;
+                    *left_bytes
                 }
-                EventPiece::More { left_bytes, .. } => left_bytes,
+                EventPiece::More { left_bytes, .. } => *left_bytes,
             };
+            if let Some((gatherer, reader)) = &mut self.changes {
+                match gatherer.piece(piece) {
+                    Gathered::Event(header, event) => reader.event(&header, &event, self.tracker.checksum()),
+                    Gathered::TooLarge => reader.not_read(),
+                    Gathered::Nothing => {}
+                }
+            }
             if left_bytes == 0 {
                 self.event_is_whole();
             }
@@ -153,6 +171,9 @@ impl Scanner {
         }
         let Step { begin, end, .. } = self.tracker.event(self.at.position_bytes, header, body)?;
         if let Some(begin) = begin {
+            if let Some((_, reader)) = &mut self.changes {
+                reader.begin();
+            }
             let place = Place {
                 position_bytes: begin.position_bytes,
                 ..self.at
@@ -177,6 +198,7 @@ impl Scanner {
                 ..self.at
             },
             commit_us: commit_us(&end),
+            changes: self.changes.as_mut().map(|(_, reader)| reader.take()),
             end,
         });
     }

@@ -1,13 +1,14 @@
 //! Binlog events: their header, their checksum, and the bodies we need to reason about an archive.
 //!
 //! Responsible for reading what both families write (binlog version 4), for telling which events a stream made up are
-//! not part of any file, and for saying where transactions begin and end ([`TransactionTracker`]). Not responsible for
-//! rows: row events are passed on, never decoded, and no event is ever held whole by anything here.
+//! not part of any file, for saying where transactions begin and end ([`TransactionTracker`]) and what they change
+//! ([`ChangeReader`]). Not responsible for rows: their values are never decoded, and only a search holds events whole.
 //!
 //! Sources: "Binlog Event" of the MySQL internals manual, "Replication Protocol" of MariaDB's documentation, and what
 //! real servers wrote.
 
 mod bodies;
+mod changes;
 mod checksum;
 mod cutter;
 mod gtid;
@@ -20,6 +21,7 @@ mod varint;
 mod tests;
 
 pub use bodies::{FormatDescription, Heartbeat, Incident, PayloadHeader, Rotate, XaPrepare};
+pub use changes::{ChangeReader, Changes, Gathered, Gatherer, RowCounts, Statement};
 pub use checksum::{ChecksumAlgorithm, EventChecksum, verify_event};
 pub use cutter::{EventCutter, Piece};
 pub use gtid::{MariaDbGtidEvent, MySqlGtidEvent, mariadb_gtid_flags};

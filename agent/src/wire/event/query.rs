@@ -35,6 +35,47 @@ fn first_words(sql: &[u8]) -> Vec<String> {
         .collect()
 }
 
+/// What MariaDB stored compressed in an event.
+///
+/// # Errors
+/// `Unsupported` if it is longer than `limit_bytes`, whatever the event claims; `Malformed` if it does not expand.
+pub(super) fn expanded(
+    event: EventType,
+    stored: &[u8],
+    limit_bytes: usize,
+) -> Result<Cow<'static, [u8]>, EventError> {
+    // One byte: 0x80, the algorithm (0 is zlib) in bits 4 to 6, and how many bytes of length follow, big-endian.
+    let (head, length, deflated) = read(event, stored, |fields| {
+        let head = fields.u8()?;
+        let length = fields.bytes(usize::from(head & 0x7))?;
+        Ok((
+            head,
+            length.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)),
+            fields.rest(),
+        ))
+    })?;
+    if head & 0xf0 != 0x80 {
+        let what = format!("compression {head:#04x}");
+        return Err(EventError::Unsupported { event, what });
+    }
+    if length > limit_bytes as u64 {
+        let what = format!("more than {limit_bytes} bytes when expanded");
+        return Err(EventError::Unsupported { event, what });
+    }
+    let mut plain = Vec::new();
+    let mut inflate = flate2::read::ZlibDecoder::new(deflated).take(length + 1);
+    inflate
+        .read_to_end(&mut plain)
+        .map_err(|error| EventError::malformed(event, error.to_string()))?;
+    if plain.len() as u64 != length {
+        return Err(EventError::malformed(
+            event,
+            "what is compressed does not have the length that it announces",
+        ));
+    }
+    Ok(Cow::Owned(plain))
+}
+
 /// The sql_mode and the number of the client's character set among a statement's session settings; 0 for what is not there. They
 /// come first, with few others before them.
 fn session_of(mut settings: &[u8]) -> (u64, u16) {
@@ -121,40 +162,7 @@ impl<'a> Query<'a> {
         if !self.compressed {
             return Ok(Cow::Borrowed(self.stored));
         }
-        const EVENT: EventType = EventType::QUERY_COMPRESSED;
-        // One byte: 0x80, the algorithm (0 is zlib) in bits 4 to 6, and how many bytes of length follow, big-endian.
-        let (head, length, deflated) = read(EVENT, self.stored, |fields| {
-            let head = fields.u8()?;
-            let length = fields.bytes(usize::from(head & 0x7))?;
-            Ok((
-                head,
-                length.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)),
-                fields.rest(),
-            ))
-        })?;
-        if head & 0xf0 != 0x80 {
-            let what = format!("compression {head:#04x}");
-            return Err(EventError::Unsupported { event: EVENT, what });
-        }
-        let unsupported = || EventError::Unsupported {
-            event: EVENT,
-            what: format!("a statement of more than {limit_bytes} bytes"),
-        };
-        if length > limit_bytes as u64 {
-            return Err(unsupported());
-        }
-        let mut sql = Vec::new();
-        let mut inflate = flate2::read::ZlibDecoder::new(deflated).take(length + 1);
-        inflate
-            .read_to_end(&mut sql)
-            .map_err(|error| EventError::malformed(EVENT, error.to_string()))?;
-        if sql.len() as u64 != length {
-            return Err(EventError::malformed(
-                EVENT,
-                "its statement does not have the length it announces",
-            ));
-        }
-        Ok(Cow::Owned(sql))
+        expanded(EventType::QUERY_COMPRESSED, self.stored, limit_bytes)
     }
 
     /// Whether the statement is about accounts, roles or privileges. False where it is compressed and cannot be expanded.

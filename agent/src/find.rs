@@ -1,0 +1,512 @@
+//! Searches archived binlogs for transactions: by table, by what they do, by time, by the text of their statements.
+//!
+//! Reads every segment of the time asked for, and says what it could not see: holes, and events that it does not understand.
+//! Not responsible for where a restore goes ([`crate::restore::resolve`]).
+
+use std::sync::Arc;
+
+use holdfast_proto::ids::ClusterId;
+use holdfast_proto::keys::Identity;
+use holdfast_proto::stream::SegmentSummary;
+use serde::Serialize;
+
+use crate::problem::{Code, Problem};
+use crate::repository::Repository;
+use crate::repository::segments::{SmallSegments, StreamSegments};
+use crate::restore::coverage;
+use crate::restore::feed::Archive;
+use crate::restore::scan::{Scanner, Seen, Transaction};
+use crate::wire::event::{Changes, RowCounts, Statement};
+use crate::wire::source::Place;
+use crate::words;
+
+/// What a change is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// New rows.
+    Insert,
+    /// Changed rows.
+    Update,
+    /// Rows that are gone.
+    Delete,
+    /// TRUNCATE.
+    Truncate,
+    /// DROP of anything.
+    Drop,
+    /// CREATE of anything.
+    Create,
+    /// ALTER or RENAME of anything.
+    Alter,
+    /// Users, roles, grants.
+    Account,
+    /// Every other statement.
+    Other,
+}
+
+/// `schema.table`, either of which may be `*`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TablePattern {
+    schema: String,
+    table: String,
+}
+
+impl std::str::FromStr for TablePattern {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('.') {
+            Some((schema, table)) if !schema.is_empty() && !table.is_empty() => Ok(Self {
+                schema: schema.to_owned(),
+                table: table.to_owned(),
+            }),
+            _ => Err(format!(
+                "`{text}` is not SCHEMA.TABLE, such as shop.orders or 'shop.*'"
+            )),
+        }
+    }
+}
+
+impl TablePattern {
+    fn is(&self, schema: &str, table: &str) -> bool {
+        let fits = |pattern: &str, name: &str| pattern == "*" || pattern.eq_ignore_ascii_case(name);
+        fits(&self.schema, schema) && fits(&self.table, table)
+    }
+
+    /// Whether a statement may be about such a table: its name stands there, or that of its whole schema.
+    fn may_be_in(&self, statement: &Statement) -> bool {
+        let says = |name: &str| name == "*" || has_word(&statement.text, name);
+        let in_schema = statement.database.eq_ignore_ascii_case(&self.schema) || says(&self.schema);
+        let about_schema = first_words(&statement.text)
+            .iter()
+            .any(|word| word == "DATABASE" || word == "SCHEMA");
+        in_schema && (says(&self.table) || about_schema)
+    }
+}
+
+/// Whether a name stands in a text by itself, in any case.
+fn has_word(text: &str, name: &str) -> bool {
+    let (text, name) = (text.to_lowercase(), name.to_lowercase());
+    let is_part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '$');
+    text.match_indices(&name).any(|(at, _)| {
+        !is_part(text[..at].chars().next_back()) && !is_part(text[at + name.len()..].chars().next())
+    })
+}
+
+fn first_words(text: &str) -> Vec<String> {
+    let words = text.split(|c: char| !c.is_alphanumeric() && c != '_');
+    words
+        .filter(|word| !word.is_empty())
+        .take(6)
+        .map(str::to_ascii_uppercase)
+        .collect()
+}
+
+/// What a statement does, by its first words.
+fn kind_of(statement: &Statement) -> Kind {
+    let words = first_words(&statement.text);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let is_account = |word: &&str| matches!(*word, "USER" | "ROLE");
+    match words.as_slice() {
+        ["INSERT" | "REPLACE" | "LOAD", ..] => Kind::Insert,
+        ["UPDATE", ..] => Kind::Update,
+        ["DELETE", ..] => Kind::Delete,
+        ["TRUNCATE", ..] => Kind::Truncate,
+        ["GRANT" | "REVOKE", ..] | ["SET", "PASSWORD" | "DEFAULT", ..] => Kind::Account,
+        ["CREATE" | "ALTER" | "DROP" | "RENAME", rest @ ..] if rest.iter().take(3).any(is_account) => {
+            Kind::Account
+        }
+        ["DROP", ..] => Kind::Drop,
+        ["CREATE", ..] => Kind::Create,
+        ["ALTER" | "RENAME", ..] => Kind::Alter,
+        _ => Kind::Other,
+    }
+}
+
+/// What to look for. Everything that is given must be so.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// A change of one of these tables; none: of any.
+    pub tables: Vec<TablePattern>,
+    /// A change of one of these kinds; none: of any.
+    pub kinds: Vec<Kind>,
+    /// Committed then or later, in microseconds since 1970 UTC.
+    pub since_us: Option<u64>,
+    /// Committed then or earlier.
+    pub until_us: Option<u64>,
+    /// This stands in one of its statements, in any case.
+    pub text: Option<String>,
+}
+
+impl Wanted {
+    fn is(&self, commit_us: u64, changes: &Changes) -> bool {
+        let in_time =
+            self.since_us.is_none_or(|us| commit_us >= us) && self.until_us.is_none_or(|us| commit_us <= us);
+        in_time && self.text_is_in(changes) && self.changes_are_in(changes)
+    }
+
+    fn text_is_in(&self, changes: &Changes) -> bool {
+        let Some(text) = &self.text else { return true };
+        let text = text.to_lowercase();
+        changes
+            .statements
+            .iter()
+            .any(|statement| statement.text.to_lowercase().contains(&text))
+    }
+
+    fn changes_are_in(&self, changes: &Changes) -> bool {
+        if self.tables.is_empty() && self.kinds.is_empty() {
+            return true;
+        }
+        let is_kind = |kind| self.kinds.is_empty() || self.kinds.contains(&kind);
+        let by_rows = changes.tables.iter().any(|((schema, table), rows)| {
+            let is_table = self.tables.is_empty() || self.tables.iter().any(|p| p.is(schema, table));
+            is_table && kinds_of(*rows).into_iter().any(is_kind)
+        });
+        by_rows
+            || changes
+                .statements
+                .iter()
+                .filter(|s| !s.is_told_only)
+                .any(|statement| {
+                    let is_table =
+                        self.tables.is_empty() || self.tables.iter().any(|p| p.may_be_in(statement));
+                    is_table && is_kind(kind_of(statement))
+                })
+    }
+}
+
+fn kinds_of(rows: RowCounts) -> impl IntoIterator<Item = Kind> {
+    let counts = [
+        (rows.inserted, Kind::Insert),
+        (rows.updated, Kind::Update),
+        (rows.deleted, Kind::Delete),
+    ];
+    counts
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(_, kind)| kind)
+}
+
+/// A transaction that was found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Found {
+    /// Its stream.
+    pub stream: String,
+    /// Where it is, and when it was committed.
+    #[serde(flatten)]
+    pub transaction: Transaction,
+    /// Its length in the binlog.
+    pub bytes: u64,
+    /// Tables whose rows it changes.
+    pub tables: Vec<FoundTable>,
+    /// Its statements, and those that are told beside rows.
+    pub statements: Vec<FoundStatement>,
+    /// Events of it that were not understood.
+    pub not_read: u64,
+}
+
+/// See [`Found::tables`].
+#[derive(Debug, Clone, Serialize)]
+pub struct FoundTable {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub table: String,
+    /// New rows.
+    pub inserted: u64,
+    /// Changed rows.
+    pub updated: u64,
+    /// Rows that are gone.
+    pub deleted: u64,
+}
+
+/// See [`Found::statements`].
+#[derive(Debug, Clone, Serialize)]
+pub struct FoundStatement {
+    /// What it does; none where it is only told beside the rows that it changed.
+    pub kind: Option<Kind>,
+    /// The default database.
+    pub database: String,
+    /// Its text, at most 4 KiB of it.
+    pub text: String,
+}
+
+/// How far a search went.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Searched {
+    /// Transactions that were looked at.
+    pub transactions: u64,
+    /// Those that were found.
+    pub found: u64,
+    /// There are more: the search ended at its limit.
+    pub ended_at_limit: bool,
+    /// Events that were not understood, in all transactions.
+    pub not_read: u64,
+    /// What the archive does not have, or could not give.
+    pub missing: Vec<String>,
+}
+
+/// Searches every stream of a cluster, each in the order of its binlog, and tells what it finds as it comes.
+///
+/// # Errors
+/// [`Problem`], where objects cannot be read. What is missing is no error: see [`Searched::missing`].
+pub async fn search(
+    repository: &Repository,
+    identities: &Arc<Vec<Identity>>,
+    cluster: ClusterId,
+    wanted: &Wanted,
+    limit: u64,
+    mut tell: impl FnMut(&Found),
+) -> Result<Searched, Problem> {
+    let catalog = repository.binlogs(cluster, None, SmallSegments::All).await?;
+    let mut searched = Searched {
+        missing: catalog.troubles,
+        ..Searched::default()
+    };
+    let mut streams = catalog.streams;
+    streams.retain(|stream| !stream.segments.is_empty());
+    streams.sort_by_key(|stream| stream.segments.iter().map(|segment| segment.created_ms).min());
+    if streams.is_empty() {
+        return Err(Problem::new(
+            Code::ObjectMissing,
+            "no binlogs are archived",
+            "`holdfast status` says whether the agent archives them",
+        ));
+    }
+    for StreamSegments { stream, segments } in streams {
+        let archive = Archive::new(repository.clone(), identities.clone(), segments);
+        let mut search = Search {
+            stream: stream.to_string(),
+            archive,
+            wanted,
+            limit,
+            searched: &mut searched,
+            tell: &mut tell,
+        };
+        search.run().await?;
+    }
+    Ok(searched)
+}
+
+struct Search<'a, T> {
+    stream: String,
+    archive: Archive,
+    wanted: &'a Wanted,
+    limit: u64,
+    searched: &'a mut Searched,
+    tell: &'a mut T,
+}
+
+impl<T: FnMut(&Found)> Search<'_, T> {
+    async fn run(&mut self) -> Result<(), Problem> {
+        let archive = self.archive.clone();
+        let summaries = archive.summaries();
+        let (mut from, to) = span(&summaries, self.wanted);
+        while from < to && !self.searched.ended_at_limit {
+            let coverage = coverage::cover(&summaries, from);
+            match Scanner::new(&archive, &coverage.pieces, from, to.min(coverage.end)).await {
+                Ok(scanner) => self.scan(scanner.with_changes()).await?,
+                // A file whose beginning is not there cannot be read.
+                Err(problem) if problem.code == Code::TargetPoint => self.searched.missing.push(problem.fact),
+                Err(problem) => return Err(problem),
+            }
+            let Some(hole) = coverage.hole.filter(|hole| hole.goes_on < to) else {
+                break;
+            };
+            let (at, goes_on) = (archive.tell(hole.at), archive.tell(hole.goes_on));
+            self.searched
+                .missing
+                .push(format!("the archive has nothing from {at} to {goes_on}"));
+            from = Place {
+                file_sequence: hole.goes_on.file_sequence + u64::from(hole.goes_on.position_bytes > 0),
+                position_bytes: 0,
+            };
+        }
+        Ok(())
+    }
+
+    async fn scan(&mut self, mut scanner: Scanner) -> Result<(), Problem> {
+        while let Some(seen) = scanner.next().await? {
+            let Some(transaction) = seen.transaction(&self.archive) else {
+                continue;
+            };
+            let Seen::End {
+                changes: Some(changes),
+                begins,
+                place,
+                commit_us,
+                ..
+            } = seen
+            else {
+                continue;
+            };
+            self.searched.transactions += 1;
+            self.searched.not_read += changes.not_read;
+            if !self.wanted.is(commit_us, &changes) {
+                continue;
+            }
+            if self.searched.found >= self.limit {
+                self.searched.ended_at_limit = true;
+                return Ok(());
+            }
+            self.searched.found += 1;
+            let bytes = place.position_bytes.saturating_sub(begins.position_bytes);
+            (self.tell)(&found(&self.stream, transaction, bytes, changes));
+        }
+        Ok(())
+    }
+}
+
+fn found(stream: &str, transaction: Transaction, bytes: u64, changes: Changes) -> Found {
+    let tables = changes
+        .tables
+        .into_iter()
+        .map(|((schema, table), rows)| FoundTable {
+            schema,
+            table,
+            inserted: rows.inserted,
+            updated: rows.updated,
+            deleted: rows.deleted,
+        });
+    let statements = changes.statements.into_iter().map(|statement| FoundStatement {
+        kind: (!statement.is_told_only).then(|| kind_of(&statement)),
+        database: statement.database,
+        text: statement.text,
+    });
+    Found {
+        stream: stream.to_owned(),
+        transaction,
+        bytes,
+        tables: tables.collect(),
+        statements: statements.collect(),
+        not_read: changes.not_read,
+    }
+}
+
+/// Where to begin and to end, so that no transaction of the time that is wanted lies outside.
+fn span(summaries: &[&SegmentSummary], wanted: &Wanted) -> (Place, Place) {
+    let at = |summary: &SegmentSummary, position_bytes| Place {
+        file_sequence: summary.file_index,
+        position_bytes,
+    };
+    let mut sorted = summaries.to_vec();
+    sorted.sort_by_key(|summary| (summary.file_index, summary.start));
+    let mut from = sorted.first().map_or(
+        Place {
+            file_sequence: 0,
+            position_bytes: 0,
+        },
+        |first| at(first, first.start),
+    );
+    let mut to = sorted
+        .iter()
+        .map(|summary| at(summary, summary.end))
+        .max()
+        .unwrap_or(from);
+    if let Some(since) = wanted.since_us {
+        let before = |summary: &&&SegmentSummary| summary.commit_us_max.is_none_or(|us| us < since);
+        let boundaries = sorted
+            .iter()
+            .take_while(before)
+            .filter_map(|summary| Some(at(summary, summary.boundary?)));
+        from = boundaries.max().unwrap_or(from);
+    }
+    if let Some(until) = wanted.until_us {
+        let behind = |summary: &&&SegmentSummary| summary.commit_us_min.is_none_or(|us| us > until);
+        let starts = sorted
+            .iter()
+            .rev()
+            .take_while(behind)
+            .map(|summary| at(summary, summary.start));
+        to = starts.min().unwrap_or(to);
+    }
+    (from, to)
+}
+
+impl Found {
+    /// For people: one line, and one for each table and statement.
+    pub fn describe(&self) -> Vec<String> {
+        let Transaction {
+            file,
+            begin,
+            end,
+            gtid,
+            commit_us,
+        } = &self.transaction;
+        let end = end.map(|end| format!("-{end}")).unwrap_or_default();
+        let gtid = gtid
+            .as_ref()
+            .map(|gtid| format!("  GTID {gtid}"))
+            .unwrap_or_default();
+        let mut lines = vec![format!(
+            "{}{gtid}  {file}:{begin}{end}  {}",
+            words::moment_us(*commit_us),
+            words::bytes(self.bytes)
+        )];
+        for table in &self.tables {
+            let counts = [
+                (table.inserted, "inserted"),
+                (table.updated, "updated"),
+                (table.deleted, "deleted"),
+            ];
+            let counts = counts.iter().filter(|(count, _)| *count > 0);
+            let counts: Vec<String> = counts
+                .map(|(count, what)| format!("{} {what}", words::count(*count)))
+                .collect();
+            lines.push(format!(
+                "    {}.{}: {}",
+                table.schema,
+                table.table,
+                counts.join(", ")
+            ));
+        }
+        for statement in &self.statements {
+            let shown: String = statement
+                .text
+                .chars()
+                .map(|c| if c.is_control() { ' ' } else { c })
+                .take(200)
+                .collect();
+            let cut = if statement.text.chars().nth(200).is_some() {
+                "…"
+            } else {
+                ""
+            };
+            let database = match statement.database.as_str() {
+                "" => String::new(),
+                database => format!("[{database}] "),
+            };
+            lines.push(format!("    {database}{shown}{cut}"));
+        }
+        if self.not_read > 0 {
+            lines.push(format!(
+                "    and {} event(s) that were not understood",
+                self.not_read
+            ));
+        }
+        lines
+    }
+}
+
+impl Searched {
+    /// For people.
+    pub fn describe(&self) -> Vec<String> {
+        let mut lines = vec![format!(
+            "found {} of {} transactions",
+            words::count(self.found),
+            words::count(self.transactions)
+        )];
+        if self.ended_at_limit {
+            lines.push("there are more: raise --limit, or narrow the time".to_owned());
+        }
+        if self.not_read > 0 {
+            lines.push(format!(
+                "warning: {} event(s) were not understood: what they change was not searched",
+                self.not_read
+            ));
+        }
+        lines.extend(self.missing.iter().map(|what| format!("warning: {what}")));
+        lines
+    }
+}
