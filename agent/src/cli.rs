@@ -173,11 +173,11 @@ pub struct FindArgs {
     /// Changes of this kind. Repeatable, or several with commas.
     #[arg(long, value_enum, value_delimiter = ',')]
     pub kind: Vec<Kind>,
-    /// Committed then or later: 2026-11-22T14:03:00Z.
-    #[arg(long, value_name = "RFC3339")]
+    /// Committed then or later: 2026-11-22T14:03:00Z, or "5 minutes ago".
+    #[arg(long, value_name = "TIME")]
     pub since: Option<Moment>,
     /// Committed then or earlier.
-    #[arg(long, value_name = "RFC3339")]
+    #[arg(long, value_name = "TIME")]
     pub until: Option<Moment>,
     /// With this in the text of a statement.
     #[arg(long)]
@@ -234,8 +234,8 @@ pub struct PointArgs {
     /// To the last complete transaction in the archive.
     #[arg(long, value_enum, value_name = "latest")]
     pub to: Option<ToArg>,
-    /// Before the first transaction, in the binlog's order, committed later: 2026-11-22T14:03:00Z.
-    #[arg(long, value_name = "RFC3339")]
+    /// Before the first transaction, in the binlog's order, committed later: 2026-11-22T14:03:00Z, or "5 minutes ago".
+    #[arg(long, value_name = "TIME")]
     pub to_time: Option<Moment>,
     /// After this transaction, or where exactly this set (MariaDB: a position per domain) is committed.
     #[arg(long, value_name = "GTID|SET")]

@@ -48,13 +48,41 @@ pub struct Moment {
     pub text: String,
 }
 
+/// The microseconds in `5 minutes ago`.
+fn ago_us(text: &str) -> Option<u64> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let [count, unit, "ago"] = words.as_slice() else {
+        return None;
+    };
+    let seconds = match unit.trim_end_matches('s') {
+        "second" => 1,
+        "minute" => 60,
+        "hour" => 3600,
+        "day" => 86_400,
+        _ => return None,
+    };
+    count
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(seconds)?
+        .checked_mul(1_000_000)
+}
+
 impl std::str::FromStr for Moment {
     type Err = String;
 
-    /// RFC 3339 only: a time without its offset from UTC means another moment on every machine.
+    /// RFC 3339, or so long ago: a time without its offset from UTC means another moment on every machine.
     fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(ago_us) = ago_us(text) {
+            let us = (crate::words::now_ms() * 1000).saturating_sub(ago_us);
+            let text = format!("{text}, {}", crate::words::moment_us(us));
+            return Ok(Moment { us, text });
+        }
         let parsed = DateTime::parse_from_rfc3339(text).map_err(|_| {
-            format!("`{text}` is not a time with its offset, such as 2026-11-22T14:03:00Z or 2026-11-22T15:03:00+01:00")
+            format!(
+                "`{text}` is not a time with its offset, such as 2026-11-22T14:03:00Z or 2026-11-22T15:03:00+01:00, \
+                 nor one like `5 minutes ago`"
+            )
         })?;
         let us = u64::try_from(parsed.timestamp_micros()).map_err(|_| format!("`{text}` is before 1970"))?;
         Ok(Moment {
@@ -176,6 +204,25 @@ mod tests {
         ] {
             assert!(text.parse::<Moment>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_time_may_be_so_long_ago() {
+        assert_eq!(ago_us("5 minutes ago"), Some(300_000_000));
+        assert_eq!(ago_us(" 1  hour ago"), Some(3_600_000_000));
+        for text in [
+            "5 minutes",
+            "-5 minutes ago",
+            "five minutes ago",
+            "5 weeks ago",
+            "99999999999999 days ago",
+        ] {
+            assert_eq!(ago_us(text), None, "{text}");
+        }
+        let moment: Moment = "2 days ago".parse().unwrap();
+        let now_us = crate::words::now_ms() * 1000;
+        assert!((now_us - 172_801_000_000..=now_us - 172_800_000_000).contains(&moment.us));
+        assert!(moment.text.starts_with("2 days ago, 2"), "{}", moment.text);
     }
 
     #[test]
