@@ -582,8 +582,12 @@ fn report(plan: &RestorePlan, restored: &Restored, place: &str, took: Duration) 
 }
 
 fn told(plan: &RestorePlan, restored: &Restored, place: &str, took: Duration) -> Vec<String> {
+    let but = match restored.exceptions.len() {
+        0 => String::new(),
+        count => format!(", but for the {} exception(s) below", words::count(count as u64)),
+    };
     let mut lines = vec![format!(
-        "restored   {} tables with {} rows into {place} in {}; every table equals the source at the backup's moment",
+        "restored   {} tables with {} rows into {place} in {}; every row equals the source's at the backup's moment{but}",
         words::count(restored.tables),
         words::count(restored.rows),
         words::span(took)

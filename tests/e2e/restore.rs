@@ -363,3 +363,124 @@ fn temporary_tables_of_others_stay_mariadb() {
 fn temporary_tables_of_others_stay_mysql() {
     temporary_tables_of_others_stay(Kind::MySql97 { gtid: true });
 }
+
+/// Values that a column's type rounds, cuts or clips as the server computes them are no fault of the load.
+fn computed_values_may_be_cut(kind: Kind) {
+    let source = Server::start(kind, ServerOptions::default());
+    source.sql(
+        "CREATE DATABASE d; USE d; CREATE TABLE o (id INT PRIMARY KEY, net DECIMAL(10, 2), gross DECIMAL(10, 2) AS (net * 1.19) STORED,
+           f FLOAT, x DECIMAL(6, 2) AS (f * 1.19) STORED);
+         CREATE TABLE v (id INT PRIMARY KEY, net DECIMAL(10, 2), gross DECIMAL(10, 2) AS (net * 1.19) VIRTUAL, KEY (gross));
+         INSERT INTO o (id, net, f) VALUES (1, 9.99, 0.1), (2, 0.01, 7); INSERT INTO v (id, net) VALUES (1, 9.99), (2, 0.01);
+         SET sql_mode = ''; CREATE TABLE c (id INT PRIMARY KEY, s VARCHAR(9), g VARCHAR(3) AS (LEFT(s, 5)) STORED);
+         INSERT INTO c (id, s) VALUES (1, 'abcdefg')",
+    );
+    let wanted = Snapshot::of(&source);
+    let site = Site::new(&source);
+    site.backup();
+    let target = Server::start(kind, ServerOptions::default());
+    let told = site.restore_into(&["a"], &target);
+    assert!(!told.stdout.contains("stored generated"), "{told}");
+    wanted.assert_same(&Snapshot::of(&target));
+}
+
+#[test]
+fn computed_values_may_be_cut_mariadb() {
+    computed_values_may_be_cut(Kind::MariaDb1011);
+}
+
+#[test]
+fn computed_values_may_be_cut_mysql() {
+    computed_values_may_be_cut(MYSQL);
+}
+
+/// What tables refer to outside of their schemas comes back with them, or is named.
+#[test]
+fn what_tables_refer_to_comes_back_mysql() {
+    let elsewhere = holdfast_tests::process::short_folder();
+    let known = format!("--innodb-directories={}", elsewhere.path().display());
+    let source = Server::start(MYSQL, ServerOptions::with(&[&known]));
+    source.sql(&format!(
+        "CREATE TABLESPACE `ts ``1` ADD DATAFILE 'ts1.ibd'; CREATE TABLESPACE packed ADD DATAFILE 'packed.ibd' FILE_BLOCK_SIZE = 8192;
+         CREATE SPATIAL REFERENCE SYSTEM 99999 NAME 'ours \\'x' ORGANIZATION 'us' IDENTIFIED BY 7 DEFINITION
+           'GEOGCS[\"ours\",DATUM[\"d\",SPHEROID[\"s\",6378137,298.257223563]],PRIMEM[\"Greenwich\",0],UNIT[\"degree\",0.017453292519943278],AXIS[\"Lat\",NORTH],AXIS[\"Lon\",EAST]]'
+           DESCRIPTION 'said';
+         CREATE DATABASE r; USE r; CREATE TABLE s (id INT PRIMARY KEY) TABLESPACE `ts ``1`;
+         CREATE TABLE p (id INT PRIMARY KEY) TABLESPACE packed ROW_FORMAT = COMPRESSED KEY_BLOCK_SIZE = 8;
+         CREATE TABLE g (id INT PRIMARY KEY, g POINT NOT NULL SRID 99999); INSERT INTO g VALUES (1, ST_SRID(POINT(1, 2), 99999));
+         CREATE TABLE e (id INT PRIMARY KEY) DATA DIRECTORY = '{0}'; INSERT INTO e VALUES (1);
+         CREATE TABLE ep (id INT PRIMARY KEY) PARTITION BY RANGE (id) (PARTITION a VALUES LESS THAN (9) DATA DIRECTORY = '{0}');
+         CREATE RESOURCE GROUP rg TYPE = USER; CREATE LIBRARY lib LANGUAGE JAVASCRIPT AS $$ export function f(a) {{ return a }} $$;
+         CREATE USER u IDENTIFIED BY 'x' PASSWORD HISTORY 3; ALTER USER u IDENTIFIED BY 'y'; GRANT EXECUTE ON LIBRARY r.lib TO u",
+        elsewhere.path().display()
+    ));
+    let rows = "SELECT id, HEX(g), ST_SRID(g) FROM r.g";
+    let systems = "SELECT * FROM information_schema.st_spatial_reference_systems WHERE srs_id = 99999";
+    let spaces = "SELECT name, zip_page_size FROM information_schema.innodb_tablespaces WHERE space_type = 'General' ORDER BY name";
+    let wanted = [rows, systems, spaces].map(|query| source.query(query));
+    let site = Site::new(&source);
+    let told = site.backup().answer.to_string();
+    for named in ["data-directory", "resource-group", "library", "password-history"] {
+        assert!(told.contains(named), "{named}: {told}");
+    }
+    site.restore_to_scratch(&["a"], "scratch", &[]);
+    let restored = Server::over(MYSQL, &site.path("scratch/data"), ServerOptions::default());
+    assert_eq!([rows, systems, spaces].map(|query| restored.query(query)), wanted);
+    assert_eq!(restored.value("SELECT COUNT(*) FROM r.e"), "1");
+}
+
+/// A restore beside the source writes nothing into the folders that the source's tables lie in.
+#[test]
+fn folders_of_the_source_are_not_written_to_mariadb() {
+    let kind = Kind::MariaDb1011;
+    let source = Server::start(kind, ServerOptions::default());
+    let elsewhere = source.folder().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let folder = elsewhere.display();
+    source.sql(&format!(
+        "CREATE DATABASE r; USE r; CREATE TABLE e (id INT PRIMARY KEY) DATA DIRECTORY = '{folder}'; INSERT INTO e VALUES (1);
+         CREATE TABLE m (id INT PRIMARY KEY) ENGINE = MyISAM DATA DIRECTORY = '{folder}' INDEX DIRECTORY = '{folder}'; INSERT INTO m VALUES (1)"
+    ));
+    let site = Site::new(&source);
+    assert!(site.backup().answer.to_string().contains("data-directory"));
+    let before = fs::read_dir(&elsewhere).unwrap().count();
+    site.restore_to_scratch(&["a"], "scratch", &[]);
+    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), before);
+    let restored = Server::over(kind, &site.path("scratch/data"), ServerOptions::default());
+    assert_eq!(
+        restored.value("SELECT COUNT(*) FROM r.e JOIN r.m USING (id)"),
+        "1"
+    );
+}
+
+/// One view that the server does not print, or that we do not understand, does not cost the backup.
+fn views_that_are_not_understood_are_named(kind: Kind, sql: &str, views: &[&str]) {
+    let source = Server::start(kind, ServerOptions::default());
+    source.sql(sql);
+    let site = Site::new(&source);
+    let told = site.backup().answer.to_string();
+    for view in views {
+        assert!(told.contains(&format!("view `n`.`{view}`")), "{view}: {told}");
+    }
+    site.restore_to_scratch(&["a"], "scratch", &[]);
+}
+
+#[test]
+fn views_that_are_not_understood_are_named_mariadb() {
+    views_that_are_not_understood_are_named(
+        Kind::MariaDb1011,
+        "CREATE DATABASE n; USE n; CREATE TABLE t (id INT PRIMARY KEY) WITH SYSTEM VERSIONING; INSERT INTO t VALUES (1);
+         CREATE VIEW v AS SELECT * FROM t FOR SYSTEM_TIME BETWEEN '2020-09-01' AND NOW()",
+        &["v"],
+    );
+}
+
+#[test]
+fn views_that_are_not_understood_are_named_mysql() {
+    views_that_are_not_understood_are_named(
+        MYSQL,
+        "CREATE DATABASE n; USE n; CREATE TABLE t (id INT PRIMARY KEY, a INT); INSERT INTO t VALUES (1, 1);
+         CREATE JSON RELATIONAL DUALITY VIEW jdv AS SELECT JSON_DUALITY_OBJECT('_id': id, 'a': a) FROM t",
+        &["jdv"],
+    );
+}

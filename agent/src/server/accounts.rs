@@ -321,7 +321,7 @@ pub(super) fn check_grant(grant: &Grant) -> Result<(), Refused> {
 /// What a grant is on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct GrantObject {
-    /// FUNCTION, PROCEDURE, PACKAGE, PACKAGE BODY; empty for tables and all above them.
+    /// FUNCTION, PROCEDURE, PACKAGE, PACKAGE BODY, LIBRARY; empty for tables and all above them.
     pub(super) words: String,
     /// The schema or its pattern; None for all.
     pub(super) schema: Option<String>,
@@ -335,7 +335,7 @@ pub(super) fn object_of(on: &str) -> Option<GrantObject> {
         .take_while(|at| line.tokens.get(*at).is_some_and(|token| token.kind == Kind::Word))
         .count();
     let text = if words == 0 { "" } else { line.text(0, words)? };
-    let is_routine = ["FUNCTION", "PROCEDURE", "PACKAGE", "PACKAGE BODY"].contains(&text);
+    let is_routine = ["FUNCTION", "PROCEDURE", "PACKAGE", "PACKAGE BODY", "LIBRARY"].contains(&text);
     if line.tokens.len() != words + 3 || !line.is_symbol(words + 1, ".") || (words > 0 && !is_routine) {
         return None;
     }

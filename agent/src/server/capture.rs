@@ -13,6 +13,7 @@ use holdfast_proto::Flavour;
 use super::histograms;
 use super::identifiers::NameError;
 use super::inventory::{Inventory, NotCarried, Schema, ServerFacts};
+use super::referred;
 use super::session::{Settings, definition_session};
 use crate::wire::{Connection, Row, Rows, WireError};
 
@@ -173,8 +174,10 @@ async fn capture_once(connection: &mut Connection, settings: &Settings) -> Resul
     let programs = programs::programs(connection, &mut not_carried).await?;
     let objects = accounts::Objects::new(&tables, &sequences, &programs);
     let accounts = accounts::accounts(connection, &objects, &mut not_carried).await?;
+    let tablespaces = referred::tablespaces(connection).await?;
+    let reference_systems = referred::reference_systems(connection).await?;
     let histograms = histograms::capture(connection, &mut not_carried).await?;
-    loadable_functions(connection, &mut not_carried).await?;
+    parts_of_the_set_up(connection, &mut not_carried).await?;
     not_carried.sort();
     Ok(Inventory {
         server,
@@ -183,6 +186,8 @@ async fn capture_once(connection: &mut Connection, settings: &Settings) -> Resul
         sequences,
         programs,
         accounts,
+        tablespaces,
+        reference_systems,
         histograms,
         not_carried,
     })
@@ -261,8 +266,8 @@ async fn read_only_schemas(connection: &mut Connection) -> Result<Vec<String>, C
         .map_err(reading("schemas that are read only"))
 }
 
-/// Functions from libraries, and servers of federated tables, belong to the server's set-up: named, not carried.
-async fn loadable_functions(
+/// Functions from shared libraries, servers of federated tables, and the like, belong to the server's set-up: named, not carried.
+async fn parts_of_the_set_up(
     connection: &mut Connection,
     not_carried: &mut Vec<NotCarried>,
 ) -> Result<(), CaptureError> {
@@ -276,6 +281,23 @@ async fn loadable_functions(
             "foreign-server",
             "the definition of another server",
             "SELECT Server_name AS n FROM mysql.servers",
+        ),
+        (
+            "library",
+            "a library of MySQL, which its functions may use,",
+            "SELECT CONCAT('`', LIBRARY_SCHEMA, '`.`', LIBRARY_NAME, '`') AS n FROM information_schema.LIBRARIES \
+             WHERE LIBRARY_SCHEMA NOT IN ('mysql', 'sys')",
+        ),
+        (
+            "resource-group",
+            "a resource group",
+            "SELECT RESOURCE_GROUP_NAME AS n FROM information_schema.RESOURCE_GROUPS \
+             WHERE RESOURCE_GROUP_NAME NOT IN ('SYS_default', 'USR_default', 'SYS_internal')",
+        ),
+        (
+            "password-history",
+            "the history of an account's passwords, which keeps it from using them again,",
+            "SELECT CONCAT('`', User, '`@`', Host, '`') AS n FROM mysql.password_history GROUP BY User, Host HAVING COUNT(*) > 1",
         ),
     ] {
         for row in optional(connection, what, sql).await?.iter().flatten() {

@@ -13,6 +13,7 @@ use super::accounts::Account;
 use super::histograms::Histogram;
 use super::identifiers::{ObjectName, SchemaName, TableName};
 use super::program::{without_auto_increment, without_implied_character_sets};
+use super::referred::{ReferenceSystem, Tablespace, without_directories};
 
 /// SQL text as the server keeps it: in the character set named beside it, so not always UTF-8.
 ///
@@ -99,6 +100,12 @@ pub struct Inventory {
     /// Users and roles in name order, without the server's own. None, and said in `not_carried`, where they may not be read.
     #[serde(default)]
     pub accounts: Vec<Account>,
+    /// General tablespaces of MySQL.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tablespaces: Vec<Tablespace>,
+    /// Spatial reference systems of MySQL that somebody defined.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reference_systems: Vec<ReferenceSystem>,
     /// Histograms of columns, by table and column.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub histograms: Vec<Histogram>,
@@ -457,7 +464,9 @@ impl Table {
     /// What makes two tables the same table, without counters, ids and estimates.
     fn definition(&self) -> (String, &str, &str, &[Column]) {
         (
-            without_implied_character_sets(&without_auto_increment(&self.create_statement)),
+            without_implied_character_sets(&without_directories(&without_auto_increment(
+                &self.create_statement,
+            ))),
             &self.engine,
             &self.row_format,
             &self.columns,
@@ -536,6 +545,8 @@ mod tests {
             sequences: vec![],
             programs: vec![],
             accounts: vec![],
+            tablespaces: vec![],
+            reference_systems: vec![],
             histograms: vec![],
             not_carried: vec![],
         }

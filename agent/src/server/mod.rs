@@ -19,5 +19,6 @@ pub mod json;
 pub mod preflight;
 pub mod program;
 pub mod rebuild;
+pub mod referred;
 pub mod session;
 mod tokens;

@@ -33,6 +33,10 @@ pub enum Phase {
 pub enum StepKind {
     /// CREATE DATABASE.
     Schema,
+    /// CREATE TABLESPACE.
+    Tablespace,
+    /// CREATE SPATIAL REFERENCE SYSTEM.
+    ReferenceSystem,
     /// CREATE SEQUENCE.
     Sequence,
     /// CREATE TABLE.
@@ -55,6 +59,8 @@ impl std::fmt::Display for StepKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Schema => f.write_str("CREATE DATABASE"),
+            Self::Tablespace => f.write_str("CREATE TABLESPACE"),
+            Self::ReferenceSystem => f.write_str("CREATE SPATIAL REFERENCE SYSTEM"),
             Self::Sequence => f.write_str("CREATE SEQUENCE"),
             Self::Table => f.write_str("CREATE TABLE"),
             Self::Indexes => f.write_str("adding indexes to TABLE"),
@@ -142,6 +148,20 @@ impl RebuildPlan {
     pub fn deferring_indexes(inventory: &Inventory, least_bytes: u64) -> Result<Self, PlanError> {
         let mut plan = Self::default();
         let mut altered = Vec::new();
+        for space in &inventory.tablespaces {
+            let create = space.statement();
+            plan.structure
+                .push(step(StepKind::Tablespace, space.name.quoted(), None, create));
+        }
+        for system in &inventory.reference_systems {
+            let create = system.statement();
+            plan.structure.push(step(
+                StepKind::ReferenceSystem,
+                system.id.to_string(),
+                None,
+                create,
+            ));
+        }
         for schema in &inventory.schemas {
             plan.structure.push(create_schema(schema)?);
             if schema.read_only {

@@ -130,6 +130,8 @@ pub fn rebuild_session(settings: &Settings) -> Vec<String> {
     let mut statements = vec!["SET NAMES utf8mb4".to_string()];
     statements.extend(common(settings));
     relax_checks(settings, &mut statements);
+    // Folders of the source's host are not ours to write to: they may be the source's own.
+    statements.push("SET SESSION sql_mode = CONCAT(@@SESSION.sql_mode, ',NO_DIR_IN_CREATE')".to_string());
     // Some of these need a privilege where they are not at this value already.
     for (name, off) in [
         ("explicit_defaults_for_timestamp", false),

@@ -11,8 +11,8 @@ use super::super::tokens::{Letters, Quoting};
 use super::{CaptureError, NOT_A_SERVER_NAME, SYSTEM_SCHEMAS_SQL, query, reading, show_create};
 use crate::wire::{Connection, Row, WireError};
 
-/// The server's error for a view that reads itself: two were renamed into a ring.
-const VIEW_READS_ITSELF: u16 = 1462;
+/// Errors that say that the account may not see a view, which another may.
+const NOT_ALLOWED: [u16; 6] = [1044, 1045, 1142, 1143, 1227, 1370];
 
 /// A program as the lists in `information_schema` have it.
 struct Listed {
@@ -137,18 +137,15 @@ async fn shown_program(
 ) -> Result<Option<Program>, CaptureError> {
     let object = listed.name.quoted();
     let row = match show_create(connection, listed.kind.words(), &object).await {
+        // Two views were renamed into a ring, or one reads what no server can give.
         Err(CaptureError::Server {
-            source:
-                WireError::Server {
-                    code: VIEW_READS_ITSELF,
-                    ..
-                },
+            source: WireError::Server { code, message, .. },
             ..
-        }) => {
+        }) if listed.kind == ProgramKind::View && !NOT_ALLOWED.contains(&code) => {
             not_carried.push(NotCarried {
-                code: "view-recursion".to_string(),
+                code: "view-not-printed".to_string(),
                 object: format!("{} {}", listed.kind, listed.name),
-                what: "it reads itself by way of another view, and the server does not print it".to_string(),
+                what: format!("the server does not print it: {message}"),
             });
             return Ok(None);
         }
@@ -183,7 +180,18 @@ async fn shown_program(
         invalid: listed.kind == ProgramKind::View && is_invalid(connection, &object).await?,
         name: listed.name.clone(),
     };
-    if !repair(connection, &listed, &mut program).await? {
+    let repaired = match repair(connection, &listed, &mut program).await {
+        Err(CaptureError::Unknown { what, .. }) if listed.kind == ProgramKind::View => {
+            not_carried.push(NotCarried {
+                code: "view-not-understood".to_string(),
+                object: format!("{} {}", listed.kind, listed.name),
+                what,
+            });
+            return Ok(None);
+        }
+        repaired => repaired?,
+    };
+    if !repaired {
         not_carried.push(NotCarried {
             code: "comment".to_string(),
             object: format!("{} {}", program.kind, program.name),

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::super::chunk;
 use super::super::columns::{carry_of, row_source};
-use super::super::identifiers::{ObjectName, TableName};
+use super::super::identifiers::{ObjectName, TableName, quote_text};
 use super::super::inventory::{
     Carry, ChunkKey, Column, Inventory, NotCarried, RowSource, Sequence, Table, TableKind,
 };
+use super::super::referred::without_directories;
 use super::printed::{self, exact_definition};
 use super::{
     CaptureError, NOT_A_SERVER_NAME, SYSTEM_SCHEMAS_SQL, is_mariadb, optional, query, reading, show_create,
@@ -65,6 +66,9 @@ pub(super) async fn tables(
             continue; // Its schema is named as not carried.
         }
         let name = name_of(row)?;
+        if row.str("ENGINE").is_err() && is_view(connection, &name).await? {
+            continue;
+        }
         match kind.as_str() {
             "SEQUENCE" => sequences.push(sequence(connection, name).await?),
             "BASE TABLE" => {
@@ -142,6 +146,19 @@ async fn sequence_state(connection: &mut Connection, name: &TableName) -> Result
         .map_err(reading(name))
 }
 
+/// Whether it is a view that the server took for a table, as it could not open it: MariaDB does not look, unless it must.
+async fn is_view(connection: &mut Connection, name: &TableName) -> Result<bool, CaptureError> {
+    let sql = format!(
+        "SELECT TABLE_TYPE AS t FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}",
+        quote_text(name.schema.as_str()),
+        quote_text(name.name.as_str())
+    );
+    let rows = query(connection, "the kind of a table", &sql).await?;
+    Ok(rows
+        .iter()
+        .any(|row| row.str("t").is_ok_and(|kind| kind == "VIEW")))
+}
+
 async fn table(
     connection: &mut Connection,
     name: TableName,
@@ -169,7 +186,6 @@ async fn table(
         columns.extend(implicit_period()?);
     }
     let rows = row_source(&engine, versioned, &columns);
-    name_what_is_lost(&name, &rows, not_carried);
     let number = |column| row.u64(column).unwrap_or(0);
     let shown = show_create(connection, "TABLE", &name.quoted()).await?;
     let asked = printed::Asked {
@@ -186,6 +202,7 @@ async fn table(
         not_carried,
     )
     .await?;
+    name_what_is_lost(&name, &rows, &create_statement, not_carried);
     Ok(Table {
         kind,
         create_statement,
@@ -225,7 +242,7 @@ fn implicit_period() -> Result<Vec<Column>, CaptureError> {
         .collect()
 }
 
-fn name_what_is_lost(name: &TableName, rows: &RowSource, not_carried: &mut Vec<NotCarried>) {
+fn name_what_is_lost(name: &TableName, rows: &RowSource, create: &str, not_carried: &mut Vec<NotCarried>) {
     let mut add = |code: &str, what: &str| {
         not_carried.push(NotCarried {
             code: code.to_string(),
@@ -233,6 +250,18 @@ fn name_what_is_lost(name: &TableName, rows: &RowSource, not_carried: &mut Vec<N
             what: what.to_string(),
         });
     };
+    if without_directories(create) != create {
+        add(
+            "data-directory",
+            "its files lie in a folder of their own; a restore puts them where the target server puts all",
+        );
+    }
+    if create.contains(" PARTITION BY SYSTEM_TIME ") && create.contains(" LIMIT ") {
+        add(
+            "history-partitions",
+            "rows of its history come back in one partition: the server fills those with a LIMIT as rows become history",
+        );
+    }
     match rows {
         RowSource::CurrentWithoutHistory => add(
             "history-by-transaction-id",
