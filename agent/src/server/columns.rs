@@ -41,6 +41,15 @@ pub struct DumpedColumn {
     pub carry: Carry,
 }
 
+impl DumpedColumn {
+    fn of(column: &Column) -> Self {
+        Self {
+            name: column.name.as_str().to_string(),
+            carry: column.carry,
+        }
+    }
+}
+
 impl RowPlan {
     /// The plan for a table; None where no rows of it are dumped.
     pub fn of(table: &Table) -> Option<Self> {
@@ -93,13 +102,7 @@ impl RowPlan {
         let fields = select_list.len();
         select_list.extend(stored.iter().map(|column| stored_expression(column)));
         Some(Self {
-            columns: dumped
-                .iter()
-                .map(|column| DumpedColumn {
-                    name: column.name.as_str().to_string(),
-                    carry: column.carry,
-                })
-                .collect(),
+            columns: dumped.iter().copied().map(DumpedColumn::of).collect(),
             fields,
             stored: stored.len(),
             has_generated: !columns(|carry| matches!(carry, Carry::Generated | Carry::StoredGenerated))
@@ -398,6 +401,14 @@ mod tests {
             )
         );
         assert_eq!(plan.fields, 7);
+        // There is a generated column.
+        assert!(
+            [1265, 1366, 1264]
+                .iter()
+                .all(|code| plan.is_expected_warning(*code))
+        );
+        let member = column("e", Flavour::MySql, "enum", "", "");
+        let plan = RowPlan::of(&table(vec![member], false, "InnoDB")).unwrap();
         assert!(
             plan.is_expected_warning(1265)
                 && !plan.is_expected_warning(1366)
