@@ -482,7 +482,7 @@ async fn find_transactions(config_path: &Path, args: &FindArgs, json: bool) -> R
     let searched = find::search(repository, identities, cluster, &args.wanted(), args.limit, tell).await?;
     let record = serde_json::json!({ "transactions": found, "searched": searched });
     say(json, &record, &searched.describe());
-    Ok(())
+    Ok(searched.complete()?)
 }
 
 async fn export_binlog(config_path: &Path, args: &ExportArgs, json: bool) -> Result<()> {

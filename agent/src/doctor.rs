@@ -107,7 +107,7 @@ async fn source(config: &Config) -> Result<Vec<(String, Verdict)>, Problem> {
     );
     let mut checks = vec![("source".to_owned(), Verdict::Good(described))];
     if let Err(problem) =
-        binlog::stream::refuse_same_server_id(config.binlog.server_id, inventory.server.server_id)
+        binlog::source::refuse_same_server_id(config.binlog.server_id, inventory.server.server_id)
     {
         checks.push(("binlog server_id".to_owned(), Verdict::Bad(problem)));
     }

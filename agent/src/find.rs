@@ -16,7 +16,7 @@ use crate::repository::segments::{SmallSegments, StreamSegments};
 use crate::restore::coverage;
 use crate::restore::feed::Archive;
 use crate::restore::scan::{Scanner, Seen, Transaction};
-use crate::wire::event::{Changes, RowCounts, Statement};
+use crate::wire::event::{Changes, RowCounts, Statement, first_words, is_about_accounts};
 use crate::wire::source::Place;
 use crate::words;
 
@@ -77,7 +77,7 @@ impl TablePattern {
     fn may_be_in(&self, statement: &Statement) -> bool {
         let says = |name: &str| name == "*" || has_word(&statement.text, name);
         let in_schema = statement.database.eq_ignore_ascii_case(&self.schema) || says(&self.schema);
-        let about_schema = first_words(&statement.text)
+        let about_schema = first_words(statement.text.as_bytes())
             .iter()
             .any(|word| word == "DATABASE" || word == "SCHEMA");
         in_schema && (says(&self.table) || about_schema)
@@ -93,29 +93,18 @@ fn has_word(text: &str, name: &str) -> bool {
     })
 }
 
-fn first_words(text: &str) -> Vec<String> {
-    let words = text.split(|c: char| !c.is_alphanumeric() && c != '_');
-    words
-        .filter(|word| !word.is_empty())
-        .take(6)
-        .map(str::to_ascii_uppercase)
-        .collect()
-}
-
 /// What a statement does, by its first words.
 fn kind_of(statement: &Statement) -> Kind {
-    let words = first_words(&statement.text);
+    let words = first_words(statement.text.as_bytes());
+    if is_about_accounts(&words) {
+        return Kind::Account;
+    }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let is_account = |word: &&str| matches!(*word, "USER" | "ROLE");
     match words.as_slice() {
         ["INSERT" | "REPLACE" | "LOAD", ..] => Kind::Insert,
         ["UPDATE", ..] => Kind::Update,
         ["DELETE", ..] => Kind::Delete,
         ["TRUNCATE", ..] => Kind::Truncate,
-        ["GRANT" | "REVOKE", ..] | ["SET", "PASSWORD" | "DEFAULT", ..] => Kind::Account,
-        ["CREATE" | "ALTER" | "DROP" | "RENAME", rest @ ..] if rest.iter().take(3).any(is_account) => {
-            Kind::Account
-        }
         ["DROP", ..] => Kind::Drop,
         ["CREATE", ..] => Kind::Create,
         ["ALTER" | "RENAME", ..] => Kind::Alter,
@@ -243,14 +232,16 @@ pub struct Searched {
     pub ended_at_limit: bool,
     /// Events that were not understood, in all transactions.
     pub not_read: u64,
-    /// What the archive does not have, or could not give.
+    /// What the archive does not have.
     pub missing: Vec<String>,
+    /// Providers and objects that could not be read, though others may have made good for them.
+    pub troubles: Vec<String>,
 }
 
 /// Searches every stream of a cluster, each in the order of its binlog, and tells what it finds as it comes.
 ///
 /// # Errors
-/// [`Problem`], where objects cannot be read. What is missing is no error: see [`Searched::missing`].
+/// [`Problem`], where objects cannot be read. What is missing is told at the end: see [`Searched::complete`].
 pub async fn search(
     repository: &Repository,
     identities: &Arc<Vec<Identity>>,
@@ -261,7 +252,7 @@ pub async fn search(
 ) -> Result<Searched, Problem> {
     let catalog = repository.binlogs(cluster, None, SmallSegments::All).await?;
     let mut searched = Searched {
-        missing: catalog.troubles,
+        troubles: catalog.troubles,
         ..Searched::default()
     };
     let mut streams = catalog.streams;
@@ -506,7 +497,24 @@ impl Searched {
                 self.not_read
             ));
         }
-        lines.extend(self.missing.iter().map(|what| format!("warning: {what}")));
+        let warnings = self.missing.iter().chain(&self.troubles);
+        lines.extend(warnings.map(|what| format!("warning: {what}")));
         lines
+    }
+
+    /// Refuses to call a search complete that did not see all.
+    pub fn complete(&self) -> Result<(), Problem> {
+        if self.missing.is_empty() && self.not_read == 0 {
+            return Ok(());
+        }
+        let mut lacks = self.missing.clone();
+        if self.not_read > 0 {
+            lacks.push(format!("{} event(s) were not understood", self.not_read));
+        }
+        Err(Problem::new(
+            Code::ObjectMissing,
+            format!("not everything could be searched: {}", lacks.join("; ")),
+            "what was found is shown; another provider may have what is missing, and `export binlog` brings files for the server's own tool",
+        ))
     }
 }

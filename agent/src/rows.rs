@@ -484,7 +484,7 @@ pub fn lost_json_types(table: &Table, column: &str, documents: u64) -> NotCarrie
 pub struct StoredValues<S> {
     /// Where rows go.
     pub inner: S,
-    hasher: Option<RowHasher>,
+    digest: Option<DigestSink>,
     carried: usize,
     at: usize,
 }
@@ -494,7 +494,7 @@ impl<S> StoredValues<S> {
     pub fn new(inner: S, plan: &RowPlan, secret: &DigestSecret) -> Self {
         Self {
             inner,
-            hasher: (plan.stored > 0).then(|| RowHasher::new(secret)),
+            digest: (plan.stored > 0).then(|| DigestSink(RowHasher::new(secret))),
             carried: plan.fields,
             at: 0,
         }
@@ -502,7 +502,7 @@ impl<S> StoredValues<S> {
 
     /// The digest of whole rows since the last call; None where no column is generated and stored.
     pub fn take(&mut self) -> Option<RowDigest> {
-        self.hasher.as_mut().map(RowHasher::take)
+        self.digest.as_mut().map(|digest| digest.0.take())
     }
 }
 
@@ -513,8 +513,8 @@ impl<S: RowSink> RowSink for StoredValues<S> {
     }
     fn null(&mut self) {
         self.at += 1;
-        if let Some(hasher) = &mut self.hasher {
-            hasher.null();
+        if let Some(digest) = &mut self.digest {
+            digest.null();
         }
         if self.at <= self.carried {
             self.inner.null();
@@ -522,24 +522,24 @@ impl<S: RowSink> RowSink for StoredValues<S> {
     }
     fn cell(&mut self, len_bytes: u64) {
         self.at += 1;
-        if let Some(hasher) = &mut self.hasher {
-            hasher.cell(u32::try_from(len_bytes).expect("the protocol's values are at most 4 GiB"));
+        if let Some(digest) = &mut self.digest {
+            digest.cell(len_bytes);
         }
         if self.at <= self.carried {
             self.inner.cell(len_bytes);
         }
     }
     fn data(&mut self, bytes: &[u8]) {
-        if let Some(hasher) = &mut self.hasher {
-            hasher.data(bytes);
+        if let Some(digest) = &mut self.digest {
+            digest.data(bytes);
         }
         if self.at <= self.carried {
             self.inner.data(bytes);
         }
     }
     fn row_end(&mut self) {
-        if let Some(hasher) = &mut self.hasher {
-            hasher.row_end();
+        if let Some(digest) = &mut self.digest {
+            digest.row_end();
         }
         self.inner.row_end();
     }

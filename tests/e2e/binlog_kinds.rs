@@ -1,13 +1,11 @@
 //! Every kind of event that servers write: statements and rows in all their images, compressed and encrypted, XA, temporary tables, LOAD
 //! DATA, variables, tags and domains. A backup from before all of it, replayed, is what the source holds.
 
-use std::time::Duration;
-
 use holdfast_tests::oracle::Snapshot;
 use holdfast_tests::server::{Kind, Server, ServerOptions};
 use holdfast_tests::site::{self, Site};
 
-use crate::moments::{start_archiving, wait_until_archived};
+use crate::moments::{end_archived, start_archiving};
 
 /// There before the backup.
 const BEFORE: &str = "CREATE DATABASE k CHARACTER SET utf8mb4; USE k;
@@ -105,15 +103,10 @@ fn every_kind_is_replayed(kind: Kind, encrypted: bool) {
     let source = Server::start(kind, options(kind, encrypted));
     source.sql(BEFORE);
     let site = Site::new(&source);
-    let mut archiving = start_archiving(&site);
+    let archiving = start_archiving(&site);
     let backup = site.backup().id;
     write_everything(&source, &site, kind);
-    wait_until_archived(&site, &source);
-    assert!(
-        archiving.terminate(Duration::from_secs(30)).success(),
-        "{}",
-        archiving.output()
-    );
+    end_archived(archiving, &site, &source);
     let wanted = Snapshot::of(&source);
     site.restore_to_scratch(&["a", "b"], "scratch", &["--backup", &backup]);
     let quiet = ServerOptions {

@@ -2,8 +2,6 @@
 //!
 //! The sets of `tests/torture` are as mean as we could make them; the oracle reads everything that a server shows of itself.
 
-use std::time::Duration;
-
 use holdfast_tests::holdfast::Finished;
 use holdfast_tests::oracle::Snapshot;
 use holdfast_tests::server::{Kind, Server, ServerOptions};
@@ -263,7 +261,7 @@ fn in_two_halves(kind: Kind) -> (Server, Site) {
         source.feed(set.sql);
     }
     let site = Site::new(&source);
-    let mut archiving = crate::stream::start(&site, "run.log");
+    let archiving = crate::stream::start(&site, "run.log");
     for provider in ["a", "b"] {
         crate::stream::wait_for_manifests(&site, provider, 1);
     }
@@ -276,12 +274,7 @@ fn in_two_halves(kind: Kind) -> (Server, Site) {
         }
     }
     source.feed(include_bytes!("../torture/changes.sql"));
-    crate::stream::wait_until_archived(&site, &source, &["a", "b"]);
-    assert!(
-        archiving.terminate(Duration::from_secs(30)).success(),
-        "{}",
-        archiving.output()
-    );
+    crate::moments::end_archived(archiving, &site, &source);
     (source, site)
 }
 

@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
-use std::time::Duration;
 
 use holdfast_tests::holdfast::Finished;
 use holdfast_tests::process::run;
 use holdfast_tests::server::{Kind, Server, ServerOptions};
 use holdfast_tests::site::Site;
 
-use crate::moments::{start_archiving, wait_until_archived};
+use crate::moments::archived_after;
 
 const MYSQL: Kind = Kind::MySql97 { gtid: true };
 
@@ -25,23 +24,6 @@ fn find(site: &Site, arguments: &[&str]) -> Finished {
 fn found(site: &Site, arguments: &[&str]) -> Vec<serde_json::Value> {
     let told = find(site, &[&["--json"], arguments].concat()).json();
     told["transactions"].as_array().cloned().unwrap()
-}
-
-/// A site whose agent archived what `work` did after the backup.
-fn archived(kind: Kind, options: &[&str], before: &str, work: impl Fn(&Server)) -> (Server, Site) {
-    let source = Server::start(kind, ServerOptions::with(options));
-    source.sql(before);
-    let site = Site::new(&source);
-    let mut archiving = start_archiving(&site);
-    crate::stream::wait_for_manifests(&site, "a", 1);
-    work(&source);
-    wait_until_archived(&site, &source);
-    assert!(
-        archiving.terminate(Duration::from_secs(30)).success(),
-        "{}",
-        archiving.output()
-    );
-    (source, site)
 }
 
 /// Rows inserted, updated and deleted, by table.
@@ -82,7 +64,8 @@ fn counted_by_the_servers_tool(kind: Kind, site: &Site) -> Counts {
 }
 
 fn counts_are_those_of_the_servers_tool(kind: Kind, options: &[&str]) {
-    let (_source, site) = archived(kind, options, "", |source| {
+    let source = Server::start(kind, ServerOptions::with(options));
+    let (_source, site, _) = archived_after(source, |source| {
         source.feed(include_bytes!("../torture/types.sql"));
         source.feed(include_bytes!("../torture/objects.sql"));
         source.feed(include_bytes!("../torture/letters.sql"));
@@ -119,6 +102,15 @@ fn counts_are_those_of_the_servers_tool(kind: Kind, options: &[&str]) {
         "{} tables beside those of the tool",
         counts.len() - wanted.len()
     );
+    // A search that could not see all does not end as if it had.
+    let is_segment = |path: &std::path::PathBuf| path.to_string_lossy().contains("/small/");
+    let segment = site.objects("a").into_iter().filter(is_segment).nth(1).unwrap();
+    std::fs::remove_file(site.path("a").join(segment)).unwrap();
+    with_kit(&site, &["find"]).fails().says(&[
+        "not everything could be searched",
+        "the archive has nothing from",
+        "HINT:",
+    ]);
 }
 
 #[test]
@@ -150,7 +142,9 @@ fn counts_are_those_of_the_servers_tool_mysql() {
 fn a_mistake_is_found_and_undone(kind: Kind) {
     const BEFORE: &str = "CREATE DATABASE shop; CREATE TABLE shop.orders (id INT PRIMARY KEY, a INT); CREATE TABLE shop.orders_2 (id INT PRIMARY KEY);
         INSERT INTO shop.orders VALUES (1, 1), (2, 2), (3, 3)";
-    let (_source, site) = archived(kind, &["--binlog-format=ROW"], BEFORE, |source| {
+    let source = Server::start(kind, ServerOptions::with(&["--binlog-format=ROW"]));
+    source.sql(BEFORE);
+    let (_source, site, _) = archived_after(source, |source| {
         source.sql("UPDATE shop.orders SET a = a + 1 WHERE id < 3; DELETE FROM shop.orders WHERE id = 3; INSERT INTO shop.orders_2 VALUES (1)");
         source.sql("USE shop; DROP TABLE orders");
         source.sql("CREATE TABLE shop.orders (id INT); DROP TABLE shop.orders_2");

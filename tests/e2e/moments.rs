@@ -31,6 +31,16 @@ pub(crate) fn start_archiving(site: &Site) -> Background {
 }
 
 /// Waits until everything that `source` has committed is in both providers.
+/// Waits until everything is in both providers, and ends the agent in order.
+pub(crate) fn end_archived(mut archiving: Background, site: &Site, source: &Server) {
+    wait_until_archived(site, source);
+    assert!(
+        archiving.terminate(Duration::from_secs(30)).success(),
+        "{}",
+        archiving.output()
+    );
+}
+
 pub(crate) fn wait_until_archived(site: &Site, source: &Server) {
     crate::stream::wait_until_archived(site, source, &["a", "b"]);
 }
@@ -44,7 +54,7 @@ fn story(kind: Kind) -> Story {
         "{}\n[binlog]\nflush_interval = \"100ms\"\n",
         site.configuration()
     ));
-    let mut archiving = start_archiving(&site);
+    let archiving = start_archiving(&site);
     // Backups do not stand definitions that change while they run.
     let workload = Workload::start(
         &source,
@@ -67,12 +77,7 @@ fn story(kind: Kind) -> Story {
     workload.wait_for(60);
     let commits = workload.stop().commits;
     let end = replica::now(&source);
-    wait_until_archived(&site, &source);
-    assert!(
-        archiving.terminate(Duration::from_secs(30)).success(),
-        "{}",
-        archiving.output()
-    );
+    end_archived(archiving, &site, &source);
     let at = (backup.file.clone(), backup.offset_bytes);
     let after = commits
         .into_iter()
@@ -248,7 +253,7 @@ fn a_dropped_table_comes_back(kind: Kind) {
     let source = Server::start(kind, ServerOptions::default());
     Workload::prepare(&source);
     let site = Site::new(&source);
-    let mut archiving = start_archiving(&site);
+    let archiving = start_archiving(&site);
     let workload = Workload::start(
         &source,
         &WorkloadOptions {
@@ -266,12 +271,7 @@ fn a_dropped_table_comes_back(kind: Kind) {
     // A newer backup, which is of no use: the mistake is in it.
     site.backup();
     source.sql("UPDATE shop.items SET price = price + 1");
-    wait_until_archived(&site, &source);
-    assert!(
-        archiving.terminate(Duration::from_secs(30)).success(),
-        "{}",
-        archiving.output()
-    );
+    end_archived(archiving, &site, &source);
     let story = Story {
         source,
         site,
@@ -368,19 +368,14 @@ fn an_applier_error_names_the_transaction(kind: Kind) {
     let source = Server::start(kind, ServerOptions::default());
     source.sql("CREATE DATABASE shop; CREATE TABLE shop.t (id INT PRIMARY KEY, a INT); INSERT INTO shop.t VALUES (1, 1)");
     let site = Site::new(&source);
-    let mut archiving = start_archiving(&site);
+    let archiving = start_archiving(&site);
     let backup = site.backup();
     source.sql("INSERT INTO shop.t VALUES (2, 2)");
     let Until::Position { file, offset_bytes } = replica::now(&source) else {
         unreachable!("now is a position")
     };
     source.sql("SET sql_log_bin = 0; INSERT INTO shop.t VALUES (3, 3); SET sql_log_bin = 1; UPDATE shop.t SET a = 4 WHERE id = 3");
-    wait_until_archived(&site, &source);
-    assert!(
-        archiving.terminate(Duration::from_secs(30)).success(),
-        "{}",
-        archiving.output()
-    );
+    end_archived(archiving, &site, &source);
     let (scratch, prefix) = (site.shown("scratch"), kind.prefix().display().to_string());
     let to = [
         "--scratch",
@@ -408,22 +403,22 @@ fn an_applier_error_names_the_transaction_mysql() {
     an_applier_error_names_the_transaction(MYSQL);
 }
 
-/// A source with one table, a backup of it, and its binlogs archived up to what `sql` did after that.
+/// A backup of a source, and its binlogs archived up to what `work` did after that.
+pub(crate) fn archived_after(source: Server, work: impl Fn(&Server)) -> (Server, Site, Backup) {
+    let site = Site::new(&source);
+    let archiving = start_archiving(&site);
+    let backup = site.backup();
+    work(&source);
+    end_archived(archiving, &site, &source);
+    (source, site, backup)
+}
+
+/// The same of a source with one table.
 fn archived(kind: Kind, before: &str, after: &str) -> (Server, Site, Backup) {
     let source = Server::start(kind, ServerOptions::default());
     source.sql("CREATE DATABASE shop; CREATE TABLE shop.t (id INT PRIMARY KEY, a INT); INSERT INTO shop.t VALUES (1, 1)");
     source.sql(before);
-    let site = Site::new(&source);
-    let mut archiving = start_archiving(&site);
-    let backup = site.backup();
-    source.sql(after);
-    wait_until_archived(&site, &source);
-    assert!(
-        archiving.terminate(Duration::from_secs(30)).success(),
-        "{}",
-        archiving.output()
-    );
-    (source, site, backup)
+    archived_after(source, |source| source.sql(after))
 }
 
 fn rows_restored(site: &Site, kind: Kind, name: &str, options: &[&str]) -> (String, Finished) {
@@ -584,10 +579,9 @@ fn a_missing_tail_is_told_by_the_heads() {
     let kind = Kind::MariaDb1011;
     let (source, site, _) = archived(kind, "SELECT 1", "INSERT INTO shop.t VALUES (2, 2)");
     let before = site.objects("a");
-    let mut archiving = start_archiving(&site);
+    let archiving = start_archiving(&site);
     source.sql("INSERT INTO shop.t VALUES (3, 3)");
-    wait_until_archived(&site, &source);
-    assert!(archiving.terminate(Duration::from_secs(30)).success());
+    end_archived(archiving, &site, &source);
     for provider in ["a", "b"] {
         for path in site
             .objects(provider)
@@ -618,7 +612,7 @@ fn a_time_before_a_late_cut_is_reached_from_the_backup_before() {
     let source = Server::start(kind, ServerOptions::default());
     source.sql("CREATE DATABASE shop; CREATE TABLE shop.t (id INT PRIMARY KEY, a INT); INSERT INTO shop.t VALUES (1, 1)");
     let site = Site::new(&source);
-    let mut archiving = start_archiving(&site);
+    let archiving = start_archiving(&site);
     site.backup();
     // Holds the lock that a backup needs, while it waits, writes, and lets go.
     let mut blocker = source.session();
@@ -630,8 +624,7 @@ fn a_time_before_a_late_cut_is_reached_from_the_backup_before() {
     blocker.run("BACKUP STAGE END").unwrap();
     assert!(late.wait(Duration::from_secs(60)).success(), "{}", late.output());
     source.sql("INSERT INTO shop.t VALUES (3, 3)");
-    wait_until_archived(&site, &source);
-    assert!(archiving.terminate(Duration::from_secs(30)).success());
+    end_archived(archiving, &site, &source);
     let (rows, told) = rows_restored(&site, kind, "restored", &["--to-time", &time]);
     assert_eq!(rows, "1", "{told}");
     let restored = told.json()["restored"].as_str().unwrap().to_owned();

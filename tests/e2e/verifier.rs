@@ -9,7 +9,7 @@ use holdfast_tests::server::{Kind, Server, ServerOptions};
 use holdfast_tests::site::{self, Site};
 use holdfast_tests::workload::{Workload, WorkloadOptions};
 
-use crate::moments::{start_archiving, wait_until_archived};
+use crate::moments::{end_archived, start_archiving};
 
 const MYSQL: Kind = Kind::MySql97 { gtid: true };
 
@@ -134,7 +134,7 @@ fn with_history(kind: Kind, between: &str) -> (Server, Site) {
     let source = Server::start(kind, ServerOptions::default());
     Workload::prepare(&source);
     let site = Site::new(&source);
-    let mut archiving = start_archiving(&site);
+    let archiving = start_archiving(&site);
     let options = WorkloadOptions {
         ddl_every: 0,
         ..WorkloadOptions::default()
@@ -147,12 +147,7 @@ fn with_history(kind: Kind, between: &str) -> (Server, Site) {
     site.backup();
     workload.wait_for(40);
     workload.stop();
-    wait_until_archived(&site, &source);
-    assert!(
-        archiving.terminate(Duration::from_secs(30)).success(),
-        "{}",
-        archiving.output()
-    );
+    end_archived(archiving, &site, &source);
     (source, site)
 }
 

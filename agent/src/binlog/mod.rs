@@ -11,6 +11,7 @@ pub mod lag;
 pub mod outbox;
 pub mod refusal;
 pub mod segment;
+pub mod source;
 pub mod spool;
 pub mod status;
 pub mod stream;

@@ -66,7 +66,7 @@ struct Shared {
     /// Which providers failed how often, for the final report.
     misses: Mutex<Misses>,
     progress: Progress,
-    /// From so many bytes on, a unit is loaded row by row; see [`without_bulk`].
+    /// A unit of more bytes is loaded row by row; see [`without_bulk`].
     bulk_bytes_max: u64,
 }
 
@@ -282,7 +282,7 @@ async fn work(
     }
 }
 
-/// Rows that a unit may hold in bytes before one of them could be larger than three quarters of the redo log.
+/// How large a unit may be, in bytes, for none of its rows to be larger than three quarters of the redo log.
 fn bulk_bytes_max(settings: &Settings) -> u64 {
     let log_bytes = settings.number("innodb_log_file_size").unwrap_or(u64::MAX);
     log_bytes / 4 * 3

@@ -1,7 +1,7 @@
 //! Walks the transactions of archived binlogs, to find where exactly a target point lies.
 //!
-//! Sees where transactions begin and end, their names and times, and, where that is asked for, what they change; never rows. Where to begin is the caller's choice: at a
-//! place between transactions, with the GTIDs that are committed there.
+//! Sees where transactions begin and end, their names and times, and, where that is asked for, what they change; never
+//! rows. Where to begin is the caller's choice: at a place between transactions, with the GTIDs that are committed there.
 
 use bytes::Bytes;
 use holdfast_proto::gtid::{Gtid, GtidList, GtidSet, MySqlGtidSet};

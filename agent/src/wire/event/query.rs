@@ -11,8 +11,8 @@ pub const QUERY_PREFIX_BYTES: usize = 13 + 65_535 + 256 + 32;
 /// A statement about accounts that is longer than this is not looked into.
 const ACCOUNT_STATEMENT_BYTES_MAX: usize = 1 << 20;
 
-/// The first four words of a statement, in capitals, without the comments before them.
-fn first_words(sql: &[u8]) -> Vec<String> {
+/// The first six words of a statement, in capitals, without the comments before them; of a comment that servers execute, those in it.
+pub fn first_words(sql: &[u8]) -> Vec<String> {
     let mut rest = sql.trim_ascii_start();
     loop {
         let comment_end = match rest {
@@ -28,11 +28,27 @@ fn first_words(sql: &[u8]) -> Vec<String> {
         }
     }
     let words = rest.split(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_');
+    let executed = rest.starts_with(b"/*");
+    let is_version = |word: &&[u8]| executed && (*word == b"M" || word.iter().all(u8::is_ascii_digit));
     words
         .filter(|word| !word.is_empty())
-        .take(4)
+        .skip_while(is_version)
+        .take(6)
         .map(|word| String::from_utf8_lossy(word).to_ascii_uppercase())
         .collect()
+}
+
+/// Whether a statement that begins with these words is about accounts, roles or privileges.
+pub fn is_about_accounts(first_words: &[String]) -> bool {
+    let words: Vec<&str> = first_words.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["GRANT" | "REVOKE", ..] => true,
+        ["CREATE", "OR", "REPLACE", what, ..] | ["CREATE" | "ALTER" | "DROP" | "RENAME", what, ..] => {
+            matches!(*what, "USER" | "ROLE")
+        }
+        ["SET", "PASSWORD", ..] | ["SET", "DEFAULT", "ROLE", ..] => true,
+        _ => false,
+    }
 }
 
 /// What MariaDB stored compressed in an event.
@@ -171,16 +187,7 @@ impl<'a> Query<'a> {
         let Ok(sql) = self.sql(ACCOUNT_STATEMENT_BYTES_MAX) else {
             return false;
         };
-        let words = first_words(&sql);
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        match words.as_slice() {
-            ["GRANT" | "REVOKE", ..] => true,
-            ["CREATE", "OR", "REPLACE", what] | ["CREATE" | "ALTER" | "DROP" | "RENAME", what, ..] => {
-                matches!(*what, "USER" | "ROLE")
-            }
-            ["SET", "PASSWORD", ..] | ["SET", "DEFAULT", "ROLE", ..] => true,
-            _ => false,
-        }
+        is_about_accounts(&first_words(&sql))
     }
 
     /// The statement if it may be about a scheduled event, else nothing. Of a long one it may be the beginning only.
@@ -239,6 +246,9 @@ mod account_tests {
     fn statements_about_accounts_are_told_from_others() {
         for (statement, wanted) in [
             ("GRANT SELECT ON a.* TO b", true),
+            ("/*!50701 CREATE USER a */", true),
+            ("/*M!100100 DROP ROLE a */", true),
+            ("/*!50701 CREATE TABLE user (a INT) */", false),
             ("/* an application */ create user 'a'@'%' identified by 'x'", true),
             ("-- a remark\nCREATE OR REPLACE USER a", true),
             ("SET PASSWORD FOR 'a'@'b'='*00'", true),
