@@ -432,21 +432,32 @@ fn what_tables_refer_to_comes_back_mysql() {
          CREATE TABLE e (id INT PRIMARY KEY) DATA DIRECTORY = '{0}'; INSERT INTO e VALUES (1);
          CREATE TABLE ep (id INT PRIMARY KEY) PARTITION BY RANGE (id) (PARTITION a VALUES LESS THAN (9) DATA DIRECTORY = '{0}');
          CREATE RESOURCE GROUP rg TYPE = USER; CREATE LIBRARY lib LANGUAGE JAVASCRIPT AS $$ export function f(a) {{ return a }} $$;
-         CREATE USER u IDENTIFIED BY 'x' PASSWORD HISTORY 3; ALTER USER u IDENTIFIED BY 'y'; GRANT EXECUTE ON LIBRARY r.lib TO u",
+         CREATE LIBRARY code COMMENT 'it''s' LANGUAGE WASM AS X'0061736D00FF';
+         SET sql_mode = 'NO_BACKSLASH_ESCAPES';
+         CREATE LIBRARY `li ``b` COMMENT 'a\\b' LANGUAGE JAVASCRIPT AS 'export function f(a) {{ return \"\\n''é\" }}';
+         CREATE FUNCTION uses(n INT) RETURNS INT DETERMINISTIC LANGUAGE JAVASCRIPT USING (lib AS l, `li ``b`) AS $$ return l.f(n) $$;
+         SET sql_mode = DEFAULT; CREATE USER u IDENTIFIED BY 'x' PASSWORD HISTORY 3; ALTER USER u IDENTIFIED BY 'y'; GRANT EXECUTE ON LIBRARY r.lib TO u",
         elsewhere.path().display()
     ));
     let rows = "SELECT id, HEX(g), ST_SRID(g) FROM r.g";
     let systems = "SELECT * FROM information_schema.st_spatial_reference_systems WHERE srs_id = 99999";
     let spaces = "SELECT name, zip_page_size FROM information_schema.innodb_tablespaces WHERE space_type = 'General' ORDER BY name";
-    let wanted = [rows, systems, spaces].map(|query| source.query(query));
+    let libraries = "SELECT library_schema, library_name, library_definition, language, library_comment, sql_mode FROM information_schema.libraries ORDER BY 2";
+    let uses = "SELECT routine_name, routine_definition, sql_mode FROM information_schema.routines WHERE routine_schema = 'r'";
+    let bytes = "SHOW CREATE LIBRARY r.code";
+    let imports = "SELECT * FROM information_schema.routine_libraries";
+    let may = "SELECT db, routine_name, routine_type, proc_priv FROM mysql.procs_priv WHERE user = 'u'";
+    let queries = [rows, systems, spaces, libraries, uses, imports, may, bytes];
+    let wanted = queries.map(|query| source.query(query));
+    assert!(wanted.iter().all(|answer| !answer.is_empty()), "{wanted:?}");
     let site = Site::new(&source);
     let told = site.backup().answer.to_string();
-    for named in ["data-directory", "resource-group", "library", "password-history"] {
+    for named in ["data-directory", "resource-group", "password-history"] {
         assert!(told.contains(named), "{named}: {told}");
     }
     site.restore_to_scratch(&["a"], "scratch", &[]);
     let restored = Server::over(MYSQL, &site.path("scratch/data"), ServerOptions::default());
-    assert_eq!([rows, systems, spaces].map(|query| restored.query(query)), wanted);
+    assert_eq!(queries.map(|query| restored.query(query)), wanted);
     assert_eq!(restored.value("SELECT COUNT(*) FROM r.e"), "1");
 }
 

@@ -120,6 +120,11 @@ pub async fn prepare(connection: &mut Connection) -> Result<Settings, RebuildErr
 /// # Errors
 /// [`RebuildError`].
 pub async fn apply_step(connection: &mut Connection, step: &Step) -> Result<(), RebuildError> {
+    if step.session.is_some() {
+        let created = create_program(connection, step).await?;
+        created.map_err(|source| failed(step, source))?;
+        return prepare(connection).await.map(|_| ());
+    }
     if let Some(schema) = &step.schema {
         run(connection, &format!("USE {}", schema.quoted())).await?;
     }

@@ -71,7 +71,7 @@ pub const SETTINGS_THAT_MATTER: [&str; 47] = [
 ];
 
 /// Schemas that are the server's own, as an SQL list.
-const SYSTEM_SCHEMAS_SQL: &str = "('information_schema', 'mysql', 'performance_schema', 'sys')";
+pub(super) const SYSTEM_SCHEMAS_SQL: &str = "('information_schema', 'mysql', 'performance_schema', 'sys')";
 /// The prefix of names that are folders or files, not encoded by a server.
 const NOT_A_SERVER_NAME: &str = "#mysql50#";
 /// How often objects may vanish under us before we give up.
@@ -172,7 +172,8 @@ async fn capture_once(connection: &mut Connection, settings: &Settings) -> Resul
     let schemas = schemas(connection, &mut not_carried).await?;
     let (tables, sequences) = tables::tables(connection, &mut not_carried).await?;
     let programs = programs::programs(connection, &mut not_carried).await?;
-    let objects = accounts::Objects::new(&tables, &sequences, &programs);
+    let libraries = referred::libraries(connection).await?;
+    let objects = accounts::Objects::new(&tables, &sequences, &programs, &libraries);
     let accounts = accounts::accounts(connection, &objects, &mut not_carried).await?;
     let tablespaces = referred::tablespaces(connection).await?;
     let reference_systems = referred::reference_systems(connection).await?;
@@ -188,6 +189,7 @@ async fn capture_once(connection: &mut Connection, settings: &Settings) -> Resul
         accounts,
         tablespaces,
         reference_systems,
+        libraries,
         histograms,
         not_carried,
     })
@@ -283,12 +285,6 @@ async fn parts_of_the_set_up(
             "SELECT Server_name AS n FROM mysql.servers",
         ),
         (
-            "library",
-            "a library of MySQL, which its functions may use,",
-            "SELECT CONCAT('`', LIBRARY_SCHEMA, '`.`', LIBRARY_NAME, '`') AS n FROM information_schema.LIBRARIES \
-             WHERE LIBRARY_SCHEMA NOT IN ('mysql', 'sys')",
-        ),
-        (
             "resource-group",
             "a resource group",
             "SELECT RESOURCE_GROUP_NAME AS n FROM information_schema.RESOURCE_GROUPS \
@@ -334,7 +330,11 @@ pub(super) async fn optional(
 }
 
 /// The one row of a SHOW CREATE; an object that is gone makes the capture start over.
-async fn show_create(connection: &mut Connection, words: &str, object: &str) -> Result<Row, CaptureError> {
+pub(super) async fn show_create(
+    connection: &mut Connection,
+    words: &str,
+    object: &str,
+) -> Result<Row, CaptureError> {
     // No such table, unknown table, no such program, no trigger, unknown event, unknown sequence, unknown database.
     const GONE: [u16; 7] = [1146, 1109, 1305, 1360, 1539, 4091, 1049];
     let sql = format!("SHOW CREATE {words} {object}");

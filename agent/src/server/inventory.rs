@@ -13,7 +13,7 @@ use super::accounts::Account;
 use super::histograms::Histogram;
 use super::identifiers::{ObjectName, SchemaName, TableName};
 use super::program::{without_auto_increment, without_implied_character_sets};
-use super::referred::{ReferenceSystem, Tablespace, without_directories};
+use super::referred::{Library, ReferenceSystem, Tablespace, without_directories};
 
 /// SQL text as the server keeps it: in the character set named beside it, so not always UTF-8.
 ///
@@ -106,6 +106,9 @@ pub struct Inventory {
     /// Spatial reference systems of MySQL that somebody defined.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reference_systems: Vec<ReferenceSystem>,
+    /// Libraries of MySQL, which routines may use, in name order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub libraries: Vec<Library>,
     /// Histograms of columns, by table and column.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub histograms: Vec<Histogram>,
@@ -413,6 +416,10 @@ impl Inventory {
             let statement = serde_json::json!(sequence.create_statement);
             (format!("sequence {}", sequence.name), statement)
         });
+        let libraries = self
+            .libraries
+            .iter()
+            .map(|library| (format!("library {}", library.name), serde_json::json!(library)));
         let programs = self.programs.iter().map(|program| {
             // Whether it is valid depends on accounts too.
             let valid = Program {
@@ -428,8 +435,8 @@ impl Inventory {
             .accounts
             .iter()
             .map(|account| (format!("account {}", account.name), serde_json::json!(account)));
-        let objects = schemas.chain(tables).chain(sequences).chain(programs);
-        objects.chain(accounts).collect()
+        let objects = schemas.chain(tables).chain(sequences).chain(libraries);
+        objects.chain(programs).chain(accounts).collect()
     }
 
     /// SHA-256 over all definitions, in hex.
@@ -546,6 +553,7 @@ mod tests {
             programs: vec![],
             accounts: vec![],
             tablespaces: vec![],
+            libraries: Vec::new(),
             reference_systems: vec![],
             histograms: vec![],
             not_carried: vec![],

@@ -352,9 +352,14 @@ pub(super) fn without_implied_character_sets(create_table: &str) -> String {
 
 /// A comment as it must be written so that it is read back right under this sql_mode.
 pub(super) fn written_comment(comment: &str, sql_mode: &str) -> String {
+    format!("COMMENT {}", written_text(comment, sql_mode))
+}
+
+/// Text as a literal that this sql_mode reads back right.
+pub(super) fn written_text(text: &str, sql_mode: &str) -> String {
     let backslash = Quoting::of_mode(sql_mode).backslash_escapes;
-    let mut written = String::from("COMMENT '");
-    for c in comment.chars() {
+    let mut written = String::from("'");
+    for c in text.chars() {
         match c {
             '\\' if backslash => written.push_str("\\\\"),
             '\'' => written.push_str("''"),

@@ -10,6 +10,7 @@ use super::identifiers::{SchemaName, is_bare_word, quote_text};
 use super::indexes::defer;
 use super::inventory::{Inventory, Program, ProgramKind, Schema, Sequence, Table};
 use super::program::{Refused, check_program, check_table, without_auto_increment};
+use super::referred::Library;
 
 /// The parts of a rebuild, in order. Rows are loaded after [`Phase::Structure`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +38,8 @@ pub enum StepKind {
     Tablespace,
     /// CREATE SPATIAL REFERENCE SYSTEM.
     ReferenceSystem,
+    /// CREATE LIBRARY.
+    Library,
     /// CREATE SEQUENCE.
     Sequence,
     /// CREATE TABLE.
@@ -61,6 +64,7 @@ impl std::fmt::Display for StepKind {
             Self::Schema => f.write_str("CREATE DATABASE"),
             Self::Tablespace => f.write_str("CREATE TABLESPACE"),
             Self::ReferenceSystem => f.write_str("CREATE SPATIAL REFERENCE SYSTEM"),
+            Self::Library => f.write_str("CREATE LIBRARY"),
             Self::Sequence => f.write_str("CREATE SEQUENCE"),
             Self::Table => f.write_str("CREATE TABLE"),
             Self::Indexes => f.write_str("adding indexes to TABLE"),
@@ -167,6 +171,9 @@ impl RebuildPlan {
             if schema.read_only {
                 plan.finish.push(read_only(schema));
             }
+        }
+        for library in &inventory.libraries {
+            plan.structure.push(create_library(library)?);
         }
         // Tables may take defaults from sequences.
         for sequence in &inventory.sequences {
@@ -308,6 +315,22 @@ fn create_sequence(sequence: &Sequence) -> Result<Step, PlanError> {
     ))
 }
 
+fn create_library(library: &Library) -> Result<Step, PlanError> {
+    let object = library.name.quoted();
+    not_of_the_server(&library.name.schema)?;
+    bare_word("the language", &object, &library.language)?;
+    let session = utf8_session(checked_mode(&object, &library.sql_mode)?);
+    let statement = library.statement().ok_or_else(|| PlanError::Value {
+        what: "the code",
+        object: object.clone(),
+        value: "not hexadecimal".to_string(),
+    })?;
+    Ok(Step {
+        session: Some(session),
+        ..step(StepKind::Library, object, Some(&library.name.schema), statement)
+    })
+}
+
 fn set_position(sequence: &Sequence) -> Result<Step, PlanError> {
     let object = sequence.name.quoted();
     let mut values = Vec::new();
@@ -390,25 +413,37 @@ fn grants(account: &Account, flavour: Flavour) -> Result<Vec<Step>, PlanError> {
         ([role], [of]) if of.host.is_none() => statements.push(format!("SET DEFAULT ROLE {role} FOR {name}")),
         _ => statements.push(format!("ALTER USER {name} DEFAULT ROLE {}", roles.join(", "))),
     }
-    let session = |statement: &str| ProgramSession {
-        sql_mode: match (flavour, statement.contains(" ON PACKAGE")) {
-            (Flavour::MySql, _) => super::session::DATA_SQL_MODE.to_owned(),
-            // A grant must not make a user without a password.
-            (Flavour::MariaDb, false) => format!("{},NO_AUTO_CREATE_USER", super::session::DATA_SQL_MODE),
-            // Packages are known under one sql_mode only.
-            (Flavour::MariaDb, true) => "ORACLE,NO_AUTO_CREATE_USER".to_owned(),
-        },
+    let sql_mode = |statement: &str| match (flavour, statement.contains(" ON PACKAGE")) {
+        (Flavour::MySql, _) => super::session::DATA_SQL_MODE.to_owned(),
+        // A grant must not make a user without a password.
+        (Flavour::MariaDb, false) => format!("{},NO_AUTO_CREATE_USER", super::session::DATA_SQL_MODE),
+        // Packages are known under one sql_mode only.
+        (Flavour::MariaDb, true) => "ORACLE,NO_AUTO_CREATE_USER".to_owned(),
+    };
+    let steps = statements.into_iter().map(|statement| Step {
+        session: Some(utf8_session(&sql_mode(&statement))),
+        ..step(StepKind::Grant, object.clone(), None, statement)
+    });
+    Ok(steps.collect())
+}
+
+/// A session of an sql_mode, for statements that we wrote ourselves.
+fn utf8_session(sql_mode: &str) -> ProgramSession {
+    ProgramSession {
+        sql_mode: sql_mode.to_owned(),
         character_set_client: "utf8mb4".to_owned(),
         collation_connection: "utf8mb4_general_ci".to_owned(),
         time_zone: "+00:00".to_owned(),
         unix_seconds: None,
         schema_collation: None,
-    };
-    let steps = statements.into_iter().map(|statement| Step {
-        session: Some(session(&statement)),
-        ..step(StepKind::Grant, object.clone(), None, statement)
-    });
-    Ok(steps.collect())
+    }
+}
+
+fn checked_mode<'a>(object: &str, sql_mode: &'a str) -> Result<&'a str, PlanError> {
+    let is_mode = sql_mode
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b',');
+    checked("the sql_mode", object, sql_mode, is_mode)
 }
 
 fn create_program(program: &Program, schemas: &[Schema]) -> Result<Step, PlanError> {
@@ -418,10 +453,7 @@ fn create_program(program: &Program, schemas: &[Schema]) -> Result<Step, PlanErr
         .sql_mode
         .as_deref()
         .unwrap_or(super::session::DATA_SQL_MODE);
-    let is_mode = sql_mode
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b',');
-    checked("the sql_mode", &object, sql_mode, is_mode)?;
+    checked_mode(&object, sql_mode)?;
     check_program(
         program.kind,
         &program.name,

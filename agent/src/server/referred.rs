@@ -1,9 +1,10 @@
-//! What tables of MySQL refer to outside of schemas: general tablespaces, and spatial reference systems that somebody defined.
+//! What tables and routines of MySQL refer to: general tablespaces, spatial reference systems that somebody defined, libraries.
 
 use serde::{Deserialize, Serialize};
 
-use super::capture::{CaptureError, optional, reading};
-use super::identifiers::{ObjectName, quote_text};
+use super::capture::{CaptureError, SYSTEM_SCHEMAS_SQL, optional, reading, show_create};
+use super::identifiers::{ObjectName, TableName, quote_text};
+use super::program::{written_comment, written_text};
 use crate::wire::Connection;
 
 /// A general tablespace.
@@ -32,6 +33,32 @@ pub struct ReferenceSystem {
     pub definition: String,
     /// What is said of it.
     pub description: Option<String>,
+}
+
+/// A library: code in another language, which routines in that language import.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Library {
+    /// Its name.
+    pub name: TableName,
+    /// `JAVASCRIPT`, `WASM`.
+    pub language: String,
+    /// What is in it.
+    pub code: LibraryCode,
+    /// What is said of it.
+    pub comment: String,
+    /// The sql_mode that it remembers.
+    pub sql_mode: String,
+}
+
+/// The code of a library, as it was given to the server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LibraryCode {
+    /// Text.
+    Text(String),
+    /// Bytes, in hex.
+    Hex(String),
 }
 
 /// The tablespaces of a server, without those that tables have for themselves.
@@ -70,6 +97,66 @@ pub(super) async fn reference_systems(
         })
     };
     rows.iter().flatten().map(system).collect()
+}
+
+/// The libraries in user schemas, in name order.
+pub(super) async fn libraries(connection: &mut Connection) -> Result<Vec<Library>, CaptureError> {
+    const WHAT: &str = "libraries";
+    let sql = format!(
+        "SELECT LIBRARY_SCHEMA AS s, LIBRARY_NAME AS n, LANGUAGE AS l, LIBRARY_DEFINITION AS d, LIBRARY_COMMENT AS c, SQL_MODE AS m \
+         FROM information_schema.LIBRARIES WHERE LIBRARY_SCHEMA NOT IN {SYSTEM_SCHEMAS_SQL} ORDER BY 1, 2"
+    );
+    let mut libraries = Vec::new();
+    for row in optional(connection, WHAT, &sql).await?.iter().flatten() {
+        let text = |column| row.str(column).map_err(reading(WHAT));
+        let name = TableName::new(text("s")?, text("n")?).map_err(CaptureError::name)?;
+        let code = match row.str("d").ok().filter(|code| !code.is_empty()) {
+            Some(code) => LibraryCode::Text(code),
+            None => LibraryCode::Hex(printed_bytes(connection, &name).await?),
+        };
+        libraries.push(Library {
+            name,
+            language: text("l")?,
+            code,
+            comment: row.str("c").unwrap_or_default(),
+            sql_mode: text("m")?,
+        });
+    }
+    Ok(libraries)
+}
+
+/// The code of a library that was given as bytes, which only SHOW CREATE shows: its last word, in hex.
+async fn printed_bytes(connection: &mut Connection, name: &TableName) -> Result<String, CaptureError> {
+    let object = name.quoted();
+    let row = show_create(connection, "LIBRARY", &object).await?;
+    let statement = row.str("Create Library").unwrap_or_default();
+    match statement.rsplit_once("\nAS 0x") {
+        Some((_, hex)) if is_hex(hex) => Ok(hex.to_owned()),
+        _ => Err(CaptureError::Privilege {
+            object,
+            missing: "SHOW_ROUTINE, or EXECUTE on it,",
+        }),
+    }
+}
+
+fn is_hex(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+impl Library {
+    /// The statement that makes it, for its own sql_mode. None where the code is not what it says.
+    pub(super) fn statement(&self) -> Option<String> {
+        let code = match &self.code {
+            LibraryCode::Text(text) => written_text(text, &self.sql_mode),
+            LibraryCode::Hex(hex) => is_hex(hex).then(|| format!("X'{hex}'"))?,
+        };
+        Some(format!(
+            "CREATE LIBRARY {} {} LANGUAGE {} AS {code}",
+            self.name.quoted(),
+            written_comment(&self.comment, &self.sql_mode),
+            self.language,
+        ))
+    }
 }
 
 impl Tablespace {

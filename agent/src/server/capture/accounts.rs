@@ -11,6 +11,7 @@ use super::super::accounts::{
 };
 use super::super::identifiers::quote_text;
 use super::super::inventory::{NotCarried, Program, ProgramKind, Sequence, Table};
+use super::super::referred::Library;
 use super::{CaptureError, is_mariadb, optional, query, reading};
 use crate::wire::{Connection, Row};
 
@@ -24,7 +25,12 @@ pub(super) struct Objects {
 }
 
 impl Objects {
-    pub(super) fn new(tables: &[Table], sequences: &[Sequence], programs: &[Program]) -> Self {
+    pub(super) fn new(
+        tables: &[Table],
+        sequences: &[Sequence],
+        programs: &[Program],
+        libraries: &[Library],
+    ) -> Self {
         let pair = |schema: &str, name: &str| (schema.to_lowercase(), name.to_lowercase());
         let views = programs
             .iter()
@@ -38,9 +44,11 @@ impl Objects {
                 .collect(),
             routines: programs
                 .iter()
-                .map(|program| {
-                    let (schema, name) = pair(program.name.schema.as_str(), program.name.name.as_str());
-                    (program.kind.words().to_owned(), schema, name)
+                .map(|program| (program.kind.words(), &program.name))
+                .chain(libraries.iter().map(|library| ("LIBRARY", &library.name)))
+                .map(|(words, name)| {
+                    let (schema, name) = pair(name.schema.as_str(), name.name.as_str());
+                    (words.to_owned(), schema, name)
                 })
                 .collect(),
         }
