@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::find::{Kind, TablePattern, Wanted};
+use crate::find::{GtidPattern, Kind, TablePattern, Wanted};
+use crate::restore::except::ExceptArg;
 use crate::restore::target_point::{FilePosition, Moment, TargetPoint};
 use crate::server::accounts::AccountName;
 
@@ -127,6 +128,12 @@ pub struct RestoreArgs {
     /// The point to restore to; the last archived transaction otherwise, or the backup where no binlogs are archived.
     #[command(flatten)]
     pub point: PointArgs,
+    /// Leave this transaction out of the replay and keep everything else. Repeatable.
+    #[arg(long, value_name = "GTID|FILE:OFFSET", conflicts_with = "backup_only")]
+    pub except: Vec<ExceptArg>,
+    /// Replay later transactions that may build on what is left out all the same.
+    #[arg(long, requires = "except")]
+    pub despite_conflicts: bool,
     /// Say what would be done and do nothing.
     #[arg(long)]
     pub dry_run: bool,
@@ -179,6 +186,9 @@ pub struct FindArgs {
     /// Committed then or earlier.
     #[arg(long, value_name = "TIME")]
     pub until: Option<Moment>,
+    /// With this name, or one of these: 0-1-42, or a set of MySQL's GTIDs.
+    #[arg(long, value_name = "GTID|SET")]
+    pub gtid: Option<GtidPattern>,
     /// With this in the text of a statement.
     #[arg(long)]
     pub text: Option<String>,
@@ -195,6 +205,7 @@ impl FindArgs {
             kinds: self.kind.clone(),
             since_us: self.since.as_ref().map(|moment| moment.us),
             until_us: self.until.as_ref().map(|moment| moment.us),
+            gtid: self.gtid.clone(),
             text: self.text.clone(),
         }
     }

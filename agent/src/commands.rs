@@ -388,12 +388,13 @@ async fn restore(config_path: &Path, args: &RestoreArgs, json: bool) -> Result<(
         .for_each(|trouble| words::print_error(format!("warning: {trouble}")));
     catalog.one_cluster(reader.cluster)?;
     let wanted = args.point.target_point();
-    let choice = restore::moment::choose(
+    let choice = restore::except::choose(
         &reader.repository,
         &reader.identities,
         &catalog,
         args.backup.as_deref(),
         &wanted,
+        &args.except,
     )
     .await?;
     let plan = restore::select::plan(&reader.repository, choice, &reader.identities).await?;
@@ -404,6 +405,9 @@ async fn restore(config_path: &Path, args: &RestoreArgs, json: bool) -> Result<(
     }
     if !json {
         plan.describe().iter().for_each(words::print);
+    }
+    if let Some(replay) = &plan.replay {
+        replay.excepting.refuse_conflicts(args.despite_conflicts)?;
     }
     let options = RestoreOptions {
         threads: usize::from(args.threads),

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use holdfast_proto::gtid::{Gtid, MariaDbGtid, MySqlGtidSet};
 use holdfast_proto::ids::ClusterId;
 use holdfast_proto::keys::Identity;
 use holdfast_proto::stream::SegmentSummary;
@@ -16,7 +17,7 @@ use crate::repository::segments::{SmallSegments, StreamSegments};
 use crate::restore::coverage;
 use crate::restore::feed::Archive;
 use crate::restore::scan::{Scanner, Seen, Transaction};
-use crate::wire::event::{Changes, RowCounts, Statement, first_words, is_about_accounts};
+use crate::wire::event::{Changes, RowCounts, Statement, first_words, has_word, is_about_accounts};
 use crate::wire::source::Place;
 use crate::words;
 
@@ -84,15 +85,6 @@ impl TablePattern {
     }
 }
 
-/// Whether a name stands in a text by itself, in any case.
-fn has_word(text: &str, name: &str) -> bool {
-    let (text, name) = (text.to_lowercase(), name.to_lowercase());
-    let is_part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '$');
-    text.match_indices(&name).any(|(at, _)| {
-        !is_part(text[..at].chars().next_back()) && !is_part(text[at + name.len()..].chars().next())
-    })
-}
-
 /// What a statement does, by its first words.
 fn kind_of(statement: &Statement) -> Kind {
     let words = first_words(statement.text.as_bytes());
@@ -112,6 +104,40 @@ fn kind_of(statement: &Statement) -> Kind {
     }
 }
 
+/// Transactions by name: a set of MySQL's, or a list of MariaDB's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GtidPattern {
+    /// One of these.
+    MySql(MySqlGtidSet),
+    /// One of these.
+    MariaDb(Vec<MariaDbGtid>),
+}
+
+impl std::str::FromStr for GtidPattern {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let list = text.split(',').map(|gtid| gtid.trim().parse()).collect();
+        match (list, text.parse::<MySqlGtidSet>()) {
+            (Ok(list), _) => Ok(Self::MariaDb(list)),
+            (_, Ok(set)) if !set.is_empty() => Ok(Self::MySql(set)),
+            _ => Err(format!(
+                "`{text}` is neither a GTID nor a list of them, such as 0-1-42, or 3e11fa47-71ca-11e1-9e33-c80aa9429562:7-9"
+            )),
+        }
+    }
+}
+
+impl GtidPattern {
+    fn is(&self, gtid: Option<&Gtid>) -> bool {
+        match (self, gtid) {
+            (Self::MySql(set), Some(Gtid::MySql(gtid))) => set.contains(gtid),
+            (Self::MariaDb(list), Some(Gtid::MariaDb(gtid))) => list.contains(gtid),
+            _ => false,
+        }
+    }
+}
+
 /// What to look for. Everything that is given must be so.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
@@ -123,15 +149,18 @@ pub struct Wanted {
     pub since_us: Option<u64>,
     /// Committed then or earlier.
     pub until_us: Option<u64>,
+    /// Named so.
+    pub gtid: Option<GtidPattern>,
     /// This stands in one of its statements, in any case.
     pub text: Option<String>,
 }
 
 impl Wanted {
-    fn is(&self, commit_us: u64, changes: &Changes) -> bool {
+    fn is(&self, commit_us: u64, gtid: Option<&Gtid>, changes: &Changes) -> bool {
+        let is_named = self.gtid.as_ref().is_none_or(|pattern| pattern.is(gtid));
         let in_time =
             self.since_us.is_none_or(|us| commit_us >= us) && self.until_us.is_none_or(|us| commit_us <= us);
-        in_time && self.text_is_in(changes) && self.changes_are_in(changes)
+        in_time && is_named && self.text_is_in(changes) && self.changes_are_in(changes)
     }
 
     fn text_is_in(&self, changes: &Changes) -> bool {
@@ -327,6 +356,7 @@ impl<T: FnMut(&Found)> Search<'_, T> {
                 begins,
                 place,
                 commit_us,
+                gtid,
                 ..
             } = seen
             else {
@@ -334,7 +364,7 @@ impl<T: FnMut(&Found)> Search<'_, T> {
             };
             self.searched.transactions += 1;
             self.searched.not_read += changes.not_read;
-            if !self.wanted.is(commit_us, &changes) {
+            if !self.wanted.is(commit_us, gtid.as_ref(), &changes) {
                 continue;
             }
             if self.searched.found >= self.limit {

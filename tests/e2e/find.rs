@@ -188,6 +188,11 @@ fn a_mistake_is_found_and_undone(kind: Kind) {
     );
 
     let gtid = drops[0]["gtid"].as_str().unwrap();
+    assert_eq!(found(&site, &["--gtid", gtid]), drops);
+    assert_eq!(found(&site, &["--gtid", gtid, "--kind", "insert"]).len(), 0);
+    with_kit(&site, &["find", "--gtid", "0-1"])
+        .fails()
+        .says(&["GTID"]);
     site.restore_to_scratch(&["a"], "scratch", &["--before-gtid", gtid]);
     let restored = Server::over(kind, &site.path("scratch/data"), ServerOptions::default());
     assert_eq!(

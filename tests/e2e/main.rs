@@ -10,6 +10,7 @@ mod breaks;
 mod crash;
 
 mod exact;
+mod except;
 mod find;
 mod golden;
 mod harness;

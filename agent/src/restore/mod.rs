@@ -8,6 +8,7 @@ pub mod accounts;
 pub mod compare;
 pub mod coverage;
 mod events;
+pub mod except;
 pub mod feed;
 pub mod load;
 pub mod moment;

@@ -14,6 +14,7 @@ use holdfast_proto::names::Day;
 use holdfast_proto::stream::StreamOrigin;
 
 use super::coverage::{self, Piece};
+use super::except::Excepting;
 use super::feed::{Archive, damaged};
 use super::reach;
 use super::replay::Replayed;
@@ -44,6 +45,8 @@ pub struct ReplayPlan {
     pub bytes: u64,
     /// Whether the transactions in it have names; where there are none, whether the backup's position has.
     pub named: bool,
+    /// What is left out of it.
+    pub excepting: Excepting,
 }
 
 /// What a restore begins with and where it goes.
@@ -322,6 +325,7 @@ async fn resolve(history: History, wanted: &TargetPoint) -> Result<Considered, P
         resolved: *resolved,
         bytes,
         named,
+        excepting: Excepting::default(),
     }))))
 }
 
@@ -591,6 +595,7 @@ impl ReplayPlan {
                 .iter()
                 .map(|transaction| format!("left out   {}: its clock ran backwards", tell(transaction))),
         );
+        lines.extend(self.excepting.describe());
         lines
     }
 
@@ -621,7 +626,7 @@ impl ReplayPlan {
             "from": self.archive.tell(self.base.place),
             "file": self.archive.file_name(target.place.file_sequence), "offset": target.place.position_bytes,
             "gtid": target.gtid.to_string(), "bytes": self.bytes, "segments": self.segment_count(),
-            "last": self.resolved.last, "next": self.resolved.next, "backwards": self.resolved.backwards,
+            "except": self.excepting.to_json(), "last": self.resolved.last, "next": self.resolved.next, "backwards": self.resolved.backwards,
         })
     }
 }

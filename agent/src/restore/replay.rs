@@ -214,7 +214,7 @@ async fn source_options(
         selection: Selection {
             stop: StopPoint::At(end),
             accounts: accounts == Accounts::Restored,
-            ..Selection::everything()
+            left_out: plan.excepting.left_out(),
         },
     })
 }

@@ -12,7 +12,7 @@ use super::feed::{Archive, ArchiveReader};
 use crate::problem::Problem;
 use crate::wire::event::{
     ChangeReader, Changes, ChecksumAlgorithm, EventCutter, EventError, EventHeader, EventType, FILE_MAGIC,
-    FormatDescription, Gathered, Gatherer, HEADER_BYTES, Piece as EventPiece, Step, TransactionBegin,
+    FormatDescription, Gathered, Gatherer, HEADER_BYTES, Keys, Piece as EventPiece, Step, TransactionBegin,
     TransactionEnd, TransactionTracker,
 };
 use crate::wire::source::Place;
@@ -108,6 +108,12 @@ impl Scanner {
     /// Has it read what transactions change, too.
     pub fn with_changes(mut self) -> Self {
         self.changes = Some(Default::default());
+        self
+    }
+
+    /// Likewise, and which rows those are.
+    pub fn with_rows(mut self, keys: Keys) -> Self {
+        self.changes = Some((Gatherer::default(), ChangeReader::telling_rows_apart(keys)));
         self
     }
 

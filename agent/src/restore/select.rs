@@ -9,6 +9,7 @@ use holdfast_proto::names::ObjectName;
 use holdfast_proto::record::Record as _;
 
 use super::accounts::Accounts;
+use super::except;
 use super::moment::{self, Choice, ReplayPlan};
 use crate::problem::{Code, Problem};
 use crate::repository::catalog::ListedBackup;
@@ -106,7 +107,7 @@ pub async fn plan(
 ) -> Result<RestorePlan, Problem> {
     let Choice {
         listed,
-        replay,
+        mut replay,
         notes,
     } = choice;
     let (manifest, misses) = manifest(repository, &listed, identities).await?;
@@ -123,6 +124,9 @@ pub async fn plan(
     let inventory: Inventory =
         serde_json::from_value(manifest.definitions.clone()).map_err(|e| unusable(e.to_string()))?;
     let rebuild = RebuildPlan::new(&inventory).map_err(|e| unusable(e.to_string()))?;
+    if let Some(replay) = &mut replay {
+        except::work_out(replay, &inventory).await?;
+    }
     // A backup without any was taken by an agent that may not read them.
     let accounts = match inventory.accounts.is_empty() {
         true => Accounts::LeftOut,

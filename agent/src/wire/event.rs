@@ -21,11 +21,13 @@ mod varint;
 mod tests;
 
 pub use bodies::{FormatDescription, Heartbeat, Incident, PayloadHeader, Rotate, XaPrepare};
-pub use changes::{ChangeReader, Changes, Gathered, Gatherer, RowCounts, Statement};
+pub use changes::{
+    ChangeReader, Changes, Gathered, Gatherer, KeyColumns, Keys, RowCounts, RowKeys, Statement,
+};
 pub use checksum::{ChecksumAlgorithm, EventChecksum, verify_event};
 pub use cutter::{EventCutter, Piece};
 pub use gtid::{MariaDbGtidEvent, MySqlGtidEvent, mariadb_gtid_flags};
-pub use query::{QUERY_PREFIX_BYTES, Query, first_words, is_about_accounts};
+pub use query::{QUERY_PREFIX_BYTES, Query, first_words, has_word, is_about_accounts};
 pub use tracker::{
     EndKind, FileBoundary, Step, TransactionBegin, TransactionEnd, TransactionTracker, body_bytes_wanted,
 };

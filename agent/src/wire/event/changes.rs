@@ -4,13 +4,14 @@
 //! must say that it did not see all. Sources: "Rows_event" and "Table_map_event" in MySQL's internals documentation,
 //! "Rows Event" in MariaDB's, and what real servers wrote.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Read as _;
 
 use bytes::{Bytes, BytesMut};
+use sha2::{Digest as _, Sha256};
 
 use super::bodies::without_checksum;
-use super::query::expanded;
+use super::query::{expanded, first_words, has_word};
 use super::{
     ChecksumAlgorithm, EventCutter, EventError, EventHeader, EventType, HEADER_BYTES, PayloadHeader, Piece,
     Query, read,
@@ -28,6 +29,47 @@ const STATEMENTS_MAX: usize = 1000;
 const COLUMNS_MAX: usize = 8192;
 /// So many tables may be mapped at once.
 const TABLES_MAX: usize = 10_000;
+
+/// So many rows of a table are told apart.
+const ROWS_TOLD_APART_MAX: usize = 1_000_000;
+
+/// Which columns tell the rows of a table apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyColumns {
+    /// How many columns the table has: with another number it is another table.
+    pub columns: usize,
+    /// Those of its primary key, counted from 0.
+    pub key: Vec<usize>,
+}
+
+/// By schema and table.
+pub type Keys = HashMap<(String, String), KeyColumns>;
+
+/// Which rows of one table a transaction touches: hashes of their keys, before and after.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RowKeys {
+    /// Those that are known.
+    pub known: HashSet<[u8; 16]>,
+    /// There are others that cannot be told: without a primary key, after DDL, or too many.
+    pub others: bool,
+}
+
+impl RowKeys {
+    fn add(&mut self, key: Option<[u8; 16]>) {
+        match key {
+            Some(key) if self.known.len() < ROWS_TOLD_APART_MAX => drop(self.known.insert(key)),
+            _ => self.others = true,
+        }
+    }
+
+    /// Takes the rows of another transaction, too.
+    pub fn merge(&mut self, other: RowKeys) {
+        self.others |= other.others;
+        for key in other.known {
+            self.add(Some(key));
+        }
+    }
+}
 
 /// Rows of one table that a transaction changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -58,6 +100,8 @@ pub struct Changes {
     pub tables: BTreeMap<(String, String), RowCounts>,
     /// In order; at most a thousand.
     pub statements: Vec<Statement>,
+    /// Which rows those are, where that is asked for, by schema and table.
+    pub rows: BTreeMap<(String, String), RowKeys>,
     /// Events that were too large or are not known, and statements beyond those kept.
     pub not_read: u64,
 }
@@ -83,6 +127,8 @@ enum Width {
 pub struct ChangeReader {
     maps: HashMap<u64, TableMap>,
     changes: Changes,
+    /// None: rows are not told apart.
+    keys: Option<Keys>,
 }
 
 impl ChangeReader {
@@ -99,6 +145,14 @@ impl ChangeReader {
                 | EventType::TRANSACTION_PAYLOAD
                 | EventType::PARTIAL_UPDATE_ROWS
         ) || RowKind::of(kind).is_some()
+    }
+
+    /// One that tells rows apart. Keys of tables whose definition changes are forgotten.
+    pub fn telling_rows_apart(keys: Keys) -> Self {
+        Self {
+            keys: Some(keys),
+            ..Self::default()
+        }
     }
 
     /// A transaction begins: what was read before is of another one.
@@ -163,6 +217,12 @@ impl ChangeReader {
     }
 
     fn statement(&mut self, database: &[u8], text: &[u8], is_told_only: bool) {
+        if let (Some(keys), false) = (&mut self.keys, is_told_only)
+            && !changes_rows_only(text)
+        {
+            let text = String::from_utf8_lossy(text);
+            keys.retain(|(_, table), _| !has_word(&text, table));
+        }
         if self.changes.statements.len() >= STATEMENTS_MAX {
             return self.not_read();
         }
@@ -231,18 +291,33 @@ impl ChangeReader {
             )?,
             _ => head.rows.into(),
         };
+        let key = self.keys.as_ref().map(|keys| match keys.get(&map.name) {
+            Some(of) if of.columns == map.columns.len() => of.key.as_slice(),
+            _ => &[],
+        });
+        let mut touched = RowKeys::default();
         let count = read(kind, &expanded, |fields| {
             let mut count = 0;
             while !fields.is_empty() {
                 let left_bytes = fields.len();
-                image(fields, &map.columns, head.first, false)?;
+                let before = image(fields, &map.columns, head.first, false, key.unwrap_or_default())?;
+                if key.is_some() {
+                    touched.add(before);
+                }
                 if rows == RowKind::Update {
-                    image(
+                    let partial = kind == EventType::PARTIAL_UPDATE_ROWS;
+                    let after = image(
                         fields,
                         &map.columns,
                         head.second,
-                        kind == EventType::PARTIAL_UPDATE_ROWS,
+                        partial,
+                        key.unwrap_or_default(),
                     )?;
+                    // Without any of its key in the second image a row keeps the one it has.
+                    let has_some = |key: &[usize]| key.iter().any(|column| is_set(head.second, *column));
+                    if after.is_some() || key.is_some_and(has_some) {
+                        touched.add(after);
+                    }
                 }
                 if fields.len() == left_bytes {
                     return Err(WireError::Protocol("rows without any column".to_owned()));
@@ -252,6 +327,13 @@ impl ChangeReader {
             Ok(count)
         })?;
         let counts = self.changes.tables.entry(map.name.clone()).or_default();
+        if key.is_some() {
+            self.changes
+                .rows
+                .entry(map.name.clone())
+                .or_default()
+                .merge(touched);
+        }
         match rows {
             RowKind::Insert => counts.inserted += count,
             RowKind::Update => counts.updated += count,
@@ -315,6 +397,14 @@ impl Gatherer {
             }
         }
     }
+}
+
+/// Whether a statement leaves every definition as it is.
+fn changes_rows_only(sql: &[u8]) -> bool {
+    const VERBS: [&str; 5] = ["INSERT", "REPLACE", "UPDATE", "DELETE", "LOAD"];
+    first_words(sql)
+        .first()
+        .is_some_and(|word| VERBS.contains(&word.as_str()))
 }
 
 /// Words that hold a transaction together and change nothing.
@@ -399,13 +489,14 @@ fn is_set(bitmap: &[u8], bit: usize) -> bool {
     bitmap.get(bit / 8).is_some_and(|byte| byte >> (bit % 8) & 1 == 1)
 }
 
-/// Passes over one image of a row.
+/// Passes over one image of a row. Returns a hash of the values in the columns of `key`, if all are there.
 fn image(
     fields: &mut Fields<'_>,
     columns: &[Width],
     present: &[u8],
     may_be_partial: bool,
-) -> Result<(), WireError> {
+    key: &[usize],
+) -> Result<Option<[u8; 16]>, WireError> {
     const PARTIAL_JSON: u64 = 1;
     if may_be_partial && fields.lenenc()? & PARTIAL_JSON != 0 {
         let documents = columns
@@ -413,16 +504,16 @@ fn image(
             .filter(|column| matches!(column, Width::Document(_)));
         fields.bytes(documents.count().div_ceil(8))?;
     }
-    let there: Vec<&Width> = (0..columns.len())
+    let there: Vec<usize> = (0..columns.len())
         .filter(|column| is_set(present, *column))
-        .map(|column| &columns[column])
         .collect();
     let nulls = fields.bytes(there.len().div_ceil(8))?;
-    for (place, width) in there.into_iter().enumerate() {
+    let mut values: Vec<Option<&[u8]>> = vec![None; key.len()];
+    for (place, column) in there.into_iter().enumerate() {
         if is_set(nulls, place) {
             continue;
         }
-        match width {
+        let value = match &columns[column] {
             Width::Fixed(length) => fields.bytes(*length)?,
             Width::Counted(digits) | Width::Document(digits) => {
                 let digits = fields.bytes(*digits)?.iter().rev();
@@ -430,8 +521,18 @@ fn image(
                 fields.bytes(length)?
             }
         };
+        if let Some(of_key) = key.iter().position(|wanted| *wanted == column) {
+            values[of_key] = Some(value);
+        }
     }
-    Ok(())
+    let mut hash = Sha256::new();
+    for value in &values {
+        let Some(value) = value else { return Ok(None) };
+        hash.update((value.len() as u64).to_be_bytes());
+        hash.update(value);
+    }
+    let first = hash.finalize().first_chunk::<16>().copied();
+    Ok(first.filter(|_| !key.is_empty()))
 }
 
 /// The default database and the text of a LOAD DATA statement: 13 bytes as of a QUERY, 13 about the file, the session, the name, a NUL.

@@ -220,6 +220,15 @@ impl<'a> Query<'a> {
     }
 }
 
+/// Whether a name stands in a text by itself, in any case.
+pub fn has_word(text: &str, name: &str) -> bool {
+    let (text, name) = (text.to_lowercase(), name.to_lowercase());
+    let is_part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '$');
+    text.match_indices(&name).any(|(at, _)| {
+        !is_part(text[..at].chars().next_back()) && !is_part(text[at + name.len()..].chars().next())
+    })
+}
+
 #[cfg(test)]
 mod account_tests {
     use super::*;
