@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::find::{GtidPattern, Kind, TablePattern, Wanted};
+use crate::find::{GtidPattern, Kind, Wanted};
 use crate::restore::except::ExceptArg;
 use crate::restore::target_point::{FilePosition, Moment, TargetPoint};
 use crate::server::accounts::AccountName;
+use crate::server::identifiers::TablePattern;
 
 /// Backup and point-in-time recovery for MySQL, Percona Server and MariaDB that proves it restores.
 #[derive(Debug, Parser)]

@@ -17,6 +17,7 @@ use crate::repository::segments::{SmallSegments, StreamSegments};
 use crate::restore::coverage;
 use crate::restore::feed::Archive;
 use crate::restore::scan::{Scanner, Seen, Transaction};
+use crate::server::identifiers::TablePattern;
 use crate::wire::event::{Changes, RowCounts, Statement, first_words, has_word, is_about_accounts};
 use crate::wire::source::Place;
 use crate::words;
@@ -45,44 +46,14 @@ pub enum Kind {
     Other,
 }
 
-/// `schema.table`, either of which may be `*`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TablePattern {
-    schema: String,
-    table: String,
-}
-
-impl std::str::FromStr for TablePattern {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once('.') {
-            Some((schema, table)) if !schema.is_empty() && !table.is_empty() => Ok(Self {
-                schema: schema.to_owned(),
-                table: table.to_owned(),
-            }),
-            _ => Err(format!(
-                "`{text}` is not SCHEMA.TABLE, such as shop.orders or 'shop.*'"
-            )),
-        }
-    }
-}
-
-impl TablePattern {
-    fn is(&self, schema: &str, table: &str) -> bool {
-        let fits = |pattern: &str, name: &str| pattern == "*" || pattern.eq_ignore_ascii_case(name);
-        fits(&self.schema, schema) && fits(&self.table, table)
-    }
-
-    /// Whether a statement may be about such a table: its name stands there, or that of its whole schema.
-    fn may_be_in(&self, statement: &Statement) -> bool {
-        let says = |name: &str| name == "*" || has_word(&statement.text, name);
-        let in_schema = statement.database.eq_ignore_ascii_case(&self.schema) || says(&self.schema);
-        let about_schema = first_words(statement.text.as_bytes())
-            .iter()
-            .any(|word| word == "DATABASE" || word == "SCHEMA");
-        in_schema && (says(&self.table) || about_schema)
-    }
+/// Whether a statement may be about a table of the pattern: its name stands there, or that of its whole schema.
+fn may_be_about(pattern: &TablePattern, statement: &Statement) -> bool {
+    let says = |name: &str| name == "*" || has_word(&statement.text, name);
+    let in_schema = statement.database.eq_ignore_ascii_case(&pattern.schema) || says(&pattern.schema);
+    let about_schema = first_words(statement.text.as_bytes())
+        .iter()
+        .any(|word| word == "DATABASE" || word == "SCHEMA");
+    in_schema && (says(&pattern.table) || about_schema)
 }
 
 /// What a statement does, by its first words.
@@ -188,7 +159,7 @@ impl Wanted {
                 .filter(|s| !s.is_told_only)
                 .any(|statement| {
                     let is_table =
-                        self.tables.is_empty() || self.tables.iter().any(|p| p.may_be_in(statement));
+                        self.tables.is_empty() || self.tables.iter().any(|p| may_be_about(p, statement));
                     is_table && is_kind(kind_of(statement))
                 })
     }

@@ -19,6 +19,7 @@ pub mod problem;
 pub mod progress;
 pub mod repository;
 pub mod restore;
+pub mod row_text;
 pub mod rows;
 pub mod schedule;
 pub mod server;

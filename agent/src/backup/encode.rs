@@ -8,6 +8,7 @@ use std::io::Write as _;
 use holdfast_proto::container::{PAYLOAD_BYTES_MAX, WINDOW_LOG_MAX};
 use holdfast_proto::digest::{DigestSecret, RowDigest, RowHasher};
 
+use crate::row_text::RowText;
 use crate::wire::RowSink;
 
 /// A part is cut at the first row boundary behind this much compressed data …
@@ -36,10 +37,9 @@ pub struct EncodedPart {
 pub struct PartEncoder {
     hasher: RowHasher,
     zstd_level: i32,
-    text: Vec<u8>,
+    text: RowText,
     compressor: zstd::stream::write::Encoder<'static, Vec<u8>>,
     compressed_in: u64,
-    first_cell: bool,
     in_row: bool,
     failure: Option<std::io::Error>,
 }
@@ -56,10 +56,9 @@ impl PartEncoder {
         Ok(Self {
             hasher: RowHasher::new(secret),
             zstd_level,
-            text: Vec::with_capacity(2 * FLUSH_BYTES),
+            text: RowText::default(),
             compressor: compressor(zstd_level)?,
             compressed_in: 0,
-            first_cell: true,
             in_row: false,
             failure: None,
         })
@@ -67,15 +66,15 @@ impl PartEncoder {
 
     fn flush(&mut self) {
         if self.failure.is_none() {
-            self.failure = self.compressor.write_all(&self.text).err();
+            self.failure = self.compressor.write_all(&self.text.text).err();
         }
-        self.compressed_in += self.text.len() as u64;
-        self.text.clear();
+        self.compressed_in += self.text.text.len() as u64;
+        self.text.text.clear();
     }
 
     /// The finished part, if it is time to cut one.
     pub fn cut(&mut self) -> std::io::Result<Option<EncodedPart>> {
-        if self.text.len() >= FLUSH_BYTES {
+        if self.text.text.len() >= FLUSH_BYTES {
             self.flush();
         }
         if let Some(error) = self.failure.take() {
@@ -94,7 +93,7 @@ impl PartEncoder {
     /// The last part of a range of rows; `None` if nothing came since the last cut.
     pub fn finish(&mut self) -> std::io::Result<Option<EncodedPart>> {
         assert!(!self.in_row, "a range of rows ends with a whole row");
-        if self.compressed_in == 0 && self.text.is_empty() {
+        if self.compressed_in == 0 && self.text.text.is_empty() {
             Ok(None)
         } else {
             self.finish_part().map(Some)
@@ -119,72 +118,35 @@ impl PartEncoder {
             continues: self.in_row,
         })
     }
-
-    fn separate(&mut self) {
-        if !std::mem::take(&mut self.first_cell) {
-            self.text.push(b'\t');
-        }
-    }
-}
-
-/// Which bytes LOAD DATA would misread.
-const ESCAPED: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut i = 0;
-    let special = b"\\\t\n\0\r";
-    while i < special.len() {
-        table[special[i] as usize] = true;
-        i += 1;
-    }
-    table
-};
-
-fn escape_into(text: &mut Vec<u8>, bytes: &[u8]) {
-    let mut rest = bytes;
-    while let Some(at) = rest.iter().position(|byte| ESCAPED[usize::from(*byte)]) {
-        let (plain, special) = rest.split_at(at);
-        text.extend_from_slice(plain);
-        text.push(b'\\');
-        text.push(match special[0] {
-            b'\t' => b't',
-            b'\n' => b'n',
-            b'\r' => b'r',
-            0 => b'0',
-            other => other,
-        });
-        rest = &special[1..];
-    }
-    text.extend_from_slice(rest);
 }
 
 impl RowSink for PartEncoder {
     fn row_begin(&mut self) {
         self.in_row = true;
-        self.first_cell = true;
+        self.text.row_begin();
     }
 
     fn null(&mut self) {
-        self.separate();
-        self.text.extend_from_slice(b"\\N");
+        self.text.null();
         self.hasher.null();
     }
 
     fn cell(&mut self, len_bytes: u64) {
-        self.separate();
+        self.text.cell(len_bytes);
         self.hasher
             .cell(u32::try_from(len_bytes).expect("the protocol's values are at most 4 GiB"));
     }
 
     fn data(&mut self, bytes: &[u8]) {
         self.hasher.data(bytes);
-        escape_into(&mut self.text, bytes);
-        if self.text.len() >= FLUSH_BYTES {
+        self.text.data(bytes);
+        if self.text.text.len() >= FLUSH_BYTES {
             self.flush();
         }
     }
 
     fn row_end(&mut self) {
-        self.text.push(b'\n');
+        self.text.row_end();
         self.hasher.row_end();
         self.in_row = false;
     }

@@ -6,21 +6,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use holdfast_proto::gtid::{Gtid, GtidSet, MariaDbPosition};
+use holdfast_proto::gtid::Gtid;
 use holdfast_proto::keys::Identity;
 use serde::Serialize;
 
-use super::coverage;
 use super::moment::{self, Choice, ReplayPlan};
-use super::resolve::{Resolved, tell};
-use super::scan::{Committed, Scanner, Seen, Transaction};
+use super::resolve::tell;
+use super::scan::{Scanner, Seen, Transaction};
 use super::target_point::{FilePosition, TargetPoint};
 use crate::problem::{Code, Problem};
 use crate::repository::Repository;
 use crate::repository::catalog::{Catalog, ListedBackup};
 use crate::server::identifiers::ObjectName;
+use crate::server::indexes::{ForeignKey, foreign_keys};
 use crate::server::inventory::{Inventory, Table};
-use crate::wire::event::{Changes, EndKind, KeyColumns, Keys, RowKeys, has_word};
+use crate::wire::event::{Changes, EndKind, KeyColumns, Keys, RowKeys, has_word, names_in};
 use crate::wire::source::{LeftOut, Place};
 use crate::words;
 
@@ -78,8 +78,6 @@ pub struct Excepted {
     pub transaction: Transaction,
     /// Where it begins.
     pub begins: Place,
-    /// The point before it.
-    before: Resolved,
     /// What it changes, for people; known once the replay was walked.
     pub tables: Vec<String>,
 }
@@ -193,12 +191,11 @@ fn excepted(argument: &ExceptArg, before: ReplayPlan, replay: &ReplayPlan) -> Re
     Ok(Excepted {
         transaction,
         begins,
-        before: before.resolved,
         tables: Vec::new(),
     })
 }
 
-/// Walks the replay: finds conflicts, refuses what cannot be left out, and lets the replay end where its last transaction does.
+/// Walks the replay: finds conflicts, and refuses what cannot be left out.
 pub async fn work_out(replay: &mut ReplayPlan, inventory: &Inventory) -> Result<(), Problem> {
     if replay.excepting.excepted.is_empty() {
         return Ok(());
@@ -208,14 +205,12 @@ pub async fn work_out(replay: &mut ReplayPlan, inventory: &Inventory) -> Result<
     let mut walk = ConflictWalk {
         touched: BTreeMap::new(),
         names: BTreeSet::new(),
-        ends: Vec::new(),
+        met: 0,
         excepting: std::mem::take(&mut replay.excepting),
     };
     walk.run(scanner.with_rows(keys(inventory)), replay).await?;
-    let ends = std::mem::take(&mut walk.ends);
     replay.excepting = walk.excepting;
     replay.excepting.notes = cascades(inventory, &walk.touched);
-    shorten(replay, &ends);
     Ok(())
 }
 
@@ -245,8 +240,8 @@ struct ConflictWalk {
     touched: BTreeMap<(String, String), RowKeys>,
     /// Words in statements that are left out.
     names: BTreeSet<String>,
-    /// Where each of those that are left out ends.
-    ends: Vec<Place>,
+    /// How many of those that are left out were met.
+    met: usize,
     excepting: Excepting,
 }
 
@@ -282,18 +277,19 @@ impl ConflictWalk {
                 }
                 excepted.tables = told(&changes);
                 excepted.transaction.end = Some(place.position_bytes);
-                self.ends.push(place);
+                self.met += 1;
                 self.names.extend(
                     changes
                         .statements
                         .iter()
                         .filter(|s| !s.is_told_only)
-                        .flat_map(|s| names_in(&s.text)),
+                        .flat_map(|s| names_in(&s.text))
+                        .map(|name| name.to_lowercase()),
                 );
                 for (table, rows) in changes.rows {
                     self.touched.entry(table).or_default().merge(rows);
                 }
-            } else if let (false, Some(transaction)) = (self.ends.is_empty(), transaction) {
+            } else if let (false, Some(transaction)) = (self.met == 0, transaction) {
                 let shares = self.shares(&changes);
                 match shares.is_empty() {
                     true => {}
@@ -304,7 +300,7 @@ impl ConflictWalk {
                 }
             }
         }
-        match self.ends.len() == self.excepting.excepted.len() {
+        match self.met == self.excepting.excepted.len() {
             true => Ok(()),
             false => Err(refused(
                 "a transaction to be left out was not found where it should lie".to_owned(),
@@ -376,34 +372,12 @@ fn told(changes: &Changes) -> Vec<String> {
     rows.chain(statements).collect()
 }
 
-/// The words of a statement that may be names: all that are not words of SQL.
-fn names_in(text: &str) -> Vec<String> {
-    const OF_SQL: &str = " add after alter and analyze as asc auto_increment before begin bigint binary bit blob by cascade change char \
-        character charset check collate column comment constraint create current_timestamp database date datetime decimal default delete desc \
-        distinct double drop end engine enum exists false first float for foreign from function global grant group having host identified if \
-        ignore in index innodb insert int integer into is join key left like limit local longblob longtext modify not null on optimize or order \
-        partition primary procedure rename replace restrict revoke schema select sequence session set smallint table temporary text time \
-        timestamp tinyint to trigger true truncate union unique unsigned update user using values varbinary varchar view where with ";
-    let words = text.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '$'));
-    let is_name = |word: &String| {
-        !word.is_empty()
-            && !word.chars().all(|c| c.is_ascii_digit())
-            && !OF_SQL.contains(&format!(" {word} "))
-    };
-    words.map(str::to_lowercase).filter(is_name).collect()
-}
-
 /// Foreign keys that lead to the tables that are touched: what they cascade to leaves no trace in the binlog.
 fn cascades(inventory: &Inventory, touched: &BTreeMap<(String, String), RowKeys>) -> Vec<String> {
-    let leads_to = |table: &Table, (_, name): &(String, String)| {
-        let quoted = format!("`{}` (", name.replace('`', "``"));
-        let mut references = table.create_statement.split(" REFERENCES ").skip(1);
-        references.any(|behind| {
-            behind
-                .split(" ON ")
-                .next()
-                .is_some_and(|target| target.contains(&quoted))
-        })
+    let leads_to = |table: &Table, (schema, name): &(String, String)| {
+        let own = table.name.schema.as_str();
+        let is_it = |key: &ForeignKey| key.table == *name && key.schema.as_deref().unwrap_or(own) == schema;
+        foreign_keys(&table.create_statement).iter().any(is_it)
     };
     let mut notes = Vec::new();
     for name in touched.keys() {
@@ -415,38 +389,6 @@ fn cascades(inventory: &Inventory, touched: &BTreeMap<(String, String), RowKeys>
         }
     }
     notes
-}
-
-/// Where the last transaction of the replay is left out, the replay ends before it: a server is not told of what it does not get.
-/// MySQL gets an empty transaction of that name instead.
-fn shorten(replay: &mut ReplayPlan, ends: &[Place]) {
-    for (excepted, ends) in replay.excepting.excepted.iter().zip(ends).rev() {
-        let name = excepted.transaction.gtid.as_ref();
-        let name = name.and_then(|name| Gtid::parse(replay.resolved.target.gtid.flavour(), name).ok());
-        if let Some(Gtid::MySql(_)) = name {
-            continue;
-        }
-        if *ends == replay.resolved.target.place {
-            replay.resolved.target = excepted.before.target.clone();
-            replay.resolved.last = excepted.before.last.clone();
-        } else if let (Some(Gtid::MariaDb(gtid)), GtidSet::MariaDb(position), GtidSet::MariaDb(before)) =
-            (name, &replay.resolved.target.gtid, &excepted.before.target.gtid)
-            && position.get(gtid.domain) == Some(gtid)
-        {
-            let others = position.iter().filter(|last| last.domain != gtid.domain);
-            let mut position = MariaDbPosition::default();
-            for last in others.chain(before.get(gtid.domain)) {
-                position.advance(last).expect("no more domains than there were");
-            }
-            let place = replay.resolved.target.place;
-            replay.resolved.target = Committed {
-                place,
-                gtid: GtidSet::MariaDb(position),
-            };
-        }
-    }
-    replay.pieces = coverage::part(&replay.pieces, replay.base.place, replay.resolved.target.place);
-    replay.bytes = replay.pieces.iter().map(|piece| piece.to - piece.from).sum();
 }
 
 impl Excepting {
@@ -518,15 +460,5 @@ mod tests {
         assert_eq!("0-1-7".parse(), Ok(ExceptArg::Gtid("0-1-7".to_owned())));
         assert!(matches!("binlog.000001:7".parse(), Ok(ExceptArg::At(_))));
         assert!("0-1".parse::<ExceptArg>().is_err());
-    }
-
-    #[test]
-    fn names_are_what_is_left_of_a_statement_without_its_sql() {
-        let names = |text| names_in(text).join(" ");
-        assert_eq!(
-            names("DROP TABLE IF EXISTS `shop`.`orders`, old /* 7 */"),
-            "shop orders old"
-        );
-        assert_eq!(names("alter table T add c int NOT NULL default 12"), "t c");
     }
 }

@@ -133,6 +133,45 @@ impl std::fmt::Display for TableName {
     }
 }
 
+/// `schema.table` as an operator writes it; either may be `*`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TablePattern {
+    /// The schema, or `*`.
+    pub schema: String,
+    /// The table, or `*`.
+    pub table: String,
+}
+
+impl std::str::FromStr for TablePattern {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('.') {
+            Some((schema, table)) if !schema.is_empty() && !table.is_empty() => Ok(Self {
+                schema: schema.to_owned(),
+                table: table.to_owned(),
+            }),
+            _ => Err(format!(
+                "`{text}` is not SCHEMA.TABLE, such as shop.orders or 'shop.*'"
+            )),
+        }
+    }
+}
+
+impl std::fmt::Display for TablePattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.schema, self.table)
+    }
+}
+
+impl TablePattern {
+    /// Whether a table is meant; case does not matter.
+    pub fn is(&self, schema: &str, table: &str) -> bool {
+        let fits = |pattern: &str, name: &str| pattern == "*" || pattern.eq_ignore_ascii_case(name);
+        fits(&self.schema, schema) && fits(&self.table, table)
+    }
+}
+
 /// Quotes an identifier with backticks, which mean an identifier under every sql_mode.
 pub fn quote_identifier(name: &str) -> String {
     let mut quoted = String::with_capacity(name.len() + 2);

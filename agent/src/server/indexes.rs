@@ -76,6 +76,75 @@ pub(super) fn column_items(create_statement: &str) -> Vec<(String, Range<usize>)
     columns.collect()
 }
 
+/// A foreign key of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignKey {
+    /// The schema of the table that it refers to, where it is another one.
+    pub schema: Option<String>,
+    /// That table.
+    pub table: String,
+    range: Range<usize>,
+}
+
+/// The foreign keys in a table's definition.
+pub fn foreign_keys(create_statement: &str) -> Vec<ForeignKey> {
+    let items = items_of(create_statement).unwrap_or_default();
+    let key = |item: Item| {
+        let text = &create_statement.as_bytes()[item.range.clone()];
+        let tokens: Vec<Token> = Tokens::new(text, Quoting::of_mode("")).collect();
+        let is_word = |token: &Token, word: &str| {
+            token.kind == Kind::Word && text[token.range.clone()].eq_ignore_ascii_case(word.as_bytes())
+        };
+        // A default or a check may hold the word in a string only: there it is no word.
+        let at = tokens.iter().position(|token| is_word(token, "REFERENCES"))?;
+        let name = |at: usize| {
+            let token = tokens.get(at).filter(|token| token.kind == Kind::Identifier)?;
+            String::from_utf8(unquoted(&text[token.range.clone()])?).ok()
+        };
+        let is_dot = |at: usize| {
+            tokens
+                .get(at)
+                .is_some_and(|token| &text[token.range.clone()] == b".")
+        };
+        let (schema, table) = match is_dot(at + 2) {
+            true => (name(at + 1), name(at + 3)?),
+            false => (None, name(at + 1)?),
+        };
+        Some(ForeignKey {
+            schema,
+            table,
+            range: item.range,
+        })
+    };
+    items.into_iter().filter_map(key).collect()
+}
+
+/// A table's definition without some of its foreign keys.
+pub fn without(create_statement: &str, keys: &[ForeignKey]) -> String {
+    let items = items_of(create_statement).unwrap_or_default();
+    let (Some(first), Some(last)) = (items.first(), items.last()) else {
+        return create_statement.to_owned();
+    };
+    let (first, last) = (first.range.start, last.range.end);
+    let is_kept = |item: &&Item| !keys.iter().any(|key| key.range == item.range);
+    let kept: Vec<&str> = items
+        .iter()
+        .filter(is_kept)
+        .map(|item| &create_statement[item.range.clone()])
+        .collect();
+    let end = if keys.iter().any(|key| key.range.end == last) {
+        "\n"
+    } else {
+        ""
+    };
+    format!(
+        "{}{}{end}{}",
+        &create_statement[..first],
+        kept.join(","),
+        &create_statement[last..]
+    )
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ItemKind {
     /// A column, the primary key, a check, a period.
@@ -254,5 +323,21 @@ mod tests {
         let mut isam = table("CREATE TABLE `t` (`a` int, KEY `a` (`a`)) ENGINE=MyISAM");
         isam.engine = "MyISAM".into();
         assert_eq!(defer(&isam), None);
+    }
+
+    #[test]
+    fn foreign_keys_are_found_and_taken_out() {
+        let sql = "CREATE TABLE `t` (\n  `a` int DEFAULT NULL COMMENT 'REFERENCES `x` (`y`)',\n  KEY `k` (`a`),\n  \
+            CONSTRAINT `f` FOREIGN KEY (`a`) REFERENCES `p``1` (`b`) ON DELETE CASCADE,\n  \
+            CONSTRAINT `g` FOREIGN KEY (`a`) REFERENCES `o`.`q` (`b`)\n) ENGINE=InnoDB";
+        let keys = foreign_keys(sql);
+        let names: Vec<_> = keys
+            .iter()
+            .map(|key| (key.schema.as_deref(), key.table.as_str()))
+            .collect();
+        assert_eq!(names, [(None, "p`1"), (Some("o"), "q")]);
+        let left = "CREATE TABLE `t` (\n  `a` int DEFAULT NULL COMMENT 'REFERENCES `x` (`y`)',\n  KEY `k` (`a`)\n) ENGINE=InnoDB";
+        assert_eq!(without(sql, &keys), left);
+        assert_eq!(without(sql, &[]), sql);
     }
 }

@@ -32,12 +32,12 @@ pub enum StopPoint {
     CommittedAfter(u64),
 }
 
-/// One transaction to be left out.
+/// One transaction to be left out: the replica gets an empty one in its place, so that no hole stays.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LeftOut {
-    /// By name. MySQL replicas get an empty transaction of that name; for MariaDB it is omitted.
+    /// By name.
     Gtid(Gtid),
-    /// By where it begins. Omitted, or empty if it has a MySQL name.
+    /// By where it begins.
     At(Place),
 }
 
@@ -189,10 +189,12 @@ impl<'a> Selector<'a> {
             .clone()
             .is_some_and(|gtid| self.selection.left_out.contains(&LeftOut::Gtid(gtid)));
         let left_out = by_name || self.selection.left_out.contains(&LeftOut::At(place));
-        Ok(match (left_out, &begin.gtid) {
+        // An event of its own begins it, and holds nothing of what it does.
+        let begins_by_itself = begin.gtid.is_some() || begin.commit_micros.is_some();
+        Ok(match (left_out, begins_by_itself) {
             (false, _) => Verdict::Send,
-            (true, Some(Gtid::MySql(_))) => Verdict::SendEmpty,
-            (true, _) => Verdict::Omit,
+            (true, true) => Verdict::SendEmpty,
+            (true, false) => Verdict::Omit,
         })
     }
 
@@ -432,7 +434,7 @@ mod tests {
         let mut selector = Selector::new(&left_out, mariadb("")).unwrap();
         assert_eq!(
             selector.decide(&begin("0-1-1", 4, None), 0).unwrap(),
-            Verdict::Omit
+            Verdict::SendEmpty
         );
     }
 }
