@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::find::{GtidPattern, Kind, Wanted};
+use crate::restore::copy::NewName;
 use crate::restore::except::ExceptArg;
 use crate::restore::target_point::{FilePosition, Moment, TargetPoint};
 use crate::server::accounts::AccountName;
@@ -129,6 +130,21 @@ pub struct RestoreArgs {
     /// The point to restore to; the last archived transaction otherwise, or the backup where no binlogs are archived.
     #[command(flatten)]
     pub point: PointArgs,
+    /// Restore this table only, with what it needs: shop.orders, or 'shop.*'. Repeatable. Into a running server, beside what is there,
+    /// under the new names of --as; or, with --scratch, into a new server of its own.
+    #[arg(long, value_name = "SCHEMA.TABLE", conflicts_with_all = ["map_account", "except"])]
+    pub only: Vec<TablePattern>,
+    /// What the schema of the tables shall be called: NEW, or OLD=NEW for each of several. It must not exist yet.
+    #[arg(
+        long = "as",
+        value_name = "NEW",
+        requires = "only",
+        conflicts_with = "scratch"
+    )]
+    pub new_names: Vec<NewName>,
+    /// The folder for the server that the tables are restored into before they are copied; it is removed again. /var/tmp has one otherwise.
+    #[arg(long, value_name = "DIR", requires = "new_names")]
+    pub workspace: Option<PathBuf>,
     /// Leave this transaction out of the replay and keep everything else. Repeatable.
     #[arg(long, value_name = "GTID|FILE:OFFSET", conflicts_with = "backup_only")]
     pub except: Vec<ExceptArg>,
@@ -295,8 +311,8 @@ pub struct TargetArgs {
     /// Make and start a new server in this new folder, and restore into it.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["socket", "host"])]
     pub scratch: Option<PathBuf>,
-    /// Where the server's package is unpacked, for --scratch; the system's otherwise.
-    #[arg(long, value_name = "DIR", requires = "scratch")]
+    /// Where the server's package is unpacked, for --scratch and --only; the system's otherwise.
+    #[arg(long, value_name = "DIR")]
     pub server_prefix: Option<PathBuf>,
     /// Stop the new server when the restore is over.
     #[arg(long, requires = "scratch")]

@@ -16,6 +16,7 @@ use crate::config::{self, Config, Provider};
 use crate::instance::{Instance, Programs};
 use crate::problem::{Code, Problem, Result};
 use crate::repository::{self, OpenProvider, Repository};
+use crate::restore::copy::{self, new_names};
 use crate::restore::{self, RestoreOptions, RestorePlan, Restored};
 use crate::store::config::{FileConfig, ProviderConfig};
 use crate::wire::{ConnectOptions, Endpoint, TlsMode};
@@ -399,6 +400,10 @@ async fn restore(config_path: &Path, args: &RestoreArgs, json: bool) -> Result<(
     .await?;
     let plan = restore::select::plan(&reader.repository, choice, &reader.identities).await?;
     let plan = choose_accounts(plan, args)?;
+    let plan = match args.only.as_slice() {
+        [] => plan,
+        patterns => plan.only(patterns).await?,
+    };
     if args.dry_run {
         say(json, &plan.to_json(), &plan.describe());
         return Ok(());
@@ -412,6 +417,10 @@ async fn restore(config_path: &Path, args: &RestoreArgs, json: bool) -> Result<(
     let options = RestoreOptions {
         threads: usize::from(args.threads),
     };
+    if let (Some(narrowed), None) = (&plan.narrowed, &args.target.scratch) {
+        let names = new_names(&narrowed.schemas(), &args.new_names)?;
+        return restore_beside(&reader, &plan, &names, args, json).await;
+    }
     let (target, mut instance) = open_target(&args.target, &plan).await?;
     let restored = restore::run(&plan, &reader.repository, &reader.identities, &target, &options).await;
     if let (Err(_), Some(instance)) = (&restored, &mut instance) {
@@ -443,6 +452,72 @@ async fn restore(config_path: &Path, args: &RestoreArgs, json: bool) -> Result<(
         &told(&plan, &restored, &place, took),
     );
     Ok(())
+}
+
+/// Restores some tables into a server of our own and copies them beside what a running one has.
+async fn restore_beside(
+    reader: &Reader,
+    plan: &RestorePlan,
+    names: &copy::NewNames,
+    args: &RestoreArgs,
+    json: bool,
+) -> Result<()> {
+    let started = std::time::Instant::now();
+    let target = running_target(&args.target)?;
+    copy::check(&target, &plan.inventory, names).await?;
+    let workspace = workspace(args)?;
+    let programs = Programs::find(plan.manifest.source.flavour, args.target.server_prefix.as_deref())?;
+    let mut instance = Instance::create(programs, &workspace, &restore::scratch_options(plan)).await?;
+    let options = RestoreOptions {
+        threads: usize::from(args.threads),
+    };
+    let from = instance.connect_options();
+    let copied = async {
+        restore::run(plan, &reader.repository, &reader.identities, &from, &options).await?;
+        copy::copy(&from, &target, &args.only, names, options.threads).await
+    };
+    let copied = copied.await;
+    instance.discard().await;
+    if let Err(error) = std::fs::remove_dir_all(&workspace) {
+        words::print_error(format!("warning: {} stays behind: {error}", workspace.display()));
+    }
+    let copied = copied?;
+    let tables: Vec<String> = copied.tables.iter().map(ToString::to_string).collect();
+    let took = started.elapsed();
+    let mut lines = vec![format!(
+        "restored   {} tables with {} rows into {} in {}: {}; every row equals what was restored",
+        words::count(tables.len() as u64),
+        words::count(copied.rows),
+        target.endpoint,
+        words::span(took),
+        tables.join(", ")
+    )];
+    lines.extend(copied.notes.iter().map(|note| format!("warning    {note}")));
+    let record = serde_json::json!({
+        "restored": plan.manifest.backup, "target": target.endpoint.to_string(), "tables": tables, "rows": copied.rows, "equal": true,
+        "seconds": took.as_secs_f64(), "plan": plan.to_json(), "warnings": copied.notes,
+    });
+    say(json, &record, &lines);
+    Ok(())
+}
+
+/// The folder of a server that will be removed again.
+fn workspace(args: &RestoreArgs) -> Result<std::path::PathBuf, Problem> {
+    if let Some(folder) = &args.workspace {
+        return Ok(folder.clone());
+    }
+    let mut tag = [0; 4];
+    getrandom::fill(&mut tag).map_err(|error| {
+        Problem::new(
+            Code::Internal,
+            format!("no random numbers: {error}"),
+            "report this",
+        )
+    })?;
+    Ok(std::path::PathBuf::from(format!(
+        "/var/tmp/holdfast-{:08x}",
+        u32::from_le_bytes(tag)
+    )))
 }
 
 fn choose_accounts(plan: RestorePlan, args: &RestoreArgs) -> Result<RestorePlan, Problem> {
@@ -536,6 +611,11 @@ async fn open_target(
         let instance = Instance::create(programs, folder, &restore::scratch_options(plan)).await?;
         return Ok((instance.connect_options(), Some(instance)));
     }
+    Ok((running_target(args)?, None))
+}
+
+/// The server that is reached by socket or host.
+fn running_target(args: &TargetArgs) -> Result<ConnectOptions, Problem> {
     let (endpoint, tls) = match (&args.socket, &args.host) {
         (Some(path), _) => (Endpoint::Unix(path.clone()), TlsMode::UnixSocketOnly),
         (None, Some(host)) => (
@@ -564,7 +644,7 @@ async fn open_target(
     };
     let mut options = server.connect_options()?;
     options.read_timeout = Duration::from_secs(3600);
-    Ok((options, None))
+    Ok(options)
 }
 
 fn report(plan: &RestorePlan, restored: &Restored, place: &str, took: Duration) -> serde_json::Value {

@@ -16,6 +16,7 @@ mod golden;
 mod harness;
 mod moments;
 mod packaging;
+mod partial;
 mod permissions;
 mod reader;
 mod restore;

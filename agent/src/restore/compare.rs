@@ -91,7 +91,7 @@ pub async fn digests(
         .collect())
 }
 
-async fn connect(target: &ConnectOptions, settings: &Settings) -> Result<Connection, WireError> {
+pub(super) async fn connect(target: &ConnectOptions, settings: &Settings) -> Result<Connection, WireError> {
     let mut connection = Connection::connect(target).await?;
     for statement in session::dump_session(settings) {
         connection.execute(statement).await?;

@@ -166,7 +166,7 @@ pub async fn load(
     Ok(misses)
 }
 
-async fn json_functions(connection: &mut Connection) -> Result<(), WireError> {
+pub(super) async fn json_functions(connection: &mut Connection) -> Result<(), WireError> {
     for statement in json::set_up() {
         connection.execute(statement).await?;
     }
@@ -241,13 +241,19 @@ fn row_plans(plan: &RestorePlan) -> Result<Vec<(TableName, RowPlan)>, Problem> {
 }
 
 async fn connect(target: &ConnectOptions, settings: &Settings) -> Result<Connection, WireError> {
+    let mut connection = loader(target, settings).await?;
+    super::without_binlog(&mut connection).await;
+    Ok(connection)
+}
+
+/// A connection that loads rows, and writes them into the binlog if there is one.
+pub(super) async fn loader(target: &ConnectOptions, settings: &Settings) -> Result<Connection, WireError> {
     let mut connection = Connection::connect(target).await?;
     for statement in session::load_session(settings) {
         connection.execute(statement).await?;
     }
     // Each unit is a transaction of its own, also where the target's accounts start without.
     connection.execute("SET SESSION autocommit = 1").await?;
-    super::without_binlog(&mut connection).await;
     Ok(connection)
 }
 
@@ -337,7 +343,11 @@ async fn load_unit(
     Ok(())
 }
 
-async fn check_warnings(connection: &mut Connection, plan: &RowPlan, doing: &str) -> Result<(), Problem> {
+pub(super) async fn check_warnings(
+    connection: &mut Connection,
+    plan: &RowPlan,
+    doing: &str,
+) -> Result<(), Problem> {
     let rows = connection
         .query("SHOW WARNINGS")
         .await

@@ -6,12 +6,14 @@
 
 pub mod accounts;
 pub mod compare;
+pub mod copy;
 pub mod coverage;
 mod events;
 pub mod except;
 pub mod feed;
 pub mod load;
 pub mod moment;
+pub mod partial;
 mod reach;
 pub mod replay;
 mod replica;

@@ -16,6 +16,7 @@ use holdfast_proto::stream::StreamOrigin;
 use super::coverage::{self, Piece};
 use super::except::Excepting;
 use super::feed::{Archive, damaged};
+use super::partial::Narrowed;
 use super::reach;
 use super::replay::Replayed;
 use super::resolve::{Answer, History, Resolved, tell};
@@ -47,6 +48,8 @@ pub struct ReplayPlan {
     pub named: bool,
     /// What is left out of it.
     pub excepting: Excepting,
+    /// Only some tables are replayed.
+    pub narrowed: Option<Narrowed>,
 }
 
 /// What a restore begins with and where it goes.
@@ -326,6 +329,7 @@ async fn resolve(history: History, wanted: &TargetPoint) -> Result<Considered, P
         bytes,
         named,
         excepting: Excepting::default(),
+        narrowed: None,
     }))))
 }
 

@@ -4,6 +4,7 @@
 //! and puts it back. What is sent and where that ends is decided by the plan: nothing behind the target point ever
 //! leaves us. An applier that fails stops the restore with the transaction that it failed at.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,14 +16,15 @@ use tokio_util::sync::CancellationToken;
 use super::accounts::Accounts;
 use super::feed::ArchiveFeed;
 use super::moment::ReplayPlan;
+use super::partial::Narrowed;
 use super::replica::{Replica, ReplicaStatus};
 use crate::problem::{Code, Problem};
 use crate::progress::Progress;
 use crate::server::session::Settings;
 use crate::wire::event::{FormatDescription, HEADER_BYTES};
 use crate::wire::source::{
-    AttachBy, Place, Selection, Source, SourceError, SourceOptions, SourceStatus, StatementSent, StopPoint,
-    attach_statements,
+    AttachBy, LeftOut, Place, Selection, Source, SourceError, SourceOptions, SourceStatus, StatementSent,
+    StopPoint, attach_statements,
 };
 use crate::wire::{ConnectOptions, Connection, Endpoint, WireError};
 
@@ -117,8 +119,9 @@ pub async fn run(
         .await
         .map_err(|e| replay_problem("connect to the target server", &e))?;
     let replica = Replica { flavour };
+    let tables = plan.narrowed.as_ref().map(|narrowed| &narrowed.tables);
     let put_back = replica
-        .prepare(&mut control, &plan.base.gtid, workers)
+        .prepare(&mut control, &plan.base.gtid, workers, tables)
         .await
         .map_err(|e| replay_problem("prepare the target server for replay", &e))?;
     let replayed = if plan.is_empty() {
@@ -128,6 +131,9 @@ pub async fn run(
     };
     let detached = async {
         replica.detach(&mut control).await?;
+        if plan.narrowed.is_some() {
+            replica.filter(&mut control, &BTreeSet::new()).await?;
+        }
         put_back.put_back(&mut control).await
     };
     let detached = detached
@@ -214,9 +220,15 @@ async fn source_options(
         selection: Selection {
             stop: StopPoint::At(end),
             accounts: accounts == Accounts::Restored,
-            left_out: plan.excepting.left_out(),
+            left_out: left_out(plan),
         },
     })
+}
+
+fn left_out(plan: &ReplayPlan) -> BTreeSet<LeftOut> {
+    let mut left_out = plan.excepting.left_out();
+    left_out.extend(plan.narrowed.iter().flat_map(Narrowed::left_out));
+    left_out
 }
 
 fn source_problem(error: SourceError) -> Problem {

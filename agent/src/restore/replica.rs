@@ -2,11 +2,14 @@
 //!
 //! Not responsible for what it is sent or for waiting until it has applied it.
 
+use std::collections::BTreeSet;
+
 use holdfast_proto::Flavour;
 use holdfast_proto::gtid::GtidSet;
 
 use crate::server::capture;
-use crate::server::identifiers::quote_text;
+use crate::server::identifiers::{quote_identifier, quote_text};
+use crate::server::named::Name;
 use crate::server::session::Settings;
 use crate::wire::{Connection, WireError};
 
@@ -61,6 +64,7 @@ impl Replica {
         control: &mut Connection,
         base: &GtidSet,
         workers: usize,
+        tables: Option<&BTreeSet<Name>>,
     ) -> Result<PutBack, WireError> {
         let settings = read_settings(control).await?;
         let mut put_back = PutBack(Vec::new());
@@ -79,8 +83,44 @@ impl Replica {
         for (name, value) in first.iter().chain(SETTINGS) {
             put_back.set(control, &settings, name, value).await?;
         }
+        if let Some(tables) = tables {
+            self.filter(control, tables).await?;
+        }
         self.start_from(control, &settings, base).await?;
         Ok(put_back)
+    }
+
+    /// Applies only rows of these tables; none: of all.
+    pub(super) async fn filter(
+        self,
+        control: &mut Connection,
+        tables: &BTreeSet<Name>,
+    ) -> Result<(), WireError> {
+        let statement = match self.flavour {
+            Flavour::MySql => {
+                let names = tables
+                    .iter()
+                    .map(|(schema, name)| format!("{}.{}", quote_identifier(schema), quote_identifier(name)));
+                format!(
+                    "CHANGE REPLICATION FILTER REPLICATE_DO_TABLE = ({})",
+                    names.collect::<Vec<_>>().join(", ")
+                )
+            }
+            Flavour::MariaDb => {
+                // In its lists a comma parts names, and a dot the schema from the table.
+                let cannot_be_listed =
+                    |(schema, name): &&Name| schema.contains(['.', ',', ' ']) || name.contains([',', ' ']);
+                if let Some((schema, name)) = tables.iter().find(cannot_be_listed) {
+                    return Err(WireError::Protocol(format!(
+                        "MariaDB's replication filter cannot name {schema}.{name}"
+                    )));
+                }
+                let names = tables.iter().map(|(schema, name)| format!("{schema}.{name}"));
+                let list = names.collect::<Vec<_>>().join(",");
+                format!("SET GLOBAL replicate_do_table = {}", quote_text(&list))
+            }
+        };
+        control.execute(statement).await.map(|_| ())
     }
 
     /// Makes the backup's GTIDs the server's only history.

@@ -11,6 +11,7 @@ use holdfast_proto::record::Record as _;
 use super::accounts::Accounts;
 use super::except;
 use super::moment::{self, Choice, ReplayPlan};
+use super::partial::Narrowed;
 use crate::problem::{Code, Problem};
 use crate::repository::catalog::ListedBackup;
 use crate::repository::{Miss, Repository};
@@ -37,6 +38,8 @@ pub struct RestorePlan {
     pub replay: Option<ReplayPlan>,
     /// What people should know about the choice.
     pub notes: Vec<String>,
+    /// Only some tables are restored.
+    pub narrowed: Option<Narrowed>,
     /// Copies of the manifest that were missing or damaged.
     pub misses: Misses,
 }
@@ -140,6 +143,7 @@ pub async fn plan(
         rebuild,
         replay,
         notes,
+        narrowed: None,
         misses,
     };
     refuse_missing_parts(&plan, repository).await?;
@@ -249,6 +253,7 @@ impl RestorePlan {
                 .map(|e| format!("exception  {} {}: {}", e.kind, e.object, e.detail)),
         );
         lines.extend(self.replay.iter().flat_map(ReplayPlan::describe));
+        lines.extend(self.narrowed.iter().flat_map(Narrowed::describe));
         lines.extend(self.notes.iter().map(|note| format!("note       {note}")));
         lines
     }
@@ -264,7 +269,7 @@ impl RestorePlan {
             "rows": self.manifest.tables.iter().map(|table| table.digest.rows).sum::<u64>(),
             "stored_bytes": self.listed.summary.stored_bytes, "providers": self.listed.providers,
             "exceptions": self.manifest.exceptions, "replay": self.replay.as_ref().map(ReplayPlan::to_json),
-            "notes": self.notes, "accounts": self.inventory.accounts.iter().map(|account| account.name.to_string()).collect::<Vec<_>>(),
+            "only": self.narrowed.as_ref().map(Narrowed::to_json), "notes": self.notes, "accounts": self.inventory.accounts.iter().map(|account| account.name.to_string()).collect::<Vec<_>>(),
         })
     }
 }

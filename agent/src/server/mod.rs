@@ -16,6 +16,7 @@ pub mod identifiers;
 pub mod indexes;
 pub mod inventory;
 pub mod json;
+pub mod named;
 pub mod preflight;
 pub mod program;
 pub mod rebuild;

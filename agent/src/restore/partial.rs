@@ -1,0 +1,394 @@
+//! Narrows a restore to some tables: which others they need, what is replayed, and what of it is left out.
+//!
+//! A table needs those that its foreign keys lead to, since what cascades from them is not in the binlog, and those that statements
+//! name together with it: a table may have been renamed, copied or swapped. The server's own replication filter leaves out the rows
+//! of all others; statements that define something else are left out here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use holdfast_proto::manifest::{Manifest, Part};
+
+use super::accounts::Accounts;
+use super::moment::ReplayPlan;
+use super::scan::{Scanner, Seen};
+use super::select::RestorePlan;
+use crate::problem::{Code, Problem};
+use crate::server::identifiers::TablePattern;
+use crate::server::indexes::foreign_keys;
+use crate::server::inventory::Inventory;
+use crate::server::named::{Name, tables_in};
+use crate::server::rebuild::RebuildPlan;
+use crate::wire::event::{Changes, Statement, first_words};
+use crate::wire::source::{LeftOut, Place};
+
+/// So many sets of names that statements link are kept.
+const LINKS_MAX: usize = 200_000;
+
+/// What a restore of some tables brings.
+#[derive(Debug, Clone, Default)]
+pub struct Narrowed {
+    /// What was asked for.
+    pub patterns: Vec<TablePattern>,
+    /// Tables that are loaded and replayed: those asked for, and those that they need.
+    pub tables: BTreeSet<Name>,
+    /// Of the tables asked for, those that the backup or the binlog knows.
+    pub wanted: BTreeSet<Name>,
+    /// Statements that are not replayed.
+    left_out: BTreeSet<LeftOut>,
+    /// What people should know.
+    pub notes: Vec<String>,
+}
+
+/// What a statement does, as far as it matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum About {
+    /// Rows.
+    Rows,
+    /// A table, an index, a sequence.
+    Table,
+    /// A schema.
+    Schema,
+    /// A view, trigger, routine, event.
+    Program,
+    /// Anything else, which does not depend on tables.
+    Other,
+}
+
+fn about(statement: &Statement) -> About {
+    let words = first_words(statement.text.as_bytes());
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let what = match words.as_slice() {
+        ["CREATE", "OR", "REPLACE", what, ..]
+        | [_, "ONLINE" | "IGNORE" | "OFFLINE", what, ..]
+        | [_, what, ..] => *what,
+        _ => "",
+    };
+    match (words.first().copied().unwrap_or_default(), what) {
+        ("INSERT" | "REPLACE" | "UPDATE" | "DELETE" | "LOAD", _) => About::Rows,
+        ("TRUNCATE", _) => About::Table,
+        (
+            "CREATE" | "ALTER" | "DROP" | "RENAME" | "OPTIMIZE" | "ANALYZE" | "REPAIR",
+            "TABLE" | "TABLES" | "TEMPORARY" | "INDEX" | "UNIQUE" | "FULLTEXT" | "SPATIAL" | "SEQUENCE"
+            | "NO_WRITE_TO_BINLOG" | "LOCAL",
+        ) => About::Table,
+        ("CREATE" | "ALTER" | "DROP", "DATABASE" | "SCHEMA") => About::Schema,
+        ("CREATE" | "ALTER" | "DROP", "TABLESPACE" | "UNDO" | "SERVER" | "USER" | "ROLE") => About::Other,
+        ("CREATE" | "ALTER" | "DROP", _) => About::Program,
+        _ => About::Other,
+    }
+}
+
+/// A transaction that only defines something.
+struct Definition {
+    begins: Place,
+    /// What it names; none for a program.
+    names: BTreeSet<Name>,
+    schemas: BTreeSet<String>,
+    about: About,
+}
+
+/// What a walk over the replay found.
+#[derive(Default)]
+struct Walked {
+    /// Tables of the backup, those whose rows change, and those that statements define.
+    known: BTreeSet<Name>,
+    /// Those of them that stand in one statement.
+    links: BTreeSet<BTreeSet<Name>>,
+    definitions: Vec<Definition>,
+    /// Statements that change rows by themselves, by what they name.
+    statements_about_rows: u64,
+    not_read: u64,
+}
+
+impl RestorePlan {
+    /// Narrows it to some tables and what they need. Accounts, views and programs are left out.
+    ///
+    /// # Errors
+    /// [`Problem`] where no such table is known, or the binlog cannot be read.
+    pub async fn only(mut self, patterns: &[TablePattern]) -> Result<Self, Problem> {
+        let walked = match &self.replay {
+            Some(replay) => walk(replay, &self.inventory).await?,
+            None => Walked {
+                known: of_backup(&self.inventory),
+                ..Walked::default()
+            },
+        };
+        let mut narrowed = Narrowed {
+            patterns: patterns.to_vec(),
+            ..Narrowed::default()
+        };
+        let is_wanted = |(schema, name): &&Name| patterns.iter().any(|pattern| pattern.is(schema, name));
+        narrowed.wanted = walked.known.iter().filter(is_wanted).cloned().collect();
+        if let Some(missing) = patterns.iter().find(|pattern| {
+            !narrowed
+                .wanted
+                .iter()
+                .any(|(schema, name)| pattern.is(schema, name))
+        }) {
+            return Err(Problem::new(
+                Code::TargetPoint,
+                format!("neither the backup nor the binlog behind it knows a table {missing}"),
+                "see when there was one with `holdfast find --table`, and give a target point or a --backup of that time",
+            ));
+        }
+        narrowed.tables = closure(&narrowed.wanted, &self.inventory, &walked);
+        narrowed.left_out = left_out(&narrowed, &walked);
+        narrowed.notes = notes(&narrowed, &walked);
+        self.keep(&narrowed)?;
+        if let Some(replay) = &mut self.replay {
+            replay.narrowed = Some(narrowed.clone());
+        }
+        self.narrowed = Some(narrowed);
+        Ok(self)
+    }
+
+    /// Takes everything else out of the plan.
+    fn keep(&mut self, narrowed: &Narrowed) -> Result<(), Problem> {
+        let is_kept =
+            |schema: &str, name: &str| narrowed.tables.contains(&(schema.to_owned(), name.to_owned()));
+        let schemas: BTreeSet<&String> = narrowed.tables.iter().map(|(schema, _)| schema).collect();
+        let inventory = &mut self.inventory;
+        inventory
+            .tables
+            .retain(|table| is_kept(table.name.schema.as_str(), table.name.name.as_str()));
+        inventory
+            .schemas
+            .retain(|schema| schemas.contains(&schema.name.as_str().to_owned()));
+        // Tables may take defaults from them.
+        inventory
+            .sequences
+            .retain(|sequence| schemas.contains(&sequence.name.schema.as_str().to_owned()));
+        inventory.programs.clear();
+        inventory.accounts.clear();
+        inventory.libraries.clear();
+        inventory
+            .histograms
+            .retain(|histogram| is_kept(histogram.table.schema.as_str(), histogram.table.name.as_str()));
+        self.accounts = Accounts::LeftOut;
+        self.rebuild = RebuildPlan::new(inventory).map_err(|error| {
+            Problem::new(
+                Code::ObjectCorrupt,
+                format!("the definitions in the backup: {error}"),
+                "restore another backup, or use the version of Holdfast that took this one",
+            )
+        })?;
+        keep_parts(&mut self.manifest, is_kept);
+        Ok(())
+    }
+}
+
+fn keep_parts(manifest: &mut Manifest, is_kept: impl Fn(&str, &str) -> bool) {
+    let mut places = BTreeMap::new();
+    let tables = std::mem::take(&mut manifest.tables);
+    for (place, table) in tables.into_iter().enumerate() {
+        if is_kept(&table.schema, &table.name) {
+            places.insert(place, manifest.tables.len());
+            manifest.tables.push(table);
+        }
+    }
+    let moved = |part: &mut Part| {
+        let place = places
+            .get(&(part.table as usize))
+            .and_then(|place| u32::try_from(*place).ok());
+        place.map(|place| part.table = place).is_some()
+    };
+    manifest.parts.retain_mut(moved);
+}
+
+fn of_backup(inventory: &Inventory) -> BTreeSet<Name> {
+    let tables = inventory.tables.iter().map(|table| &table.name);
+    let names = tables.chain(inventory.sequences.iter().map(|sequence| &sequence.name));
+    names
+        .map(|name| (name.schema.as_str().to_owned(), name.name.as_str().to_owned()))
+        .collect()
+}
+
+async fn walk(replay: &ReplayPlan, inventory: &Inventory) -> Result<Walked, Problem> {
+    let mut walked = Walked {
+        known: of_backup(inventory),
+        ..Walked::default()
+    };
+    let (from, to) = (replay.base.place, replay.resolved.target.place);
+    let mut scanner = Scanner::new(&replay.archive, &replay.pieces, from, to)
+        .await?
+        .with_changes();
+    while let Some(seen) = scanner.next().await? {
+        if let Seen::End {
+            changes: Some(changes),
+            begins,
+            ..
+        } = seen
+        {
+            walked.take(&changes, begins);
+        }
+        if walked.links.len() > LINKS_MAX {
+            return Err(Problem::new(
+                Code::TargetPoint,
+                "the binlog holds too many statements to tell which tables they link",
+                "restore everything into a new server (--scratch DIR) and copy the tables from there",
+            ));
+        }
+    }
+    Ok(walked)
+}
+
+impl Walked {
+    fn take(&mut self, changes: &Changes, begins: Place) {
+        self.known.extend(changes.tables.keys().cloned());
+        self.not_read += changes.not_read;
+        let (mut names, mut schemas, mut abouts) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        for statement in changes
+            .statements
+            .iter()
+            .filter(|statement| !statement.is_told_only)
+        {
+            let about = about(statement);
+            abouts.insert(about);
+            self.statements_about_rows += u64::from(about == About::Rows);
+            let named = tables_in(&statement.text, &statement.database);
+            match about {
+                About::Program => {}
+                About::Schema => {
+                    let of_any = named.tables.into_iter().chain(named.others);
+                    schemas.extend(of_any.map(|(_, name)| name));
+                }
+                _ => {
+                    if about == About::Table {
+                        self.known.extend(named.tables.iter().cloned());
+                    }
+                    let of_any = named.tables.into_iter().chain(named.others);
+                    names.extend(of_any.filter(|name| self.known.contains(name)));
+                }
+            }
+        }
+        let single = match abouts.len() {
+            1 => abouts
+                .first()
+                .copied()
+                .filter(|about| matches!(about, About::Table | About::Schema | About::Program)),
+            _ => None,
+        };
+        if let (true, Some(about)) = (changes.tables.is_empty(), single) {
+            self.definitions.push(Definition {
+                begins,
+                names: names.clone(),
+                schemas,
+                about,
+            });
+        }
+        if names.len() > 1 {
+            self.links.insert(names);
+        }
+    }
+}
+
+/// The tables with all that they need.
+fn closure(wanted: &BTreeSet<Name>, inventory: &Inventory, walked: &Walked) -> BTreeSet<Name> {
+    let mut parents: BTreeMap<Name, Vec<Name>> = BTreeMap::new();
+    for table in &inventory.tables {
+        let own = (
+            table.name.schema.as_str().to_owned(),
+            table.name.name.as_str().to_owned(),
+        );
+        let keys = foreign_keys(&table.create_statement).into_iter();
+        let to = keys.map(|key| (key.schema.unwrap_or_else(|| own.0.clone()), key.table));
+        parents.insert(own.clone(), to.collect());
+    }
+    let mut tables = wanted.clone();
+    loop {
+        let before = tables.len();
+        for link in &walked.links {
+            if link.iter().any(|name| tables.contains(name)) {
+                tables.extend(link.iter().cloned());
+            }
+        }
+        let of_parents: Vec<Name> = tables
+            .iter()
+            .filter_map(|table| parents.get(table))
+            .flatten()
+            .cloned()
+            .collect();
+        tables.extend(of_parents);
+        if tables.len() == before {
+            return tables;
+        }
+    }
+}
+
+/// Definitions of what is not restored.
+fn left_out(narrowed: &Narrowed, walked: &Walked) -> BTreeSet<LeftOut> {
+    let schemas: BTreeSet<&String> = narrowed.tables.iter().map(|(schema, _)| schema).collect();
+    let is_needed = |definition: &&Definition| match definition.about {
+        About::Table => definition.names.iter().any(|name| narrowed.tables.contains(name)),
+        About::Schema => definition.schemas.iter().any(|schema| schemas.contains(schema)),
+        _ => false,
+    };
+    let not_needed = walked
+        .definitions
+        .iter()
+        .filter(|definition| !is_needed(definition));
+    not_needed
+        .map(|definition| LeftOut::At(definition.begins))
+        .collect()
+}
+
+fn notes(narrowed: &Narrowed, walked: &Walked) -> Vec<String> {
+    let mut notes = Vec::new();
+    let besides = narrowed.tables.difference(&narrowed.wanted);
+    let besides: Vec<String> = besides.map(|(schema, name)| format!("{schema}.{name}")).collect();
+    if !besides.is_empty() {
+        notes.push(format!(
+            "foreign keys or statements link these to what is asked for, so they are loaded and replayed, too: {}",
+            besides.join(", ")
+        ));
+    }
+    if walked.statements_about_rows > 0 {
+        notes.push(format!(
+            "{} statement(s) in the binlog change rows by themselves (binlog_format is not ROW): what triggers and functions did there is not replayed",
+            crate::words::count(walked.statements_about_rows)
+        ));
+    }
+    if walked.not_read > 0 {
+        notes.push(format!(
+            "{} event(s) of the binlog were not understood: tables that they link are not looked for",
+            crate::words::count(walked.not_read)
+        ));
+    }
+    notes.push("views, triggers, routines, events and accounts are not part of this restore".to_owned());
+    notes
+}
+
+impl Narrowed {
+    /// What the source is told to leave out.
+    pub(super) fn left_out(&self) -> BTreeSet<LeftOut> {
+        self.left_out.clone()
+    }
+
+    /// Those of the tables that were asked for.
+    pub fn schemas(&self) -> BTreeSet<String> {
+        self.wanted.iter().map(|(schema, _)| schema.clone()).collect()
+    }
+
+    /// For machines.
+    pub fn to_json(&self) -> serde_json::Value {
+        let names = |set: &BTreeSet<Name>| {
+            set.iter()
+                .map(|(schema, name)| format!("{schema}.{name}"))
+                .collect::<Vec<_>>()
+        };
+        serde_json::json!({ "tables": names(&self.wanted), "with": names(&self.tables), "notes": self.notes })
+    }
+
+    /// For people.
+    pub fn describe(&self) -> Vec<String> {
+        let wanted: Vec<String> = self
+            .wanted
+            .iter()
+            .map(|(schema, name)| format!("{schema}.{name}"))
+            .collect();
+        let notes = self.notes.iter().map(|note| format!("note       {note}"));
+        std::iter::once(format!("only       {}", wanted.join(", ")))
+            .chain(notes)
+            .collect()
+    }
+}
