@@ -430,8 +430,24 @@ async fn restore(config_path: &Path, args: &RestoreArgs, json: bool) -> Result<(
     if let Some(instance) = &instance {
         instance.mark_whole()?;
     }
-    let place = match &mut instance {
-        Some(instance) if args.target.stop => {
+    let place = place_of(&mut instance, &target, args.target.stop).await?;
+    let took = started.elapsed();
+    say(
+        json,
+        &report(&plan, &restored, &place, took),
+        &told(&plan, &restored, &place, took),
+    );
+    Ok(())
+}
+
+/// Where the restored server is, for people. One of our own is stopped, or belongs to the operator now.
+async fn place_of(
+    instance: &mut Option<Instance>,
+    target: &ConnectOptions,
+    stop: bool,
+) -> Result<String, Problem> {
+    Ok(match instance {
+        Some(instance) if stop => {
             instance.stop().await?;
             format!("a new server in {} (stopped)", instance.folder().display())
         }
@@ -444,14 +460,7 @@ async fn restore(config_path: &Path, args: &RestoreArgs, json: bool) -> Result<(
             )
         }
         None => target.endpoint.to_string(),
-    };
-    let took = started.elapsed();
-    say(
-        json,
-        &report(&plan, &restored, &place, took),
-        &told(&plan, &restored, &place, took),
-    );
-    Ok(())
+    })
 }
 
 /// Restores some tables into a server of our own and copies them beside what a running one has.

@@ -69,6 +69,29 @@ fn beside(site: &Site, server: &Server, arguments: &[&str]) -> Holdfast {
     site.restore(&["a"], &[&to, arguments].concat())
 }
 
+/// Into a new server, under its own name.
+fn a_schema_comes_back_alone(kind: Kind, site: &Site, mistake: &str) {
+    let whole = ["--only", "shop.*", "--before-gtid", mistake];
+    let told = site.restore_to_scratch(&["a"], "scratch", &whole);
+    let restored = Server::over(kind, &site.path("scratch/data"), ServerOptions::default());
+    assert_eq!(
+        restored.value("SELECT COUNT(*) FROM shop.order_lines"),
+        "2",
+        "{told}"
+    );
+    assert_eq!(
+        restored.value("SELECT COUNT(*) FROM shop._items_old"),
+        "3",
+        "{told}"
+    );
+    assert_eq!(
+        restored.value(
+            "SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name IN ('other', 'later')"
+        ),
+        "0"
+    );
+}
+
 fn tables_come_back_beside_the_originals(kind: Kind) {
     let source = Server::start(
         kind,
@@ -133,25 +156,7 @@ fn tables_come_back_beside_the_originals(kind: Kind) {
     assert_eq!(source.query(schemas), there);
     assert!(!site.path("workspace").exists());
 
-    let whole = ["--only", "shop.*", "--before-gtid", &mistake];
-    let told = site.restore_to_scratch(&["a"], "scratch", &whole);
-    let restored = Server::over(kind, &site.path("scratch/data"), ServerOptions::default());
-    assert_eq!(
-        restored.value("SELECT COUNT(*) FROM shop.order_lines"),
-        "2",
-        "{told}"
-    );
-    assert_eq!(
-        restored.value("SELECT COUNT(*) FROM shop._items_old"),
-        "3",
-        "{told}"
-    );
-    assert_eq!(
-        restored.value(
-            "SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name IN ('other', 'later')"
-        ),
-        "0"
-    );
+    a_schema_comes_back_alone(kind, &site, &mistake);
 }
 
 #[test]

@@ -280,12 +280,7 @@ fn renamed(
         .collect();
     chosen.schemas.retain(|schema| used.contains(&schema.name));
     let (mut new, mut notes) = (chosen.clone(), Vec::new());
-    new.programs.clear();
-    new.accounts.clear();
-    new.libraries.clear();
-    new.tablespaces.clear();
-    new.reference_systems.clear();
-    new.histograms.clear();
+    tables_only(&mut new);
     let name_of = |schema: &SchemaName| {
         let new = names
             .get(schema.as_str())
@@ -310,6 +305,15 @@ fn renamed(
         table.name.schema = name_of(&table.name.schema)?;
     }
     Ok((chosen, new, notes))
+}
+
+fn tables_only(inventory: &mut Inventory) {
+    inventory.programs.clear();
+    inventory.accounts.clear();
+    inventory.libraries.clear();
+    inventory.tablespaces.clear();
+    inventory.reference_systems.clear();
+    inventory.histograms.clear();
 }
 
 /// Foreign keys to what is not copied cannot come along; defaults from sequences follow these where they are copied.
