@@ -1,6 +1,9 @@
 //! `--only`: some tables, at a target point, beside the originals on a server that goes on running.
 
+use std::time::Duration;
+
 use holdfast_tests::holdfast::{Finished, Holdfast};
+use holdfast_tests::process::wait_until;
 use holdfast_tests::server::{Kind, Server, ServerOptions};
 use holdfast_tests::site::Site;
 
@@ -210,8 +213,13 @@ fn nothing_stays_of_what_cannot_be_done(kind: Kind) {
         &["HF-E042", "local_infile", "SET GLOBAL"],
     );
     source.sql("SET GLOBAL local_infile = ON");
-    // The account may not write there.
-    source.sql("CREATE USER reader@localhost IDENTIFIED BY 'x'; GRANT SELECT ON *.* TO reader@localhost; GRANT CREATE ON n.* TO reader@localhost");
+    // The account may make tables and load nothing into them.
+    source.sql(
+        "CREATE USER reader@localhost IDENTIFIED BY 'x'; GRANT SELECT ON *.* TO reader@localhost; GRANT CREATE, DROP ON n.* TO reader@localhost",
+    );
+    if !kind.is_mariadb() {
+        source.sql("GRANT SESSION_VARIABLES_ADMIN ON *.* TO reader@localhost");
+    }
     let secret = site.path("password");
     std::fs::write(&secret, "x").unwrap();
     std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
@@ -228,7 +236,8 @@ fn nothing_stays_of_what_cannot_be_done(kind: Kind) {
     ];
     beside(&site, &source, &as_reader)
         .fails()
-        .says(&["HF-E043", "n is unfinished and must not be used"]);
+        .says(&["HF-E043", "what was made of `n` was taken away again"]);
+    assert_eq!(source.query(schemas), there);
     assert!(!site.path("workspace").exists());
 }
 
@@ -240,6 +249,31 @@ fn nothing_stays_of_what_cannot_be_done_mariadb() {
 #[test]
 fn nothing_stays_of_what_cannot_be_done_mysql() {
     nothing_stays_of_what_cannot_be_done(MYSQL);
+}
+
+/// A schema that somebody makes while the tables are restored is theirs, and stays.
+#[test]
+fn a_schema_of_somebody_else_is_never_taken_away_mariadb() {
+    let source = Server::start(Kind::MariaDb1011, ServerOptions::default());
+    source.sql("CREATE DATABASE shop; CREATE TABLE shop.orders (id INT PRIMARY KEY); INSERT INTO shop.orders VALUES (1)");
+    let site = Site::new(&source);
+    site.backup();
+    let log = site.path("log");
+    let mut running = beside(&site, &source, &["--only", "shop.orders", "--as", "n"]).start(&log);
+    let is_checked = || site.path("workspace").exists();
+    wait_until(
+        "the server is made, behind the check",
+        Duration::from_secs(60),
+        is_checked,
+    );
+    source.sql("CREATE DATABASE n; CREATE TABLE n.precious (id INT); INSERT INTO n.precious VALUES (7)");
+    assert_eq!(running.wait(Duration::from_secs(120)).code(), Some(43));
+    assert!(
+        running.output().contains("nothing was changed"),
+        "{}",
+        running.output()
+    );
+    assert_eq!(source.value("SELECT id FROM n.precious"), "7");
 }
 
 /// Every type of data, copied from the server that it was restored into, is what it was.

@@ -18,6 +18,7 @@ use crate::row_text::RowText;
 use crate::rows::{self, LossCounter, StoredValues, Units};
 use crate::server::apply;
 use crate::server::capture;
+use crate::server::columns::RowPlan;
 use crate::server::identifiers::{SchemaName, TableName, TablePattern, quote_text};
 use crate::server::indexes::{foreign_keys, without};
 use crate::server::inventory::{Inventory, Schema, Table};
@@ -192,8 +193,10 @@ pub async fn copy(
     })?;
     let mut control = connected(to).await?;
     let to_settings = settings(&mut control).await?;
+    // Only what we made may be taken away again: somebody else may make a schema of that name meanwhile.
+    let mut made = Vec::new();
     let done = async {
-        make(&mut control, &rebuild).await?;
+        make(&mut control, &rebuild, &mut made).await?;
         fill(from, to, &to_settings, &chosen, &renamed, threads).await?;
         apply::apply(&mut control, &rebuild, Phase::Positions)
             .await
@@ -210,28 +213,22 @@ pub async fn copy(
             rows,
             notes,
         }),
-        Err(problem) => Err(take_away(to, &renamed, problem).await),
+        Err(problem) => Err(take_away(to, &made, problem).await),
     }
 }
 
-/// What a failed copy made is gone again, or is said to be there.
-async fn take_away(to: &ConnectOptions, renamed: &Inventory, mut problem: Problem) -> Problem {
+/// The schemas that a failed copy made (their quoted names) are gone again, or are said to be there.
+async fn take_away(to: &ConnectOptions, made: &[String], mut problem: Problem) -> Problem {
     let dropped = async {
         let mut connection = Connection::connect(to).await?;
-        for schema in &renamed.schemas {
-            connection
-                .execute(format!("DROP DATABASE IF EXISTS {}", schema.name.quoted()))
-                .await?;
+        for schema in made {
+            connection.execute(format!("DROP DATABASE {schema}")).await?;
         }
         Ok::<(), WireError>(())
     };
-    let names: Vec<&str> = renamed
-        .schemas
-        .iter()
-        .map(|schema| schema.name.as_str())
-        .collect();
-    let names = names.join(", ");
+    let names = made.join(", ");
     problem.hint.push_str(&match dropped.await {
+        Ok(()) if made.is_empty() => "\nnothing was changed".to_owned(),
         Ok(()) => format!("\nwhat was made of {names} was taken away again; nothing else was changed"),
         Err(error) => format!("\n{names} is unfinished and must not be used: drop it ({error})"),
     });
@@ -346,14 +343,19 @@ fn rename_table(table: &mut Table, chosen: &Inventory, names: &NewNames, notes: 
     }
 }
 
-/// Makes the schemas, marked as unfinished, and the tables.
-async fn make(control: &mut Connection, rebuild: &RebuildPlan) -> Result<(), Problem> {
+/// Makes the schemas, marked as unfinished, and the tables. Tells the quoted names of the schemas as soon as each is made.
+async fn make(
+    control: &mut Connection,
+    rebuild: &RebuildPlan,
+    made: &mut Vec<String>,
+) -> Result<(), Problem> {
     apply::prepare(control).await.map_err(super::cannot_make)?;
     for step in rebuild.steps(Phase::Structure) {
         apply::apply_step(control, step)
             .await
             .map_err(super::cannot_make)?;
         if step.kind == StepKind::Schema {
+            made.push(step.object.clone());
             let mark = format!("CREATE TABLE {}.{MARK} (a INT PRIMARY KEY)", step.object);
             control
                 .execute(mark)
@@ -379,7 +381,7 @@ struct Shared {
     progress: Progress,
 }
 
-/// Loads all rows.
+/// Loads all rows, with the functions that JSON needs there meanwhile.
 async fn fill(
     from: &ConnectOptions,
     to: &ConnectOptions,
@@ -388,9 +390,32 @@ async fn fill(
     renamed: &Inventory,
     threads: usize,
 ) -> Result<(), Problem> {
-    let fail = |error: WireError| load_problem("copy tables", &error);
     let tables = rows::tables_with_rows(chosen);
-    let typed_json = tables.iter().any(|(_, plan)| plan.has_typed_json());
+    if !tables.iter().any(|(_, plan)| plan.has_typed_json()) {
+        return fill_tables(from, to, to_settings, tables, (chosen, renamed), threads).await;
+    }
+    let mut control = connected(to).await?;
+    let filled = match load::json_functions(&mut control).await {
+        Ok(()) => fill_tables(from, to, to_settings, tables, (chosen, renamed), threads).await,
+        Err(error) => Err(load_problem("make the functions that load JSON", &error)),
+    };
+    // Whatever became of it: the server is the operator's own.
+    let removed = control.execute(json::tear_down()).await;
+    filled?;
+    removed
+        .map(drop)
+        .map_err(|e| load_problem("remove the functions that loaded JSON", &e))
+}
+
+async fn fill_tables(
+    from: &ConnectOptions,
+    to: &ConnectOptions,
+    to_settings: &Settings,
+    tables: Vec<(Table, RowPlan)>,
+    (chosen, renamed): (&Inventory, &Inventory),
+    threads: usize,
+) -> Result<(), Problem> {
+    let fail = |error: WireError| load_problem("copy tables", &error);
     let new_name = |table: &Table| {
         let place = chosen.tables.iter().position(|other| other.name == table.name);
         place
@@ -399,9 +424,11 @@ async fn fill(
     };
     let new = tables.iter().map(|(table, _)| new_name(table)).collect();
     let from_settings = settings(&mut connected(from).await?).await?;
-    let mut readers = Vec::new();
+    let (mut readers, mut loaders) = (Vec::new(), Vec::new());
     for _ in 0..threads.max(1) {
         readers.push(compare::connect(from, &from_settings).await.map_err(fail)?);
+        // The tables are new history of this server: its replicas get them.
+        loaders.push(load::loader(to, to_settings).await.map_err(fail)?);
     }
     let units = Units::plan(&mut readers[0], tables)
         .await
@@ -411,32 +438,16 @@ async fn fill(
         progress: Progress::bytes("copy", units.estimated_bytes()),
         units,
     });
-    let mut control = connected(to).await?;
-    if typed_json {
-        load::json_functions(&mut control)
-            .await
-            .map_err(|e| load_problem("make the functions that load JSON", &e))?;
-    }
     let mut workers = tokio::task::JoinSet::new();
-    for reader in readers {
-        // The tables are new history of this server: its replicas get them.
-        let loader = load::loader(to, to_settings).await.map_err(fail)?;
+    for (reader, loader) in readers.into_iter().zip(loaders) {
         workers.spawn(work(reader, loader, shared.clone()));
     }
-    let mut filled = Ok(());
+    // The first failure ends the others: what they load will be dropped.
     while let Some(ended) = workers.join_next().await {
-        filled = filled.and(ended.expect("copying does not panic"));
-    }
-    if typed_json {
-        let removed = control.execute(json::tear_down()).await;
-        filled = filled.and(
-            removed
-                .map(drop)
-                .map_err(|e| load_problem("remove the functions that loaded JSON", &e)),
-        );
+        ended.expect("copying does not panic")?;
     }
     shared.progress.finish();
-    filled
+    Ok(())
 }
 
 async fn work(mut reader: Connection, mut loader: Connection, shared: Arc<Shared>) -> Result<(), Problem> {

@@ -13,6 +13,7 @@ mod checksum;
 mod cutter;
 mod gtid;
 mod query;
+mod row_keys;
 mod tracker;
 mod types;
 mod varint;
@@ -21,13 +22,12 @@ mod varint;
 mod tests;
 
 pub use bodies::{FormatDescription, Heartbeat, Incident, PayloadHeader, Rotate, XaPrepare};
-pub use changes::{
-    ChangeReader, Changes, Gathered, Gatherer, KeyColumns, Keys, RowCounts, RowKeys, Statement,
-};
+pub use changes::{ChangeReader, Changes, Gathered, Gatherer, RowCounts, Statement};
 pub use checksum::{ChecksumAlgorithm, EventChecksum, verify_event};
 pub use cutter::{EventCutter, Piece};
 pub use gtid::{MariaDbGtidEvent, MySqlGtidEvent, mariadb_gtid_flags};
 pub use query::{QUERY_PREFIX_BYTES, Query, first_words, has_word, is_about_accounts, names_in};
+pub use row_keys::{KeyColumns, Keys, RowKeys};
 pub use tracker::{
     EndKind, FileBoundary, Step, TransactionBegin, TransactionEnd, TransactionTracker, body_bytes_wanted,
 };

@@ -4,14 +4,14 @@
 //! must say that it did not see all. Sources: "Rows_event" and "Table_map_event" in MySQL's internals documentation,
 //! "Rows Event" in MariaDB's, and what real servers wrote.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::io::Read as _;
 
 use bytes::{Bytes, BytesMut};
-use sha2::{Digest as _, Sha256};
 
 use super::bodies::without_checksum;
 use super::query::{expanded, first_words, has_word};
+use super::row_keys::{Keys, RowKeys, key_hash};
 use super::{
     ChecksumAlgorithm, EventCutter, EventError, EventHeader, EventType, HEADER_BYTES, PayloadHeader, Piece,
     Query, read,
@@ -29,47 +29,6 @@ const STATEMENTS_MAX: usize = 1000;
 const COLUMNS_MAX: usize = 8192;
 /// So many tables may be mapped at once.
 const TABLES_MAX: usize = 10_000;
-
-/// So many rows of a table are told apart.
-const ROWS_TOLD_APART_MAX: usize = 1_000_000;
-
-/// Which columns tell the rows of a table apart.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyColumns {
-    /// How many columns the table has: with another number it is another table.
-    pub columns: usize,
-    /// Those of its primary key, counted from 0.
-    pub key: Vec<usize>,
-}
-
-/// By schema and table.
-pub type Keys = HashMap<(String, String), KeyColumns>;
-
-/// Which rows of one table a transaction touches: hashes of their keys, before and after.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct RowKeys {
-    /// Those that are known.
-    pub known: HashSet<[u8; 16]>,
-    /// There are others that cannot be told: without a primary key, after DDL, or too many.
-    pub others: bool,
-}
-
-impl RowKeys {
-    fn add(&mut self, key: Option<[u8; 16]>) {
-        match key {
-            Some(key) if self.known.len() < ROWS_TOLD_APART_MAX => drop(self.known.insert(key)),
-            _ => self.others = true,
-        }
-    }
-
-    /// Takes the rows of another transaction, too.
-    pub fn merge(&mut self, other: RowKeys) {
-        self.others |= other.others;
-        for key in other.known {
-            self.add(Some(key));
-        }
-    }
-}
 
 /// Rows of one table that a transaction changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -525,14 +484,7 @@ fn image(
             values[of_key] = Some(value);
         }
     }
-    let mut hash = Sha256::new();
-    for value in &values {
-        let Some(value) = value else { return Ok(None) };
-        hash.update((value.len() as u64).to_be_bytes());
-        hash.update(value);
-    }
-    let first = hash.finalize().first_chunk::<16>().copied();
-    Ok(first.filter(|_| !key.is_empty()))
+    Ok(key_hash(&values))
 }
 
 /// The default database and the text of a LOAD DATA statement: 13 bytes as of a QUERY, 13 about the file, the session, the name, a NUL.
