@@ -16,6 +16,7 @@ const BEFORE: &str = "CREATE DATABASE shop; CREATE DATABASE other; USE shop;
     CREATE TABLE orders (id INT PRIMARY KEY, c INT, a VARCHAR(20), FOREIGN KEY (c) REFERENCES customers (id) ON DELETE CASCADE) ENGINE = InnoDB;
     CREATE TABLE order_lines (id INT PRIMARY KEY, o INT, FOREIGN KEY (o) REFERENCES orders (id) ON DELETE CASCADE) ENGINE = InnoDB;
     CREATE TABLE items (id INT AUTO_INCREMENT PRIMARY KEY, a INT, KEY (a)) ENGINE = InnoDB;
+    CREATE TABLE emptied (id INT PRIMARY KEY) ENGINE = InnoDB; INSERT INTO emptied VALUES (1);
     CREATE TABLE other.log (id INT AUTO_INCREMENT PRIMARY KEY, what TEXT) ENGINE = InnoDB;
     CREATE TRIGGER told AFTER INSERT ON orders FOR EACH ROW INSERT INTO other.log (what) VALUES (NEW.a);
     INSERT INTO customers VALUES (1), (2), (3); INSERT INTO orders VALUES (1, 1, 'one'), (2, 2, 'two'), (3, 3, NULL);
@@ -29,14 +30,15 @@ fn work(source: &Server) {
     source.sql(
         "CREATE DATABASE later; CREATE TABLE later.t (id INT); INSERT INTO later.t VALUES (1); CREATE VIEW later.v AS SELECT * FROM later.t;
          CREATE PROCEDURE other.p() SELECT 1; CREATE TRIGGER other.t BEFORE INSERT ON other.log FOR EACH ROW SET NEW.what = 'x';
-         ALTER TABLE other.log ADD COLUMN b INT; INSERT INTO other.log (what) VALUES ('more'); DROP TABLE later.t",
+         USE later; CREATE TABLE u (id INT); RENAME TABLE u TO w; USE other; ALTER TABLE log ADD COLUMN b INT; INSERT INTO other.log (what) VALUES ('more'); DROP TABLE later.t",
     );
     // As tools do that change a table while it is used, twice, with the old one left behind once.
     source.sql(
-        "USE shop; CREATE TABLE _items_new LIKE items; ALTER TABLE _items_new ADD COLUMN b INT DEFAULT 7; INSERT INTO _items_new (id, a) SELECT id, a FROM items;
+        "USE shop; create /* gh-ost */ table _items_new LIKE items; ALTER TABLE _items_new ADD COLUMN b INT DEFAULT 7; INSERT INTO _items_new (id, a) SELECT id, a FROM items;
          RENAME TABLE items TO _items_old, _items_new TO items; INSERT INTO items (a) VALUES (30); DROP TABLE _items_old;
          CREATE TABLE _items_new LIKE items; INSERT INTO _items_new SELECT * FROM items; RENAME TABLE items TO _items_old, _items_new TO items",
     );
+    source.sql("SET sql_mode = 'ANSI_QUOTES'; USE shop; TRUNCATE TABLE \"emptied\"");
     source.sql("DELETE FROM shop.orders");
     source.sql("DROP TABLE shop.items");
 }
@@ -87,6 +89,7 @@ fn a_schema_comes_back_alone(kind: Kind, site: &Site, mistake: &str) {
         "3",
         "{told}"
     );
+    assert_eq!(restored.value("SELECT COUNT(*) FROM shop.emptied"), "0", "{told}");
     assert_eq!(
         restored.value(
             "SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name IN ('other', 'later')"

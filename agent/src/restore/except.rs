@@ -20,7 +20,8 @@ use crate::repository::catalog::{Catalog, ListedBackup};
 use crate::server::identifiers::ObjectName;
 use crate::server::indexes::{ForeignKey, foreign_keys};
 use crate::server::inventory::{Inventory, Table};
-use crate::wire::event::{Changes, EndKind, KeyColumns, Keys, RowKeys, has_word, names_in};
+use crate::server::named::{Name, tables_in};
+use crate::wire::event::{Changes, EndKind, KeyColumns, Keys, RowKeys};
 use crate::wire::source::{LeftOut, Place};
 use crate::words;
 
@@ -210,7 +211,7 @@ pub async fn work_out(replay: &mut ReplayPlan, inventory: &Inventory) -> Result<
     };
     walk.run(scanner.with_rows(keys(inventory)), replay).await?;
     replay.excepting = walk.excepting;
-    replay.excepting.notes = cascades(inventory, &walk.touched);
+    replay.excepting.notes.extend(cascades(inventory, &walk.touched));
     Ok(())
 }
 
@@ -237,9 +238,9 @@ fn keys(inventory: &Inventory) -> Keys {
 }
 
 struct ConflictWalk {
-    touched: BTreeMap<(String, String), RowKeys>,
-    /// Words in statements that are left out.
-    names: BTreeSet<String>,
+    touched: BTreeMap<Name, RowKeys>,
+    /// What statements name that are left out: tables, and what may be some.
+    names: BTreeSet<Name>,
     /// How many of those that are left out were met.
     met: usize,
     excepting: Excepting,
@@ -277,15 +278,19 @@ impl ConflictWalk {
                 }
                 excepted.tables = told(&changes);
                 excepted.transaction.end = Some(place.position_bytes);
+                let transaction_of = excepted.transaction.clone();
                 self.met += 1;
-                self.names.extend(
-                    changes
-                        .statements
-                        .iter()
-                        .filter(|s| !s.is_told_only)
-                        .flat_map(|s| names_in(&s.text))
-                        .map(|name| name.to_lowercase()),
-                );
+                for statement in changes.statements.iter().filter(|s| !s.is_told_only) {
+                    let named = tables_in(&statement.text, &statement.database);
+                    self.names.extend(named.tables.into_iter().chain(named.others));
+                }
+                if changes.not_read > 0 {
+                    self.excepting.notes.push(format!(
+                        "{} event(s) of {} were not understood: what builds on them is not looked for",
+                        words::count(changes.not_read),
+                        tell(&transaction_of)
+                    ));
+                }
                 for (table, rows) in changes.rows {
                     self.touched.entry(table).or_default().merge(rows);
                 }
@@ -324,22 +329,19 @@ impl ConflictWalk {
                     shares.push(format!("{schema}.{table}, whose rows cannot be told apart"));
                 }
             }
-            if self.names.contains(&table.to_lowercase()) {
+            if self.names.contains(&(schema.clone(), table.clone())) {
                 shares.push(format!(
                     "{schema}.{table}, which a statement that is left out names"
                 ));
             }
         }
-        for statement in changes
-            .statements
-            .iter()
-            .filter(|statement| !statement.is_told_only)
-        {
-            let tables = self.touched.keys().map(|(_, table)| table);
-            let named = tables
-                .chain(&self.names)
-                .find(|name| has_word(&statement.text, name));
-            shares.extend(named.map(|name| format!("a statement that names {name}")));
+        for statement in changes.statements.iter().filter(|s| !s.is_told_only) {
+            let named = tables_in(&statement.text, &statement.database);
+            let is_touched = |name: &&Name| self.touched.contains_key(*name);
+            let mut of_rows = named.tables.iter().chain(&named.others).filter(is_touched);
+            let mut of_statements = named.tables.intersection(&self.names);
+            let shared = of_rows.next().or_else(|| of_statements.next());
+            shares.extend(shared.map(|(schema, name)| format!("a statement that names {schema}.{name}")));
         }
         if changes.not_read > 0 {
             shares.push(format!(
@@ -373,8 +375,8 @@ fn told(changes: &Changes) -> Vec<String> {
 }
 
 /// Foreign keys that lead to the tables that are touched: what they cascade to leaves no trace in the binlog.
-fn cascades(inventory: &Inventory, touched: &BTreeMap<(String, String), RowKeys>) -> Vec<String> {
-    let leads_to = |table: &Table, (schema, name): &(String, String)| {
+fn cascades(inventory: &Inventory, touched: &BTreeMap<Name, RowKeys>) -> Vec<String> {
+    let leads_to = |table: &Table, (schema, name): &Name| {
         let own = table.name.schema.as_str();
         let is_it = |key: &ForeignKey| key.table == *name && key.schema.as_deref().unwrap_or(own) == schema;
         foreign_keys(&table.create_statement).iter().any(is_it)

@@ -2,7 +2,7 @@
 //!
 //! A table needs those that its foreign keys lead to, since what cascades from them is not in the binlog, and those that statements
 //! name together with it: a table may have been renamed, copied or swapped. The server's own replication filter leaves out the rows
-//! of all others; statements that define something else are left out here.
+//! of all others, and definitions of other tables; those of schemas, views and programs are left out here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ use crate::problem::{Code, Problem};
 use crate::server::identifiers::TablePattern;
 use crate::server::indexes::foreign_keys;
 use crate::server::inventory::Inventory;
-use crate::server::named::{Name, tables_in};
+use crate::server::named::{Name, object_kind, tables_in};
 use crate::server::rebuild::RebuildPlan;
 use crate::wire::event::{Changes, Statement, first_words};
 use crate::wire::source::{LeftOut, Place};
@@ -55,36 +55,23 @@ enum About {
 }
 
 fn about(statement: &Statement) -> About {
-    let words = first_words(statement.text.as_bytes());
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let what = match words.as_slice() {
-        ["CREATE", "OR", "REPLACE", what, ..]
-        | [_, "ONLINE" | "IGNORE" | "OFFLINE", what, ..]
-        | [_, what, ..] => *what,
-        _ => "",
-    };
-    match (words.first().copied().unwrap_or_default(), what) {
+    let verb = first_words(statement.text.as_bytes()).into_iter().next();
+    match (verb.as_deref().unwrap_or_default(), object_kind(&statement.text)) {
         ("INSERT" | "REPLACE" | "UPDATE" | "DELETE" | "LOAD", _) => About::Rows,
-        ("TRUNCATE", _) => About::Table,
-        (
-            "CREATE" | "ALTER" | "DROP" | "RENAME" | "OPTIMIZE" | "ANALYZE" | "REPAIR",
-            "TABLE" | "TABLES" | "TEMPORARY" | "INDEX" | "UNIQUE" | "FULLTEXT" | "SPATIAL" | "SEQUENCE"
-            | "NO_WRITE_TO_BINLOG" | "LOCAL",
-        ) => About::Table,
-        ("CREATE" | "ALTER" | "DROP", "DATABASE" | "SCHEMA") => About::Schema,
-        ("CREATE" | "ALTER" | "DROP", "TABLESPACE" | "UNDO" | "SERVER" | "USER" | "ROLE") => About::Other,
-        ("CREATE" | "ALTER" | "DROP", _) => About::Program,
+        ("RENAME" | "TRUNCATE", _) | (_, Some("TABLE" | "INDEX" | "SEQUENCE")) => About::Table,
+        (_, Some("DATABASE" | "SCHEMA")) => About::Schema,
+        (_, Some("VIEW" | "TRIGGER" | "PROCEDURE" | "FUNCTION" | "EVENT" | "PACKAGE" | "LIBRARY")) => {
+            About::Program
+        }
         _ => About::Other,
     }
 }
 
-/// A transaction that only defines something.
+/// A transaction that only defines schemas or programs, which the server's filter passes.
 struct Definition {
     begins: Place,
-    /// What it names; none for a program.
-    names: BTreeSet<Name>,
+    /// Names in it that may be of schemas; none for a program.
     schemas: BTreeSet<String>,
-    about: About,
 }
 
 /// What a walk over the replay found.
@@ -95,7 +82,7 @@ struct Walked {
     /// Those of them that stand in one statement.
     links: BTreeSet<BTreeSet<Name>>,
     definitions: Vec<Definition>,
-    /// Statements that change rows by themselves, by what they name.
+    /// Statements that change rows by themselves.
     statements_about_rows: u64,
     not_read: u64,
 }
@@ -261,20 +248,9 @@ impl Walked {
                 }
             }
         }
-        let single = match abouts.len() {
-            1 => abouts
-                .first()
-                .copied()
-                .filter(|about| matches!(about, About::Table | About::Schema | About::Program)),
-            _ => None,
-        };
-        if let (true, Some(about)) = (changes.tables.is_empty(), single) {
-            self.definitions.push(Definition {
-                begins,
-                names: names.clone(),
-                schemas,
-                about,
-            });
+        let defines = |about: &About| matches!(about, About::Schema | About::Program);
+        if changes.tables.is_empty() && !abouts.is_empty() && abouts.iter().all(defines) {
+            self.definitions.push(Definition { begins, schemas });
         }
         if names.len() > 1 {
             self.links.insert(names);
@@ -315,13 +291,13 @@ fn closure(wanted: &BTreeSet<Name>, inventory: &Inventory, walked: &Walked) -> B
     }
 }
 
-/// Definitions of what is not restored.
+/// Definitions of what is not restored. Those of tables are for the server's filter, which knows what they are about.
 fn left_out(narrowed: &Narrowed, walked: &Walked) -> BTreeSet<LeftOut> {
-    let schemas: BTreeSet<&String> = narrowed.tables.iter().map(|(schema, _)| schema).collect();
-    let is_needed = |definition: &&Definition| match definition.about {
-        About::Table => definition.names.iter().any(|name| narrowed.tables.contains(name)),
-        About::Schema => definition.schemas.iter().any(|schema| schemas.contains(schema)),
-        _ => false,
+    let is_needed = |definition: &&Definition| {
+        let of_tables = narrowed.tables.iter().map(|(schema, _)| schema);
+        of_tables
+            .into_iter()
+            .any(|schema| definition.schemas.contains(schema))
     };
     let not_needed = walked
         .definitions

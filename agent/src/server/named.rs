@@ -59,6 +59,36 @@ const NO_NAMES: [&str; 22] = [
     "COLUMN",
 ];
 
+/// What kind of object a CREATE, ALTER or DROP is about: `TABLE`, `VIEW` and so on. None where it says no such word.
+pub fn object_kind(sql: &str) -> Option<&'static str> {
+    const KINDS: [&str; 16] = [
+        "TABLE",
+        "INDEX",
+        "SEQUENCE",
+        "DATABASE",
+        "SCHEMA",
+        "VIEW",
+        "TRIGGER",
+        "PROCEDURE",
+        "FUNCTION",
+        "EVENT",
+        "PACKAGE",
+        "LIBRARY",
+        "TABLESPACE",
+        "SERVER",
+        "USER",
+        "ROLE",
+    ];
+    let text = sql.as_bytes();
+    let mut tokens = Tokens::new(text, Quoting::of_mode(""));
+    let is = |token: &Token, word: &str| {
+        token.kind == Kind::Word && text[token.range.clone()].eq_ignore_ascii_case(word.as_bytes())
+    };
+    let verb = tokens.next()?;
+    ["CREATE", "ALTER", "DROP"].iter().find(|word| is(&verb, word))?;
+    tokens.find_map(|token| KINDS.into_iter().find(|kind| is(&token, kind)))
+}
+
 /// The tables that `sql` names, where `database` is the default one.
 pub fn tables_in(sql: &str, database: &str) -> Named {
     let text = sql.as_bytes();
@@ -71,6 +101,11 @@ pub fn tables_in(sql: &str, database: &str) -> Named {
         let token = tokens.get(at)?;
         let bytes = &text[token.range.clone()];
         match token.kind {
+            // Under ANSI_QUOTES it is a name; what is a string is none that anybody looks for.
+            Kind::Text => {
+                let quoted = bytes.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+                Some(String::from_utf8(quoted.to_vec()).ok()?.replace("\"\"", "\""))
+            }
             Kind::Identifier => String::from_utf8(unquoted(bytes)?).ok(),
             Kind::Word if bytes.iter().all(u8::is_ascii_digit) => None,
             Kind::Word => String::from_utf8(bytes.to_vec()).ok(),
@@ -151,6 +186,11 @@ mod tests {
                 assert!(found.contains(name), "{sql}: {found}");
             }
         }
+        assert_eq!(
+            tables("create /* gh-ost */ table `s`.`_a_gho` like \"a b\""),
+            "d.a b s._a_gho"
+        );
+        assert_eq!(tables("TRUNCATE \"a\""), "d.a");
         assert_eq!(tables("RENAME TABLE a TO b"), "d.a d.b");
         assert_eq!(tables("DROP TABLE a, b"), "d.a d.b");
         assert!(
@@ -164,5 +204,27 @@ mod tests {
                 .others
                 .contains(&("d".to_owned(), "b".to_owned()))
         );
+    }
+
+    #[test]
+    fn kinds_of_objects_are_told_whatever_stands_before_them() {
+        for (sql, kind) in [
+            ("create /* gh-ost */ table t (a int)", Some("TABLE")),
+            (
+                "CREATE OR REPLACE ALGORITHM=MERGE DEFINER=`table`@`a-b` SQL SECURITY INVOKER VIEW v AS SELECT 1",
+                Some("VIEW"),
+            ),
+            (
+                "/*!50003 CREATE*/ /*!50020 DEFINER=`r`@`%`*/ /*!50003 TRIGGER t BEFORE INSERT ON a FOR EACH ROW SET @a = 1 */",
+                Some("TRIGGER"),
+            ),
+            ("ALTER ONLINE TABLE t ADD b INT", Some("TABLE")),
+            ("DROP DATABASE IF EXISTS event", Some("DATABASE")),
+            ("CREATE UNIQUE INDEX i ON t (a)", Some("INDEX")),
+            ("ALTER INSTANCE ROTATE INNODB MASTER KEY", None),
+            ("RENAME TABLE a TO b", None),
+        ] {
+            assert_eq!(object_kind(sql), kind, "{sql}");
+        }
     }
 }

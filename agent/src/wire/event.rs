@@ -26,7 +26,7 @@ pub use changes::{ChangeReader, Changes, Gathered, Gatherer, RowCounts, Statemen
 pub use checksum::{ChecksumAlgorithm, EventChecksum, verify_event};
 pub use cutter::{EventCutter, Piece};
 pub use gtid::{MariaDbGtidEvent, MySqlGtidEvent, mariadb_gtid_flags};
-pub use query::{QUERY_PREFIX_BYTES, Query, first_words, has_word, is_about_accounts, names_in};
+pub use query::{QUERY_PREFIX_BYTES, Query, first_words, has_word, is_about_accounts};
 pub use row_keys::{KeyColumns, Keys, RowKeys};
 pub use tracker::{
     EndKind, FileBoundary, Step, TransactionBegin, TransactionEnd, TransactionTracker, body_bytes_wanted,

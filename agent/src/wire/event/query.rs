@@ -229,23 +229,6 @@ pub fn has_word(text: &str, name: &str) -> bool {
     })
 }
 
-/// The words of a statement that may be names: all that are not words of SQL.
-pub fn names_in(text: &str) -> Vec<String> {
-    const OF_SQL: &str = " add after alter and analyze as asc auto_increment before begin bigint binary bit blob by cascade change char \
-        character charset check collate column comment constraint create current_timestamp database date datetime decimal default delete desc \
-        distinct double drop end engine enum exists false first float for foreign from function global grant group having host identified if \
-        ignore in index innodb insert int integer into is join key left like limit local longblob longtext modify not null on optimize or order \
-        partition primary procedure rename replace restrict revoke schema select sequence session set smallint table temporary text time \
-        timestamp tinyint to trigger true truncate union unique unsigned update user using values varbinary varchar view where with ";
-    let words = text.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '$'));
-    let is_name = |word: &String| {
-        !word.is_empty()
-            && !word.chars().all(|c| c.is_ascii_digit())
-            && !OF_SQL.contains(&format!(" {} ", word.to_lowercase()))
-    };
-    words.map(str::to_owned).filter(is_name).collect()
-}
-
 #[cfg(test)]
 mod account_tests {
     use super::*;
@@ -295,15 +278,5 @@ mod account_tests {
             let parsed = Query::parse(EventType::QUERY, &body).unwrap();
             assert_eq!(parsed.is_about_accounts(), wanted, "{statement}");
         }
-    }
-
-    #[test]
-    fn names_are_what_is_left_of_a_statement_without_its_sql() {
-        let names = |text| names_in(text).join(" ");
-        assert_eq!(
-            names("DROP TABLE IF EXISTS `shop`.`orders`, old /* 7 */"),
-            "shop orders old"
-        );
-        assert_eq!(names("alter table T add c int NOT NULL default 12"), "T c");
     }
 }
