@@ -17,6 +17,10 @@ use tokio::process::{Child, Command};
 use crate::problem::{Code, Problem};
 use crate::wire::{ConnectOptions, Connection, Endpoint, TlsMode};
 
+/// See [`Instance::mark`].
+const MARK: &str = "UNFINISHED-DO-NOT-USE";
+/// Stands in the folder when the server's own files are complete.
+const INITIALISED: &str = "initialised";
 const START_SECONDS: u64 = 120;
 const STOP_SECONDS: u64 = 120;
 
@@ -37,6 +41,8 @@ pub struct Programs {
 pub struct Instance {
     programs: Programs,
     folder: PathBuf,
+    /// Locked while we use the folder.
+    mark: Option<std::fs::File>,
     child: Option<Child>,
     warden: Option<Warden>,
 }
@@ -152,7 +158,8 @@ impl Programs {
 }
 
 impl Instance {
-    /// Makes a new server in `folder`, which must be empty or absent, and starts it.
+    /// Makes a new server in `folder`, which must be empty or absent, and starts it. One that a restore left unfinished there is
+    /// started again as it is.
     pub async fn create(programs: Programs, folder: &Path, options: &[String]) -> Result<Self, Problem> {
         let disk = |error: std::io::Error| {
             Problem::new(
@@ -166,7 +173,8 @@ impl Instance {
             .mode(0o700)
             .create(folder)
             .map_err(disk)?;
-        if std::fs::read_dir(folder).map_err(disk)?.next().is_some() {
+        let is_unfinished = folder.join(MARK).is_file();
+        if !is_unfinished && std::fs::read_dir(folder).map_err(disk)?.next().is_some() {
             return Err(Problem::new(
                 Code::TargetNotEmpty,
                 format!("{} is not empty", folder.display()),
@@ -177,6 +185,7 @@ impl Instance {
         let mut instance = Self {
             programs,
             folder,
+            mark: None,
             child: None,
             warden: None,
         };
@@ -186,20 +195,74 @@ impl Instance {
                 instance.socket().display()
             )));
         }
-        std::fs::create_dir(instance.folder.join("tmp")).map_err(disk)?;
-        std::fs::write(
-            instance.mark(),
-            "This server was never finished: do not use its data.\n",
-        )
-        .map_err(disk)?;
-        instance.initialise().await?;
+        instance.lock().await?;
+        std::fs::create_dir_all(instance.folder.join("tmp")).map_err(disk)?;
+        let initialised = instance.folder.join(INITIALISED);
+        if !(initialised.is_file() && instance.data().is_dir()) {
+            match std::fs::remove_dir_all(instance.data()) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(disk(error)),
+                _ => {}
+            }
+            instance.initialise().await?;
+            std::fs::write(&initialised, "").map_err(disk)?;
+        }
         instance.start(options).await?;
         Ok(instance)
     }
 
+    /// Marks the folder as unfinished and ours alone. Whoever used it before us may have been killed, and its server not be gone yet.
+    async fn lock(&mut self) -> Result<(), Problem> {
+        let cannot =
+            |error: std::io::Error| failed(format!("cannot mark {}: {error}", self.folder.display()));
+        let mut mark = std::fs::File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(self.mark())
+            .map_err(cannot)?;
+        if mark.try_lock().is_err() {
+            return Err(Problem::new(
+                Code::TargetNotEmpty,
+                format!("another restore into {} is running", self.folder.display()),
+                "wait for it, or stop it and run this command again: it goes on where that one stopped",
+            ));
+        }
+        mark.write_all(b"This server was never finished: do not use its data.\n")
+            .map_err(cannot)?;
+        self.mark = Some(mark);
+        let deadline = Instant::now() + Duration::from_secs(STOP_SECONDS);
+        while self.has_a_server() {
+            if Instant::now() > deadline {
+                return Err(failed(format!(
+                    "a server still runs in {}",
+                    self.folder.display()
+                )));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        // They would have MySQL think that the killed one, which nobody may have reaped yet, still listens.
+        for stale in ["server.sock", "server.sock.lock", "pid"] {
+            match std::fs::remove_file(self.folder.join(stale)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(cannot(error)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an earlier server of this folder runs still.
+    fn has_a_server(&self) -> bool {
+        let pid = std::fs::read_to_string(self.folder.join("pid")).unwrap_or_default();
+        let command = std::fs::read(format!("/proc/{}/cmdline", pid.trim())).unwrap_or_default();
+        let data = format!("--datadir={}", self.data().display());
+        command
+            .split(|byte| *byte == 0)
+            .any(|argument| argument == data.as_bytes())
+    }
+
     /// Stands in the folder until the server holds all it should, however we end.
     fn mark(&self) -> PathBuf {
-        self.folder.join("UNFINISHED-DO-NOT-USE")
+        self.folder.join(MARK)
     }
 
     /// Says that the server holds all it should: takes away the mark that every new one has.
@@ -335,9 +398,11 @@ impl Instance {
                 "--max-allowed-packet=1G",
             ])
             .args(options);
-        if self.programs.flavour == Flavour::MySql {
-            command.arg("--mysqlx=OFF");
-        }
+        // One that was killed while it replayed does not know exactly how far it was in what it had received.
+        command.args(match self.programs.flavour {
+            Flavour::MariaDb => &["--skip-slave-start"][..],
+            Flavour::MySql => &["--skip-replica-start", "--mysqlx=OFF"],
+        });
         let log = std::fs::File::create(self.folder.join("output.log"));
         let log = log.map_err(|e| failed(format!("cannot write a log: {e}")))?;
         command
@@ -355,8 +420,11 @@ impl Instance {
         let deadline = Instant::now() + Duration::from_secs(START_SECONDS);
         while Connection::connect(&options).await.is_err() {
             if let Ok(Some(status)) = child.try_wait() {
+                let said = std::fs::read_to_string(self.folder.join("error.log")).unwrap_or_default();
+                let is_reason = |line: &&str| line.contains("ERROR") && !line.ends_with("Aborting");
+                let error = said.lines().rfind(is_reason).unwrap_or_default();
                 return Err(failed(format!(
-                    "the server in {} ended with {status}",
+                    "the server in {} ended with {status}: {error}",
                     self.folder.display()
                 )));
             }

@@ -147,6 +147,16 @@ impl Identity {
         &self.recipient
     }
 
+    /// A secret that only who holds this identity can know, for one purpose: SHA-256 over a label, the key and the purpose.
+    pub fn derive(&self, purpose: &[u8]) -> Zeroizing<[u8; 32]> {
+        let key = Zeroizing::new(<[u8; 32]>::from(self.key.to_bytes()));
+        let mut hash = Sha256::new();
+        hash.update(b"HF1 derived\0");
+        hash.update(*key);
+        hash.update(purpose);
+        Zeroizing::new(hash.finalize().into())
+    }
+
     /// Its line of text; wiped when dropped.
     pub fn to_line(&self) -> Zeroizing<String> {
         let bytes = Zeroizing::new(<[u8; 32]>::from(self.key.to_bytes()));

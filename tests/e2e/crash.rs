@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use holdfast_tests::holdfast::Background;
+use holdfast_tests::ledger;
 use holdfast_tests::oracle::Snapshot;
 use holdfast_tests::process::{Signal, wait_until};
 use holdfast_tests::replica;
@@ -234,9 +235,9 @@ fn wait_for_the_middle(restore: &mut Background, mut is_there: impl FnMut() -> b
     }
 }
 
-/// Kills a restore into a new server when `is_there` says so of the data folder: the server ends with it, and its folder is
-/// refused afterwards.
-fn killed_restore_leaves_nothing_that_looks_whole(story: &Story, name: &str, is_there: fn(&Path) -> bool) {
+/// Kills a restore into a new server when `is_there` says so of the data folder: the server ends with it, is marked, and the same
+/// command goes on.
+fn killed_restore_goes_on(story: &Story, name: &str, is_there: fn(&Path) -> bool) {
     let site = &story.site;
     let (scratch, prefix) = (
         site.shown(name),
@@ -254,19 +255,29 @@ fn killed_restore_leaves_nothing_that_looks_whole(story: &Story, name: &str, is_
         folder.join(MARK).exists(),
         "nothing says that {name} is half restored"
     );
+    // Another restore does not go on with it.
+    let other = [&to[..], &["--accounts", "leave"]].concat();
+    let refused = site.restore(&["a", "b"], &other).fails();
+    assert_eq!(refused.status.code(), Some(40), "{refused}");
+    refused.says(&["HF-E040", &story.backup.id, "something else"]);
+    let told = restored_equals(story, name, &[], &story.end);
+    assert!(
+        told.json()["target_warnings"]
+            .to_string()
+            .contains("went on where"),
+        "{told}"
+    );
+    assert!(!folder.join(MARK).exists(), "{told}");
     let again = site.restore(&["a", "b"], &to).fails();
-    assert_eq!(again.status.code(), Some(40), "{again}");
     again.says(&["HF-E040", "is not empty", "name a new folder"]);
 }
 
-/// A restore that is killed leaves no server behind that looks whole, and the next one is right.
-fn a_killed_restore_is_not_taken_for_whole(kind: Kind) {
+/// A restore that is killed leaves no server behind that looks whole, and the same command goes on to what was wanted.
+fn a_killed_restore_goes_on(kind: Kind) {
     let story = archived(kind);
-    killed_restore_leaves_nothing_that_looks_whole(&story, "loading", is_loading);
-    killed_restore_leaves_nothing_that_looks_whole(&story, "replaying", is_replaying);
-    restored_equals(&story, "whole", &[], &story.end);
-    assert!(!story.site.path("whole").join(MARK).exists());
-    // In the middle of loading: `restore::half_restored_server_is_refused`.
+    killed_restore_goes_on(&story, "loading", is_loading);
+    killed_restore_goes_on(&story, "replaying", is_replaying);
+    // Into a server that runs, killed again and again.
     let target = Server::start(
         kind,
         ServerOptions {
@@ -276,25 +287,33 @@ fn a_killed_restore_is_not_taken_for_whole(kind: Kind) {
     );
     let socket = target.socket().display().to_string();
     let restore = || story.site.restore(&["a", "b"], &["--socket", &socket]);
-    let mut running = restore().start(&story.site.path("into.log"));
-    wait_for_the_middle(&mut running, || is_replaying(&target.data_folder()));
-    target.signal(Signal::STOP);
-    assert!(running.is_running(), "it was too quick:\n{}", running.output());
-    running.kill();
-    target.signal(Signal::CONT);
-    let again = restore().fails();
-    assert_eq!(again.status.code(), Some(40), "{again}");
-    again.says(&["HF-E040", "not empty", "schema shop", "--scratch DIR"]);
+    for is_there in [is_loading, is_replaying] {
+        let mut running = restore().start(&story.site.path("into.log"));
+        wait_for_the_middle(&mut running, || is_there(&target.data_folder()));
+        target.signal(Signal::STOP);
+        assert!(running.is_running(), "it was too quick:\n{}", running.output());
+        running.kill();
+        target.signal(Signal::CONT);
+    }
+    restore().succeeds();
+    ledger::check(&target);
+    let oracle = Snapshot::of(&replica::stopped_at(&story.source, &story.end));
+    oracle.assert_same(&Snapshot::of(&target));
+    let left = target.query(
+        "SELECT SCHEMA_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME LIKE 'holdfast%' \
+         UNION SELECT User FROM mysql.user WHERE User LIKE 'holdfast%'",
+    );
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[test]
-fn a_killed_restore_is_not_taken_for_whole_mariadb() {
-    a_killed_restore_is_not_taken_for_whole(Kind::MariaDb1011);
+fn a_killed_restore_goes_on_mariadb() {
+    a_killed_restore_goes_on(Kind::MariaDb1011);
 }
 
 #[test]
-fn a_killed_restore_is_not_taken_for_whole_mysql() {
-    a_killed_restore_is_not_taken_for_whole(MYSQL);
+fn a_killed_restore_goes_on_mysql() {
+    a_killed_restore_goes_on(MYSQL);
 }
 
 /// Both the service and a single backup stop in their dump when they are asked to, and commit nothing.

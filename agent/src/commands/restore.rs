@@ -9,7 +9,7 @@ use crate::config;
 use crate::instance::{Instance, Programs};
 use crate::problem::{Code, Problem, Result};
 use crate::restore::copy::{self, new_names};
-use crate::restore::{self, RestoreOptions, RestorePlan, Restored};
+use crate::restore::{self, RestoreOptions, RestorePlan, Restored, Whose};
 use crate::wire::{ConnectOptions, Endpoint, TlsMode};
 use crate::words;
 
@@ -56,9 +56,14 @@ pub(super) async fn run(config_path: &Path, args: &RestoreArgs, json: bool) -> R
         return restore_beside(&reader, &plan, &names, args, json).await;
     }
     let (target, mut instance) = open_target(&args.target, &plan).await?;
-    let restored = restore::run(&plan, &reader.repository, &reader.identities, &target, &options).await;
+    let whose = match instance {
+        Some(_) => Whose::Ours,
+        None => Whose::Theirs,
+    };
+    let restored = restore_into(&reader, &plan, &target, whose, &options).await;
     if let (Err(_), Some(instance)) = (&restored, &mut instance) {
-        instance.discard().await;
+        // In order, so that the same command can go on with what it holds.
+        instance.stop().await?;
     }
     let restored = restored?;
     if let Some(instance) = &instance {
@@ -72,6 +77,22 @@ pub(super) async fn run(config_path: &Path, args: &RestoreArgs, json: bool) -> R
         &told(&plan, &restored, &place, took),
     );
     Ok(())
+}
+
+async fn restore_into(
+    reader: &Reader,
+    plan: &RestorePlan,
+    target: &ConnectOptions,
+    whose: Whose,
+    options: &RestoreOptions,
+) -> Result<Restored, Problem> {
+    let begun = restore::begin(plan, &reader.identities, target, whose).await?;
+    if begun.is_resumed() {
+        words::print_error("this restore was interrupted: it goes on where it stopped");
+    }
+    begun
+        .finish(&reader.repository, &reader.identities, options)
+        .await
 }
 
 /// Where the restored server is, for people. One of our own is stopped, or belongs to the operator now.

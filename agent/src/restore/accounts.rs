@@ -4,9 +4,15 @@
 //! The accounts themselves are made by the rebuild. Ours is there because theirs may change the password, or be gone, of the one
 //! that the restore was given.
 
+use holdfast_proto::Flavour;
+use holdfast_proto::ids::BackupId;
+use holdfast_proto::keys::Identity;
+use zeroize::Zeroizing;
+
 use crate::problem::{Code, Problem};
 use crate::restore::{RestorePlan, target_problem, without_binlog};
-use crate::server::accounts::{self, AccountKind, AccountName, OWN_PREFIX};
+use crate::server::accounts::{self, AccountKind, AccountName, OWN_PREFIX, RESTORE_ACCOUNT};
+use crate::server::identifiers::quote_identifier;
 use crate::server::inventory::Inventory;
 use crate::server::rebuild::RebuildPlan;
 use crate::wire::{ConnectOptions, Connection, Password, WireError};
@@ -95,6 +101,49 @@ fn rebuild(inventory: &Inventory) -> Result<RebuildPlan, Problem> {
     RebuildPlan::new(inventory).map_err(|error| unusable(&error))
 }
 
+/// The name and password of an account of ours.
+pub(super) struct Login {
+    user: String,
+    password: Zeroizing<String>,
+}
+
+impl Login {
+    fn new(user: impl Into<String>, password: &str) -> Self {
+        Self {
+            user: user.into(),
+            // A server that wants all kinds of characters in a password shall have them.
+            password: Zeroizing::new(format!("aA1_{password}")),
+        }
+    }
+
+    fn random() -> Result<Self, WireError> {
+        Ok(Self::new(format!("{OWN_PREFIX}{}", random(8)?), &random(16)?))
+    }
+
+    /// That of a restore: who holds the kit can come back as it, whatever became of the account that the restore was given.
+    pub(super) fn of_restore(identities: &[Identity], backup: BackupId) -> Result<Self, WireError> {
+        let Some(identity) = identities.first() else {
+            return Self::random();
+        };
+        let secret = identity.derive(format!("restore account\0{backup}").as_bytes());
+        let hex = Zeroizing::new(
+            secret
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>(),
+        );
+        Ok(Self::new(RESTORE_ACCOUNT, &hex[..32]))
+    }
+
+    fn connect_options(&self, target: &ConnectOptions) -> ConnectOptions {
+        ConnectOptions {
+            user: self.user.clone(),
+            password: Some(Password::new(self.password.as_bytes().to_vec())),
+            ..target.clone()
+        }
+    }
+}
+
 /// An account of ours on the target server, which may do everything.
 pub struct OwnAccount {
     name: AccountName,
@@ -104,42 +153,41 @@ pub struct OwnAccount {
 impl OwnAccount {
     /// Makes one, as the account that we were given.
     pub async fn create(target: &ConnectOptions) -> Result<Self, Problem> {
-        let fail = |error: WireError| {
-            Problem::new(
-                Code::TargetServer,
-                format!("make an account to restore accounts with: {error}"),
-                "restore with an account that may create users and grant everything, or leave accounts out: --accounts leave",
-            )
-        };
-        let mut connection = Connection::connect(target).await.map_err(fail)?;
+        Self::create_as(target, &Login::random().map_err(cannot_be_made)?).await
+    }
+
+    /// Makes this one.
+    pub(super) async fn create_as(target: &ConnectOptions, login: &Login) -> Result<Self, Problem> {
+        let mut connection = Connection::connect(target).await.map_err(cannot_be_made)?;
         without_binlog(&mut connection).await;
-        let rows = connection.query("SELECT CURRENT_USER()").await.map_err(fail)?;
-        let given = AccountName::parse(&rows.one().and_then(|row| row.text(0)).map_err(fail)?);
-        let (tag, password) = (random(8).map_err(fail)?, random(16).map_err(fail)?);
         let name = AccountName {
-            user: format!("{OWN_PREFIX}{tag}"),
-            host: given.host,
+            user: login.user.clone(),
+            host: current_user(&mut connection).await.map_err(cannot_be_made)?.host,
         };
-        // A server that wants all kinds of characters in a password shall have them.
-        let password = format!("aA1_{password}");
-        let who = name.sql();
+        let (who, password) = (name.sql(), login.password.as_str());
         for statement in [
+            // One that another kit's restore left behind.
+            format!("DROP USER IF EXISTS {who}"),
             format!("CREATE USER {who} IDENTIFIED BY '{password}'"),
             format!("GRANT ALL PRIVILEGES ON *.* TO {who} WITH GRANT OPTION"),
         ] {
-            connection.execute(statement).await.map_err(fail)?;
+            connection.execute(statement).await.map_err(cannot_be_made)?;
         }
         // Needed only where an account may act as another.
         let proxy = format!("GRANT PROXY ON ''@'' TO {who} WITH GRANT OPTION");
         if let Err(error) = connection.execute(proxy).await {
             tracing::debug!("proxies cannot be granted: {error}");
         }
-        let options = ConnectOptions {
-            user: name.user.clone(),
-            password: Some(Password::new(password.into_bytes())),
-            ..target.clone()
-        };
+        let options = login.connect_options(target);
         Ok(Self { name, options })
+    }
+
+    /// The one that an earlier run of a restore made, if it is there.
+    pub(super) async fn find(target: &ConnectOptions, login: &Login) -> Option<Self> {
+        let options = login.connect_options(target);
+        let mut connection = Connection::connect(&options).await.ok()?;
+        let name = current_user(&mut connection).await.ok()?;
+        Some(Self { name, options })
     }
 
     /// How to connect as it.
@@ -157,6 +205,19 @@ impl OwnAccount {
     }
 }
 
+async fn current_user(connection: &mut Connection) -> Result<AccountName, WireError> {
+    let rows = connection.query("SELECT CURRENT_USER()").await?;
+    Ok(AccountName::parse(&rows.one()?.text(0)?))
+}
+
+fn cannot_be_made(error: WireError) -> Problem {
+    Problem::new(
+        Code::TargetServer,
+        format!("make an account to restore accounts with: {error}"),
+        "restore with an account that may create users and grant everything, or leave accounts out: --accounts leave",
+    )
+}
+
 /// What DROP USER says of an account that the server does not know.
 const OPERATION_FAILED: u16 = 1396;
 
@@ -168,10 +229,27 @@ fn random(bytes: usize) -> Result<String, WireError> {
     Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
+/// Removes the roles that an interrupted restore made; where roles are accounts, they go with these.
+async fn drop_roles(connection: &mut Connection) -> Result<(), WireError> {
+    if connection.flavour() != Flavour::MariaDb {
+        return Ok(());
+    }
+    let sql = "SELECT User AS u FROM mysql.user WHERE is_role = 'Y' AND User <> 'PUBLIC'";
+    let rows = connection.query(sql).await?;
+    for row in &rows {
+        let name = row.str("u")?;
+        connection
+            .execute(format!("DROP ROLE {}", quote_identifier(&name)))
+            .await?;
+    }
+    Ok(())
+}
+
 /// Removes the accounts of a fresh server, so that those of the backup are the only ones. The server's own stay, and so does Debian's
 /// for maintenance, which its scripts know from a file, unless the backup has one.
 pub(super) async fn make_room(connection: &mut Connection, inventory: &Inventory) -> Result<(), Problem> {
     let fail = |error: WireError| target_problem("remove the accounts of a fresh server", &error);
+    drop_roles(connection).await.map_err(fail)?;
     let sql = format!(
         "SELECT User AS u, Host AS h FROM mysql.user WHERE User NOT LIKE '{OWN_PREFIX}%' \
          AND User NOT IN ('mariadb.sys', 'mysql.sys', 'mysql.session', 'mysql.infoschema')"

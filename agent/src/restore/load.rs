@@ -3,6 +3,7 @@
 //! A load unit is one part, or the run of parts that a large row spans. Each is one LOAD DATA, whose row count and
 //! warnings are checked: LOAD DATA LOCAL drops bad rows without an error.
 
+use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::sync::Arc;
 
@@ -15,6 +16,8 @@ use holdfast_proto::names::ObjectName;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 
+use super::journal::{self, Journal};
+use super::resume;
 use super::select::{Misses, RestorePlan, note_misses};
 use crate::problem::{Code, Problem};
 use crate::progress::Progress;
@@ -41,6 +44,13 @@ struct Unit {
     parts: Vec<Part>,
 }
 
+impl Unit {
+    /// The number that it is known by.
+    fn first_part(&self) -> u64 {
+        self.parts.first().expect("a unit has a part").sequence
+    }
+}
+
 /// The run of parts that each unit is made of, in the order of the manifest.
 fn units(manifest: &Manifest) -> Vec<Unit> {
     let mut units: Vec<Unit> = Vec::new();
@@ -62,6 +72,8 @@ struct Shared {
     repository: Repository,
     identities: Arc<Vec<Identity>>,
     plans: Vec<(TableName, RowPlan)>,
+    /// The tables, by their index, whose units the journal tells of.
+    journaled: BTreeSet<usize>,
     cluster_day_backup: ObjectName,
     /// Which providers failed how often, for the final report.
     misses: Mutex<Misses>,
@@ -137,26 +149,29 @@ impl LocalSource for UnitText {
 
 type Prefetched = (Unit, JoinHandle<Result<Reader, Problem>>);
 
-/// Loads everything. Returns how many objects had to come from another provider than the first, by the provider that
+/// Loads everything that the journal does not know as loaded. Returns how many objects had to come from another provider than the first, by the provider that
 /// failed.
-pub async fn load(
+pub(super) async fn load(
     plan: &RestorePlan,
     repository: &Repository,
     identities: &Arc<Vec<Identity>>,
     target: &ConnectOptions,
     settings: &Settings,
     threads: usize,
+    journal: &Journal,
 ) -> Result<Misses, Problem> {
     let plans = row_plans(plan)?;
     let typed_json = plans.iter().any(|(_, plan)| plan.has_typed_json());
+    let from = (repository, identities);
+    let rows = load_rows(plan, plans, from, target, settings, threads, journal.units());
     if !typed_json {
-        return load_rows(plan, plans, repository, identities, target, settings, threads).await;
+        return rows.await;
     }
     let mut connection = connect(target, settings)
         .await
         .map_err(|e| load_problem("connect to the target server", &e))?;
     let loaded = match json_functions(&mut connection).await {
-        Ok(()) => load_rows(plan, plans, repository, identities, target, settings, threads).await,
+        Ok(()) => rows.await,
         Err(error) => Err(load_problem("make the functions that load JSON", &error)),
     };
     // Whatever became of the load: the server may be the operator's own.
@@ -176,15 +191,18 @@ pub(super) async fn json_functions(connection: &mut Connection) -> Result<(), Wi
 async fn load_rows(
     plan: &RestorePlan,
     plans: Vec<(TableName, RowPlan)>,
-    repository: &Repository,
-    identities: &Arc<Vec<Identity>>,
+    (repository, identities): (&Repository, &Arc<Vec<Identity>>),
     target: &ConnectOptions,
     settings: &Settings,
     threads: usize,
+    loaded: &BTreeSet<u64>,
 ) -> Result<Misses, Problem> {
-    let manifest = &plan.manifest;
-    let total = manifest.parts.iter().map(|part| part.plain_bytes).sum();
+    let mut units = units(&plan.manifest);
+    units.retain(|unit| !loaded.contains(&unit.first_part()));
+    let bytes = |unit: &Unit| unit.parts.iter().map(|part| part.plain_bytes).sum::<u64>();
+    let total = units.iter().map(bytes).sum();
     let shared = Arc::new(Shared {
+        journaled: journaled(plan, target).await?,
         repository: repository.clone(),
         identities: identities.clone(),
         plans,
@@ -202,7 +220,7 @@ async fn load_rows(
             .map_err(|e| load_problem("connect to the target server", &e))?;
         workers.spawn(work(connection, receiver.clone(), shared.clone()));
     }
-    let feeder = tokio::spawn(feed(units(manifest), sender, shared.clone()));
+    let feeder = tokio::spawn(feed(units, sender, shared.clone()));
     drop(receiver);
     while let Some(ended) = workers.join_next().await {
         ended.expect("loaders do not panic")?;
@@ -222,6 +240,23 @@ async fn feed(units: Vec<Unit>, sender: mpsc::Sender<Prefetched>, shared: Arc<Sh
             return; // every loader has ended: one of them tells why
         }
     }
+}
+
+/// The tables of the manifest, by their index, that have transactions on the target server.
+async fn journaled(plan: &RestorePlan, target: &ConnectOptions) -> Result<BTreeSet<usize>, Problem> {
+    let fail = |error: WireError| load_problem("ask for the engines of the target server", &error);
+    let mut connection = Connection::connect(target).await.map_err(fail)?;
+    let engines = resume::transactional_engines(&mut connection)
+        .await
+        .map_err(fail)?;
+    let tables = plan.manifest.tables.iter().enumerate();
+    let journaled = tables.filter(|(_, rows)| {
+        let table = TableName::new(&rows.schema, &rows.name)
+            .ok()
+            .and_then(|name| plan.inventory.table(&name));
+        table.is_some_and(|table| engines.contains(&table.engine.to_ascii_uppercase()))
+    });
+    Ok(journaled.map(|(index, _)| index).collect())
 }
 
 /// How the rows of each table of the manifest travel, by its index.
@@ -280,7 +315,7 @@ async fn work(
         if row_is_large {
             without_bulk(&mut connection, true).await?;
         }
-        load_unit(&mut connection, unit, first, &shared).await?;
+        load_journaled(&mut connection, unit, first, &shared).await?;
         if row_is_large {
             without_bulk(&mut connection, false).await?;
         }
@@ -301,6 +336,25 @@ async fn without_bulk(connection: &mut Connection, without: bool) -> Result<(), 
     let done = connection.execute(set).await;
     done.map(drop)
         .map_err(|e| load_problem("set how rows are loaded", &e))
+}
+
+/// Loads a unit and writes that into the journal, both or neither. Written first, so that whoever reads the journal after a kill
+/// waits until it is settled.
+async fn load_journaled(
+    connection: &mut Connection,
+    unit: Unit,
+    first: Reader,
+    shared: &Arc<Shared>,
+) -> Result<(), Problem> {
+    if !shared.journaled.contains(&unit.table) {
+        return load_unit(connection, unit, first, shared).await;
+    }
+    let fail = |error: WireError| load_problem("write down what is loaded", &error);
+    connection.execute("START TRANSACTION").await.map_err(fail)?;
+    let entry = journal::unit_is_loaded(unit.first_part());
+    connection.execute(entry).await.map_err(fail)?;
+    load_unit(connection, unit, first, shared).await?;
+    connection.execute("COMMIT").await.map(drop).map_err(fail)
 }
 
 async fn load_unit(

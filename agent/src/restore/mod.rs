@@ -11,6 +11,7 @@ pub mod coverage;
 mod events;
 pub mod except;
 pub mod feed;
+pub mod journal;
 pub mod load;
 pub mod moment;
 pub mod partial;
@@ -18,6 +19,7 @@ mod reach;
 pub mod replay;
 mod replica;
 pub mod resolve;
+mod resume;
 pub mod scan;
 pub mod select;
 pub mod target_point;
@@ -28,6 +30,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_proto::Flavour;
 use holdfast_proto::keys::Identity;
+use serde::{Deserialize, Serialize};
 
 use crate::problem::{Code, Problem};
 use crate::repository::Repository;
@@ -39,10 +42,12 @@ use crate::server::preflight::{self, Finding, Severity};
 use crate::server::rebuild::Phase;
 use crate::server::session::Settings;
 use crate::wire::{ConnectOptions, Connection, WireError};
-use accounts::OwnAccount;
+use accounts::{Login, OwnAccount};
+use journal::{Entry, Journal};
 
 pub use moment::ReplayPlan;
 pub use replay::Replayed;
+use select::Misses;
 pub use select::RestorePlan;
 
 /// Workers mostly wait for each other's commits: fewer than this leave processors idle (measured on two).
@@ -97,9 +102,7 @@ pub async fn check_target(
     plan: &RestorePlan,
     target: &ConnectOptions,
 ) -> Result<(Settings, Vec<String>), Problem> {
-    let mut connection = Connection::connect(target)
-        .await
-        .map_err(|e| target_problem("connect to the target server", &e))?;
+    let mut connection = connected(target).await?;
     let findings = preflight::check_target(&mut connection, Some(&plan.inventory), &[])
         .await
         .map_err(|error| {
@@ -110,18 +113,27 @@ pub async fn check_target(
             )
         })?;
     let warnings = refuse_findings(&findings)?;
-    let settings = capture::read_settings(&mut connection).await.map_err(|error| {
+    let settings = settings_of(&mut connection).await?;
+    if let Some(replay) = &plan.replay {
+        let flavour = plan.manifest.source.flavour;
+        replay::check_target(replay, flavour, &settings, target, &mut connection, false).await?;
+    }
+    Ok((settings, warnings))
+}
+
+async fn connected(target: &ConnectOptions) -> Result<Connection, Problem> {
+    let connection = Connection::connect(target).await;
+    connection.map_err(|e| target_problem("connect to the target server", &e))
+}
+
+async fn settings_of(connection: &mut Connection) -> Result<Settings, Problem> {
+    capture::read_settings(connection).await.map_err(|error| {
         Problem::new(
             Code::TargetServer,
             error.to_string(),
             "check that the account may do everything on the target",
         )
-    })?;
-    if let Some(replay) = &plan.replay {
-        let flavour = plan.manifest.source.flavour;
-        replay::check_target(replay, flavour, &settings, target, &mut connection).await?;
-    }
-    Ok((settings, warnings))
+    })
 }
 
 /// The worst thing about a target server decides; warnings are to be said.
@@ -152,7 +164,7 @@ fn refuse_findings(findings: &[Finding]) -> Result<Vec<String>, Problem> {
     ))
 }
 
-/// Applies a plan to a checked, empty target server.
+/// Applies a plan to an empty target server, or goes on with one that was interrupted.
 pub async fn run(
     plan: &RestorePlan,
     repository: &Repository,
@@ -160,96 +172,307 @@ pub async fn run(
     target: &ConnectOptions,
     options: &RestoreOptions,
 ) -> Result<Restored, Problem> {
+    let begun = begin(plan, identities, target, Whose::Theirs).await?;
+    begun.finish(repository, identities, options).await
+}
+
+/// A restore whose target server is checked and marked; whatever happens to it now, the same plan can go on.
+pub struct Begun<'plan> {
+    plan: &'plan RestorePlan,
+    target: ConnectOptions,
+    own: Option<OwnAccount>,
+    settings: Settings,
+    warnings: Vec<String>,
+    journal: Journal,
+}
+
+/// Whose a target server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// We start it, and so know that it does not replicate by itself.
+    Ours,
+    /// It runs without us.
+    Theirs,
+}
+
+/// Checks the target server and marks it; or puts in order what an interrupted restore of the same left there. An error changes nothing.
+pub async fn begin<'plan>(
+    plan: &'plan RestorePlan,
+    identities: &[Identity],
+    target: &ConnectOptions,
+    whose: Whose,
+) -> Result<Begun<'plan>, Problem> {
+    let login = Login::of_restore(identities, plan.manifest.backup)
+        .map_err(|e| target_problem("prepare an account", &e))?;
+    if let Some((journal, way_in)) = interrupted(target, &login).await? {
+        return resumed(plan, journal, way_in, whose, &login).await;
+    }
     let (settings, warnings) = check_target(plan, target).await?;
+    let mut connection = connected(target).await?;
+    let started = resume::server_started(&mut connection, plan.manifest.source.flavour).await;
+    let started = started.map_err(|e| target_problem("ask when the server was started", &e))?;
+    let before = serde_json::json!(replica::changed_by_restores(&settings));
+    let entries = [
+        (Entry::What, journal::what(plan)),
+        (Entry::Backup, plan.manifest.backup.to_string()),
+        (Entry::ServerStarted, started.to_string()),
+        (Entry::Settings, before.to_string()),
+    ];
+    let journal = Journal::begin(target, &entries).await?;
     let own = match plan.accounts.are_made() {
-        true => Some(OwnAccount::create(target).await?),
-        false => None,
+        true => OwnAccount::create_as(target, &login).await.map(Some),
+        false => Ok(None),
     };
-    let connect = own.as_ref().map_or(target, OwnAccount::connect_options);
-    let restored = change(plan, repository, identities, connect, &settings, options).await;
-    // Whatever became of the restore: it may do everything.
-    let removed = match &own {
-        Some(own) => own.remove().await,
-        None => Ok(()),
+    let own = match own {
+        Ok(own) => own,
+        Err(problem) => {
+            journal.end().await?;
+            return Err(problem);
+        }
     };
-    restored
-        .and_then(|restored| removed.map(|()| Restored { warnings, ..restored }))
-        .map_err(|mut problem| {
-            problem.hint.push_str(HALF_RESTORED);
-            problem
-        })
+    Begun::new(plan, target.clone(), own, settings, warnings, journal).await
+}
+
+/// The journal of an interrupted restore, and the account that led to it: the one given, or our own where the restore took that away.
+async fn interrupted(
+    target: &ConnectOptions,
+    login: &Login,
+) -> Result<Option<(Journal, ConnectOptions)>, Problem> {
+    let problem = match Journal::open(target).await {
+        Ok(journal) => return Ok(journal.map(|journal| (journal, target.clone()))),
+        Err(problem) if problem.code == Code::TargetServer => problem,
+        Err(problem) => return Err(problem),
+    };
+    let Some(own) = OwnAccount::find(target, login).await else {
+        return Err(problem);
+    };
+    let way_in = own.connect_options().clone();
+    let journal = Journal::open(&way_in).await?;
+    journal.map(|journal| Some((journal, way_in))).ok_or(problem)
+}
+
+async fn resumed<'plan>(
+    plan: &'plan RestorePlan,
+    mut journal: Journal,
+    way_in: ConnectOptions,
+    whose: Whose,
+    login: &Login,
+) -> Result<Begun<'plan>, Problem> {
+    resume::refuse_another(plan, &journal)?;
+    let flavour = plan.manifest.source.flavour;
+    let own = match (plan.accounts.are_made(), OwnAccount::find(&way_in, login).await) {
+        (true, None) => Some(OwnAccount::create_as(&way_in, login).await?),
+        (_, own) => own,
+    };
+    let connect = own.as_ref().map_or(&way_in, OwnAccount::connect_options);
+    let mut control = connected(connect).await?;
+    without_binlog(&mut control).await;
+    let settings = settings_of(&mut control).await?;
+    if let Some(replay) = &plan.replay {
+        replay::check_target(replay, flavour, &settings, &way_in, &mut control, true).await?;
+    }
+    resume::settle(&mut control, plan, &mut journal, &settings, whose).await?;
+    let settings = settings_of(&mut control).await?;
+    drop(control);
+    let warnings = vec!["this restore was interrupted and went on where it had stopped".to_owned()];
+    Begun::new(plan, way_in, own, settings, warnings, journal).await
 }
 
 /// Added to the hint of whatever fails after the first change.
-const HALF_RESTORED: &str =
-    "\nthe target server is half restored and must not be used: empty it, or restore into a new one";
+const HALF_RESTORED: &str = "\nthe target server is half restored and must not be used; its schema holdfast-unfinished-restore says so. \
+     The same command goes on where this one stopped";
 
-async fn change(
-    plan: &RestorePlan,
-    repository: &Repository,
-    identities: &Arc<Vec<Identity>>,
-    target: &ConnectOptions,
-    settings: &Settings,
-    options: &RestoreOptions,
-) -> Result<Restored, Problem> {
-    let mut phases = Vec::new();
-    let mut exceptions = Vec::new();
-    let mut started = Instant::now();
-    let mut lap = |name, phases: &mut Vec<_>| {
-        phases.push((name, started.elapsed()));
-        started = Instant::now();
-    };
-    let mut control = Connection::connect(target)
-        .await
-        .map_err(|e| target_problem("connect to the target server", &e))?;
-    without_binlog(&mut control).await;
-    exceptions.extend(make_again(&mut control, plan, Phase::Structure).await?);
-    lap("structure", &mut phases);
-    let relaxed = replica::relax(&mut control)
-        .await
-        .map_err(|e| target_problem("prepare the target server", &e))?;
-    let loaded = load::load(plan, repository, identities, target, settings, options.threads).await;
-    // Whatever became of the load: the server may be the operator's own.
-    let put_back = relaxed.put_back(&mut control).await;
-    let misses = loaded?;
-    put_back.map_err(|e| target_problem("put the target server's settings back", &e))?;
-    lap("load", &mut phases);
-    if plan.accounts.are_made() {
-        accounts::make_room(&mut control, &plan.inventory).await?;
+impl<'plan> Begun<'plan> {
+    async fn new(
+        plan: &'plan RestorePlan,
+        given: ConnectOptions,
+        own: Option<OwnAccount>,
+        settings: Settings,
+        warnings: Vec<String>,
+        journal: Journal,
+    ) -> Result<Self, Problem> {
+        let target = own.as_ref().map_or(given, |own| own.connect_options().clone());
+        let journal = journal.reconnect(&target).await?;
+        Ok(Self {
+            plan,
+            target,
+            own,
+            settings,
+            warnings,
+            journal,
+        })
     }
-    for phase in [Phase::Positions, Phase::Accounts, Phase::Programs] {
-        exceptions.extend(make_again(&mut control, plan, phase).await?);
+
+    /// Whether an earlier run of the restore began it.
+    pub fn is_resumed(&self) -> bool {
+        self.journal.is_resumed()
     }
-    let without = histograms::apply(&mut control, &plan.inventory.histograms).await;
-    exceptions.extend(without.map_err(cannot_make)?);
-    exceptions.extend(make_again(&mut control, plan, Phase::Finish).await?);
-    lap("programs", &mut phases);
-    let definitions_differ = compare_all(plan, target, settings, &mut exceptions, options.threads).await?;
-    lap("compare", &mut phases);
-    let rows = plan.manifest.tables.iter().map(|table| table.digest.rows).sum();
-    drop(control);
-    let (mut misses, mut replayed) = (misses, None);
-    if let Some(replay) = &plan.replay {
-        let flavour = plan.manifest.source.flavour;
-        let workers = (2 * options.threads).max(REPLAY_WORKERS_MIN);
-        let done = replay::run(replay, flavour, plan.accounts, target, workers).await?;
-        exceptions.extend(events::put_right(target, &plan.inventory, &done.about_events).await?);
-        replayed = Some(done);
-        lap("replay", &mut phases);
-        for (provider, count) in replay.archive.misses() {
-            *misses.entry(provider).or_default() += count;
+
+    /// Restores what is not restored yet, and takes the mark away.
+    pub async fn finish(
+        mut self,
+        repository: &Repository,
+        identities: &Arc<Vec<Identity>>,
+        options: &RestoreOptions,
+    ) -> Result<Restored, Problem> {
+        let restored = async {
+            let restored = self.change(repository, identities, options).await?;
+            self.journal.end().await?;
+            if let Some(own) = &self.own {
+                own.remove().await?;
+            }
+            Ok(Restored {
+                warnings: self.warnings,
+                ..restored
+            })
+        };
+        restored.await.map_err(|mut problem: Problem| {
+            problem.hint.push_str(HALF_RESTORED);
+            problem
+        })
+    }
+
+    async fn change(
+        &mut self,
+        repository: &Repository,
+        identities: &Arc<Vec<Identity>>,
+        options: &RestoreOptions,
+    ) -> Result<Restored, Problem> {
+        let plan = self.plan;
+        let mut phases = Phases::new();
+        let mut misses = plan.misses.clone();
+        let mut compared = self.compared()?;
+        if compared.is_none() {
+            let (made, found) = self.make(repository, identities, options, &mut phases).await?;
+            self.journal
+                .write(Entry::Compared, &serde_json::json!(made).to_string())
+                .await?;
+            (compared, misses) = (Some(made), found);
+        }
+        let Compared {
+            mut exceptions,
+            definitions_differ,
+        } = compared.unwrap_or_default();
+        let mut replayed = None;
+        if let Some(replay) = &plan.replay {
+            let flavour = plan.manifest.source.flavour;
+            let workers = (2 * options.threads).max(REPLAY_WORKERS_MIN);
+            let (accounts, target) = (plan.accounts, &self.target);
+            let done = replay::run(replay, flavour, accounts, target, workers, &mut self.journal).await?;
+            exceptions.extend(events::put_right(target, &plan.inventory, &done.about_events).await?);
+            replayed = Some(done);
+            phases.lap("replay");
+            for (provider, count) in replay.archive.misses() {
+                *misses.entry(provider).or_default() += count;
+            }
+        }
+        Ok(Restored {
+            tables: plan.manifest.tables.len() as u64,
+            rows: plan.manifest.tables.iter().map(|table| table.digest.rows).sum(),
+            misses,
+            exceptions,
+            warnings: Vec::new(),
+            definitions_differ,
+            phases: phases.done,
+            replayed,
+        })
+    }
+
+    /// What came of the comparison, if an earlier run of the restore got so far.
+    fn compared(&self) -> Result<Option<Compared>, Problem> {
+        let text = self.journal.get(Entry::Compared);
+        let compared = text.map(serde_json::from_str).transpose();
+        compared.map_err(|error| {
+            Problem::new(
+                Code::TargetServer,
+                format!("the journal of the restore cannot be read: {error}"),
+                "go on with the version of Holdfast that began this restore, or begin anew in an empty server",
+            )
+        })
+    }
+
+    /// Makes everything of the backup and compares it.
+    async fn make(
+        &mut self,
+        repository: &Repository,
+        identities: &Arc<Vec<Identity>>,
+        options: &RestoreOptions,
+        phases: &mut Phases,
+    ) -> Result<(Compared, Misses), Problem> {
+        let (plan, target, settings) = (self.plan, &self.target, &self.settings);
+        let mut exceptions = Vec::new();
+        let mut control = connected(target).await?;
+        without_binlog(&mut control).await;
+        if self.journal.get(Entry::Structure).is_none() {
+            exceptions.extend(make_again(&mut control, plan, Phase::Structure).await?);
+            self.journal.write(Entry::Structure, "made").await?;
+            phases.lap("structure");
+        }
+        let relaxed = replica::relax(&mut control)
+            .await
+            .map_err(|e| target_problem("prepare the target server", &e))?;
+        let journal = &self.journal;
+        let loaded = load::load(
+            plan,
+            repository,
+            identities,
+            target,
+            settings,
+            options.threads,
+            journal,
+        )
+        .await;
+        // Whatever became of the load: the server may be the operator's own.
+        let put_back = relaxed.put_back(&mut control).await;
+        let misses = loaded?;
+        put_back.map_err(|e| target_problem("put the target server's settings back", &e))?;
+        phases.lap("load");
+        if plan.accounts.are_made() {
+            accounts::make_room(&mut control, &plan.inventory).await?;
+        }
+        for phase in [Phase::Positions, Phase::Accounts, Phase::Programs] {
+            exceptions.extend(make_again(&mut control, plan, phase).await?);
+        }
+        let without = histograms::apply(&mut control, &plan.inventory.histograms).await;
+        exceptions.extend(without.map_err(cannot_make)?);
+        exceptions.extend(make_again(&mut control, plan, Phase::Finish).await?);
+        phases.lap("programs");
+        let definitions_differ =
+            compare_all(plan, target, settings, &mut exceptions, options.threads).await?;
+        phases.lap("compare");
+        let compared = Compared {
+            exceptions,
+            definitions_differ,
+        };
+        Ok((compared, misses))
+    }
+}
+
+/// What the journal keeps of the comparison.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Compared {
+    exceptions: Vec<apply::Exception>,
+    definitions_differ: Vec<String>,
+}
+
+/// How long each phase took.
+struct Phases {
+    began: Instant,
+    done: Vec<(&'static str, Duration)>,
+}
+
+impl Phases {
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            done: Vec::new(),
         }
     }
-    Ok(Restored {
-        tables: plan.manifest.tables.len() as u64,
-        rows,
-        misses,
-        exceptions,
-        warnings: Vec::new(),
-        definitions_differ,
-        phases,
-        replayed,
-    })
+
+    fn lap(&mut self, name: &'static str) {
+        self.done.push((name, self.began.elapsed()));
+        self.began = Instant::now();
+    }
 }
 
 /// Refuses what is not as it was on the source at the backup's moment. Returns the definitions that read otherwise on a server
@@ -325,13 +548,21 @@ async fn capture_target(target: &ConnectOptions) -> Result<Inventory, Problem> {
     let mut connection = Connection::connect(target)
         .await
         .map_err(|e| target_problem("connect to the target server", &e))?;
-    capture::capture(&mut connection).await.map_err(|error| {
+    let captured = capture::capture(&mut connection).await;
+    let mut captured = captured.map_err(|error| {
         Problem::new(
             Code::TargetServer,
             format!("capture what was restored: {error}"),
             "look into the server's log",
         )
-    })
+    })?;
+    captured
+        .schemas
+        .retain(|schema| schema.name.as_str() != journal::SCHEMA);
+    captured
+        .tables
+        .retain(|table| table.name.schema.as_str() != journal::SCHEMA);
+    Ok(captured)
 }
 
 /// Options of a server that we start to restore into: those of the source that decide what it can hold.
@@ -387,6 +618,8 @@ pub fn scratch_options(plan: &RestorePlan) -> Vec<String> {
         };
         let mode = if with_gtids { "ON" } else { "OFF" };
         options.extend([
+            // What it has committed is then written with the rows, so that a crash cannot part the two.
+            "--skip-log-bin".to_owned(),
             format!("--gtid-mode={mode}"),
             format!("--enforce-gtid-consistency={mode}"),
         ]);

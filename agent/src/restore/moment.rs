@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use holdfast_proto::Flavour;
 use holdfast_proto::gtid::GtidSet;
 use holdfast_proto::ids::StreamId;
 use holdfast_proto::keys::Identity;
@@ -560,6 +561,17 @@ fn walk_from(archive: &Archive, base: &Committed) -> Committed {
 }
 
 impl ReplayPlan {
+    /// The history that it goes through.
+    pub(super) fn history(&self, flavour: Flavour) -> History {
+        History {
+            archive: self.archive.clone(),
+            base: self.base.clone(),
+            base_last: None,
+            coverage: coverage::cover(&self.archive.summaries(), self.base.place),
+            flavour,
+        }
+    }
+
     /// Whether there is anything to replay.
     pub fn is_empty(&self) -> bool {
         self.pieces.is_empty()

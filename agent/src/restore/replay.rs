@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::accounts::Accounts;
 use super::feed::ArchiveFeed;
+use super::journal::{self, Entry, Journal};
 use super::moment::ReplayPlan;
 use super::partial::Narrowed;
 use super::replica::{Replica, ReplicaStatus};
@@ -23,8 +24,8 @@ use crate::progress::Progress;
 use crate::server::session::Settings;
 use crate::wire::event::{FormatDescription, HEADER_BYTES};
 use crate::wire::source::{
-    AttachBy, LeftOut, Place, Selection, Source, SourceError, SourceOptions, SourceStatus, StatementSent,
-    StopPoint, attach_statements,
+    Applied, AttachBy, LeftOut, Place, Selection, Source, SourceError, SourceOptions, SourceStatus,
+    StatementSent, StopPoint, attach_statements,
 };
 use crate::wire::{ConnectOptions, Connection, Endpoint, WireError};
 
@@ -56,12 +57,13 @@ pub(super) fn replay_problem(doing: &str, error: &WireError) -> Problem {
 }
 
 /// Refuses a target server that could not replay, before anything is loaded.
-pub async fn check_target(
+pub(super) async fn check_target(
     plan: &ReplayPlan,
     flavour: Flavour,
     settings: &Settings,
     target: &ConnectOptions,
     connection: &mut Connection,
+    is_resumed: bool,
 ) -> Result<(), Problem> {
     let refuse = |fact: &str, hint: &str| Err(Problem::new(Code::TargetServer, fact, hint));
     if !is_on_this_machine(&target.endpoint, settings) {
@@ -83,7 +85,7 @@ pub async fn check_target(
         .status(connection)
         .await
         .map_err(|e| replay_problem("look for replication", &e))?;
-    if status.is_some() {
+    if status.is_some() && !is_resumed {
         return refuse(
             "the target server is a replica already",
             "restore into a new server: --scratch DIR makes one; nothing was changed here",
@@ -106,13 +108,14 @@ fn is_on_this_machine(endpoint: &Endpoint, settings: &Settings) -> bool {
     }
 }
 
-/// Replays the plan on a target server that holds just the backup.
-pub async fn run(
+/// Replays the plan on a target server that holds just the backup, or what an earlier run of the restore replayed on it.
+pub(super) async fn run(
     plan: &ReplayPlan,
     flavour: Flavour,
     accounts: Accounts,
     target: &ConnectOptions,
     workers: usize,
+    journal: &mut Journal,
 ) -> Result<Replayed, Problem> {
     let started = Instant::now();
     let mut control = Connection::connect(target)
@@ -120,14 +123,23 @@ pub async fn run(
         .map_err(|e| replay_problem("connect to the target server", &e))?;
     let replica = Replica { flavour };
     let tables = plan.narrowed.as_ref().map(|narrowed| &narrowed.tables);
+    let what = journal::what_is_replayed(plan);
+    let is_resumed = journal.get(Entry::Replaying).is_some();
+    let applied = match is_resumed {
+        true => applied(plan, &replica, &mut control, journal).await?,
+        false => Applied::Nothing,
+    };
     let put_back = replica
-        .prepare(&mut control, &plan.base.gtid, workers, tables)
+        .prepare(&mut control, &plan.base.gtid, workers, tables, is_resumed)
         .await
         .map_err(|e| replay_problem("prepare the target server for replay", &e))?;
+    if !is_resumed {
+        journal.write(Entry::Replaying, &what).await?;
+    }
     let replayed = if plan.is_empty() {
         Ok(SourceStatus::default())
     } else {
-        replicate(plan, flavour, accounts, &mut control).await
+        replicate(plan, flavour, accounts, applied, &mut control).await
     };
     let detached = async {
         replica.detach(&mut control).await?;
@@ -166,17 +178,78 @@ fn refuse_difference(plan: &ReplayPlan, found: &GtidSet) -> Result<(), Problem> 
     ))
 }
 
+/// What an earlier run of the restore has applied of the plan; refused where that is more than is wanted, or something else.
+async fn applied(
+    plan: &ReplayPlan,
+    replica: &Replica,
+    control: &mut Connection,
+    journal: &Journal,
+) -> Result<Applied, Problem> {
+    let refuse = |fact: String| {
+        Err(Problem::new(
+            Code::TargetNotEmpty,
+            fact,
+            "run the command that began this restore, or restore into a new server: --scratch DIR makes one",
+        ))
+    };
+    if journal.get(Entry::Replaying) != Some(journal::what_is_replayed(plan).as_str()) {
+        return refuse(
+            "the unfinished restore on the target server replays another stream, or leaves out other transactions"
+                .to_owned(),
+        );
+    }
+    let committed = replica
+        .committed(control)
+        .await
+        .map_err(|e| replay_problem("read what is committed", &e))?;
+    let target = &plan.resolved.target;
+    let place = match (&committed, plan.has_gtids()) {
+        (GtidSet::MySql(set), true) => {
+            return match committed.is_subset(&target.gtid) {
+                Ok(true) => Ok(Applied::Gtids(set.clone())),
+                _ => refuse(format!(
+                    "the unfinished restore on the target server has gone further than the target point: it has committed {committed}"
+                )),
+            };
+        }
+        (GtidSet::MySql(_), false) => replayed_to(plan, journal),
+        (GtidSet::MariaDb(_), _) => plan.history(replica.flavour).place_of(&committed).await?,
+    };
+    match place <= target.place {
+        true => Ok(Applied::Before(place)),
+        false => refuse(format!(
+            "the unfinished restore on the target server has gone further than the target point: it is at {}",
+            plan.archive.tell(place)
+        )),
+    }
+}
+
+/// Where an earlier run stopped, by the replica's own account of it; nothing was applied where there is none.
+fn replayed_to(plan: &ReplayPlan, journal: &Journal) -> Place {
+    let parsed = journal.get(Entry::ReplayedTo).and_then(|text| {
+        let (file, offset) = text.rsplit_once(':')?;
+        Some(Place {
+            file_sequence: plan.archive.file_of(file)?,
+            position_bytes: offset.parse().ok()?,
+        })
+    });
+    parsed.unwrap_or(plan.base.place)
+}
+
 /// Runs source and replica until all is applied; returns what was sent.
 async fn replicate(
     plan: &ReplayPlan,
     flavour: Flavour,
     accounts: Accounts,
+    applied: Applied,
     control: &mut Connection,
 ) -> Result<SourceStatus, Problem> {
     let (base, end) = (plan.base.place, plan.resolved.target.place);
-    let source = Source::bind(source_options(plan, flavour, accounts, end).await?)
-        .await
-        .map_err(source_problem)?;
+    if !plan.has_gtids() && applied == Applied::Before(end) {
+        return Ok(SourceStatus::default());
+    }
+    let options = source_options(plan, flavour, accounts, applied, end).await?;
+    let source = Source::bind(options).await.map_err(source_problem)?;
     let status = source.status();
     let file = plan.archive.file_name(base.file_sequence).to_owned();
     let by = AttachBy::File {
@@ -207,6 +280,7 @@ async fn source_options(
     plan: &ReplayPlan,
     flavour: Flavour,
     accounts: Accounts,
+    applied: Applied,
     end: Place,
 ) -> Result<SourceOptions, Problem> {
     let file = plan.base.place.file_sequence;
@@ -221,6 +295,7 @@ async fn source_options(
             stop: StopPoint::At(end),
             accounts: accounts == Accounts::Restored,
             left_out: left_out(plan),
+            applied,
         },
     })
 }

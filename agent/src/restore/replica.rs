@@ -40,8 +40,8 @@ pub(super) struct ReplicaStatus {
 /// Settings as they were before.
 pub(super) struct PutBack(Vec<(String, String)>);
 
-/// The settings of a replay: what exists of them is set, and put back afterwards. A crash during a restore means starting
-/// over, so nothing needs to be on the disk before the end.
+/// The settings of a replay: what exists of them is set, and put back afterwards. What a crash takes is loaded or replayed again, so
+/// nothing needs to be on the disk before the end.
 const SETTINGS: &[(&str, &str)] = &[
     ("event_scheduler", "OFF"),
     ("sync_binlog", "0"),
@@ -65,6 +65,7 @@ impl Replica {
         base: &GtidSet,
         workers: usize,
         tables: Option<&BTreeSet<Name>>,
+        is_resumed: bool,
     ) -> Result<PutBack, WireError> {
         let settings = read_settings(control).await?;
         let mut put_back = PutBack(Vec::new());
@@ -86,7 +87,9 @@ impl Replica {
         if let Some(tables) = tables {
             self.filter(control, tables).await?;
         }
-        self.start_from(control, &settings, base).await?;
+        if !is_resumed {
+            self.start_from(control, &settings, base).await?;
+        }
         Ok(put_back)
     }
 
@@ -219,16 +222,23 @@ impl Replica {
         rows.iter().map(|row| row.str("message")).collect()
     }
 
+    /// Stops it between two transactions.
+    pub(super) async fn stop(self, control: &mut Connection) -> Result<(), WireError> {
+        let statement = match self.flavour {
+            Flavour::MariaDb => "STOP SLAVE",
+            Flavour::MySql => "STOP REPLICA",
+        };
+        control.execute(statement).await.map(|_| ())
+    }
+
     /// Makes it a server of its own again.
     pub(super) async fn detach(self, control: &mut Connection) -> Result<(), WireError> {
-        let statements = match self.flavour {
-            Flavour::MariaDb => ["STOP SLAVE", "RESET SLAVE ALL"],
-            Flavour::MySql => ["STOP REPLICA", "RESET REPLICA ALL"],
+        self.stop(control).await?;
+        let statement = match self.flavour {
+            Flavour::MariaDb => "RESET SLAVE ALL",
+            Flavour::MySql => "RESET REPLICA ALL",
         };
-        for statement in statements {
-            control.execute(statement).await?;
-        }
-        Ok(())
+        control.execute(statement).await.map(|_| ())
     }
 }
 
@@ -248,6 +258,36 @@ pub(super) async fn relax(control: &mut Connection) -> Result<PutBack, WireError
         }
     }
     Ok(put_back)
+}
+
+/// Those settings of a server that a restore may change.
+pub(super) fn changed_by_restores(settings: &Settings) -> Vec<(String, String)> {
+    let more = [
+        "server_id",
+        "slave_parallel_threads",
+        "slave_parallel_workers",
+        "replica_parallel_workers",
+    ];
+    let names = SETTINGS.iter().map(|(name, _)| *name).chain(more);
+    names
+        .filter_map(|name| Some((name.to_owned(), settings.get(name)?.to_owned())))
+        .collect()
+}
+
+/// Gives a server the settings again that it had before a restore that was interrupted.
+pub(super) async fn put_back(
+    control: &mut Connection,
+    settings: &Settings,
+    before: Vec<(String, String)>,
+) -> Result<(), WireError> {
+    let differs = |(name, value): &(String, String)| {
+        settings
+            .get(name)
+            .is_some_and(|now| !now.eq_ignore_ascii_case(value))
+    };
+    PutBack(before.into_iter().filter(differs).collect())
+        .put_back(control)
+        .await
 }
 
 impl PutBack {

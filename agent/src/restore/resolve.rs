@@ -376,6 +376,15 @@ impl History {
         }
     }
 
+    /// The place where exactly this is committed.
+    pub async fn place_of(&self, committed: &GtidSet) -> Result<Place, Problem> {
+        let wanted = TargetPoint::Gtid(committed.to_string());
+        match self.exactly(&wanted, committed).await? {
+            Answer::Found(resolved) => Ok(resolved.target.place),
+            Answer::NotHere => Err(self.refuse(&wanted, "it lies before the backup", &[&self.base])),
+        }
+    }
+
     async fn exactly(&self, wanted: &TargetPoint, set: &GtidSet) -> Result<Answer, Problem> {
         let within = |committed: &GtidSet| set.is_subset(committed).unwrap_or(false);
         if within(&self.base.gtid) {

@@ -10,6 +10,8 @@ use super::inventory::Inventory;
 use super::program::{self, Refused};
 use super::tokens::{Kind, Quoting, Token, Tokens, unquoted};
 
+/// The account of a restore, which it makes and removes; one that was given up leaves it behind.
+pub const RESTORE_ACCOUNT: &str = "holdfast-own-restore";
 /// Accounts of this beginning are made by a restore for itself and dropped at its end: in no inventory.
 pub const OWN_PREFIX: &str = "holdfast-own-";
 

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
+
 use super::capture::{CaptureError, read_settings};
 use super::identifiers::quote_text;
 use super::inventory::ProgramKind;
@@ -39,7 +41,7 @@ pub enum RebuildError {
 }
 
 /// What kind of exception.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExceptionKind {
     /// It could not be created, though the source's server had no fault to find with it: the restore is not complete.
     NotCreated,
@@ -58,7 +60,7 @@ pub enum ExceptionKind {
 }
 
 /// An object that is not wholly as it was.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exception {
     /// What happened.
     pub kind: ExceptionKind,

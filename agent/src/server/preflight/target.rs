@@ -1,10 +1,11 @@
 //! Checks of a server that is to be restored into: empty, nobody else's, and able to hold what comes.
 
 use super::*;
+use crate::server::accounts::RESTORE_ACCOUNT;
 use crate::server::identifiers::quote_text;
 
 /// Accounts that a fresh installation has, by user name.
-const DEFAULT_ACCOUNTS: [&str; 10] = [
+const DEFAULT_ACCOUNTS: [&str; 11] = [
     "",
     "root",
     "mysql",
@@ -15,6 +16,7 @@ const DEFAULT_ACCOUNTS: [&str; 10] = [
     "debian-sys-maint",
     "PUBLIC",
     "unix_socket",
+    RESTORE_ACCOUNT,
 ];
 
 /// Looks at a target server. `inventory` is what is to be restored; `ours` are the ids of our own connections besides

@@ -27,6 +27,8 @@ use crate::wire::packet::PacketWriter;
 enum Treatment {
     Send,
     Omit,
+    /// Omitted, since an earlier run of the restore sent it.
+    SentBefore,
     /// Its first event was sent; an empty transaction takes the place of the others.
     Empty,
 }
@@ -288,7 +290,7 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
         if self.treat(&step, sequence)? == Flow::Stop {
             return Ok(Flow::Stop);
         }
-        if self.treatment == Treatment::Send {
+        if matches!(self.treatment, Treatment::Send | Treatment::SentBefore) {
             self.look_into(&step, header, body);
         }
         if header.server_id == self.request.replica_server_id && is_begin {
@@ -300,7 +302,7 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
         }
         let wanted = match self.treatment {
             Treatment::Send => true,
-            Treatment::Omit => false,
+            Treatment::Omit | Treatment::SentBefore => false,
             Treatment::Empty => is_begin,
         };
         self.passing = wanted && header.kind != EventType::STOP && !header.is_artificial();
@@ -341,9 +343,10 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
                 return;
             }
             // Its name stays, what it does is left out.
-            self.treatment = match step.begin {
-                Some(_) => Treatment::Omit,
-                None => Treatment::Empty,
+            self.treatment = match (self.treatment, &step.begin) {
+                (Treatment::SentBefore, _) => Treatment::SentBefore,
+                (_, Some(_)) => Treatment::Omit,
+                (_, None) => Treatment::Empty,
             };
             self.reporter.left_out_about_accounts();
         } else if let Some(sql) = query.about_event() {
@@ -371,6 +374,7 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
             {
                 Verdict::Send => Treatment::Send,
                 Verdict::Omit => Treatment::Omit,
+                Verdict::SentBefore => Treatment::SentBefore,
                 Verdict::SendEmpty => Treatment::Empty,
                 Verdict::Stop => {
                     self.treatment = Treatment::Omit;
@@ -421,7 +425,7 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
         let Some(file) = &self.file else {
             return Ok(Flow::Continue);
         };
-        if treatment != Treatment::Omit {
+        if !matches!(treatment, Treatment::Omit | Treatment::SentBefore) {
             let place = Place {
                 file_sequence: file.sequence,
                 position_bytes: end.end_position_bytes,

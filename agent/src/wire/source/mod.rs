@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use attach::{AttachBy, attach_statements};
 pub use feed::{EventFeed, EventStream, FeedError, FeedItem, StartPoint};
-pub use selection::{LeftOut, Place, Selection, StopPoint};
+pub use selection::{Applied, LeftOut, Place, Selection, StopPoint};
 pub use status::{EndReached, SentTransaction, SourceStatus, StatementSent};
 
 use conversation::{Conversation, DumpRequest, Identity, Reaction};

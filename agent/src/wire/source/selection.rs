@@ -41,6 +41,28 @@ pub enum LeftOut {
     At(Place),
 }
 
+/// What a replica that comes by file and position has all the same, since an earlier run of its restore sent it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Applied {
+    /// Nothing.
+    Nothing,
+    /// These transactions of MySQL.
+    Gtids(MySqlGtidSet),
+    /// Those that begin before this place.
+    Before(Place),
+}
+
+impl Applied {
+    fn holds(&self, begin: &TransactionBegin, place: Place) -> bool {
+        match (self, &begin.gtid) {
+            (Self::Nothing, _) => false,
+            (Self::Before(end), _) => place < *end,
+            (Self::Gtids(set), Some(Gtid::MySql(gtid))) => set.contains(gtid),
+            (Self::Gtids(_), _) => false,
+        }
+    }
+}
+
 /// What to send of a feed. A value: the same for every connection, or a reconnecting replica would get what it must not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selection {
@@ -50,6 +72,8 @@ pub struct Selection {
     pub left_out: BTreeSet<LeftOut>,
     /// Whether statements about accounts are sent. Where the replica has other accounts they could not be applied.
     pub accounts: bool,
+    /// What is not sent again.
+    pub applied: Applied,
 }
 
 impl Selection {
@@ -59,6 +83,7 @@ impl Selection {
             stop: StopPoint::EndOfFeed,
             left_out: BTreeSet::new(),
             accounts: true,
+            applied: Applied::Nothing,
         }
     }
 }
@@ -68,6 +93,8 @@ impl Selection {
 pub(super) enum Verdict {
     Send,
     Omit,
+    /// Not sent, but an earlier run did: see [`Applied`].
+    SentBefore,
     /// Its name, and nothing in it.
     SendEmpty,
     /// Neither this one nor any later one.
@@ -184,6 +211,9 @@ impl<'a> Selector<'a> {
         if self.has(begin)? {
             return Ok(Verdict::Omit);
         }
+        if self.selection.applied.holds(begin, place) {
+            return Ok(Verdict::SentBefore);
+        }
         let by_name = begin
             .gtid
             .clone()
@@ -284,6 +314,7 @@ mod tests {
             stop,
             left_out: BTreeSet::new(),
             accounts: true,
+            applied: Applied::Nothing,
         }
     }
 
@@ -416,6 +447,32 @@ mod tests {
     }
 
     #[test]
+    fn what_an_earlier_run_sent_is_not_sent_again() {
+        let uuid = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+        let decide = |applied, gtid: &str, position| {
+            let selection = Selection {
+                applied,
+                ..Selection::everything()
+            };
+            let mut selector = Selector::new(&selection, None).unwrap();
+            selector.decide(&begin(gtid, position, None), 1).unwrap()
+        };
+        // Workers may have committed the third one first.
+        let set: MySqlGtidSet = format!("{uuid}:1-2:4").parse().unwrap();
+        let verdict = |number: u8| decide(Applied::Gtids(set.clone()), &format!("{uuid}:{number}"), 500);
+        assert_eq!(
+            [verdict(2), verdict(3), verdict(4)],
+            [Verdict::SentBefore, Verdict::Send, Verdict::SentBefore]
+        );
+        let before = Applied::Before(Place {
+            file_sequence: 1,
+            position_bytes: 500,
+        });
+        assert_eq!(decide(before.clone(), "", 499), Verdict::SentBefore);
+        assert_eq!(decide(before, "", 500), Verdict::Send);
+    }
+
+    #[test]
     fn after_a_gtid_is_only_for_those_who_come_by_gtid() {
         let gtid = Gtid::parse(Flavour::MariaDb, "0-1-1").unwrap();
         let stop = selection(StopPoint::After(gtid.clone()));
@@ -430,6 +487,7 @@ mod tests {
             stop: StopPoint::EndOfFeed,
             left_out: [LeftOut::Gtid(gtid)].into(),
             accounts: true,
+            applied: Applied::Nothing,
         };
         let mut selector = Selector::new(&left_out, mariadb("")).unwrap();
         assert_eq!(

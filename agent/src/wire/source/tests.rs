@@ -263,6 +263,7 @@ async fn the_stop_is_exact_and_the_left_out_one_is_empty() {
                 stop: stop.clone(),
                 left_out: [left_out].into(),
                 accounts: true,
+                applied: Applied::Nothing,
             };
             let items = vec![
                 file(0, "binlog.000001", None),

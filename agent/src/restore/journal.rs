@@ -1,0 +1,276 @@
+//! The journal of a restore, on the target server itself: what is done of it, so that the same command goes on after a kill.
+//!
+//! Its schema is the mark of a server that is not whole as well: whoever lists schemas reads it, and neither a backup nor another
+//! restore takes such a server. That a unit of rows is loaded is written in the transaction that loads it. What each entry means
+//! to a restore is not decided here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sha2::{Digest as _, Sha256};
+
+use super::{ReplayPlan, RestorePlan, target_problem, without_binlog};
+use crate::problem::{Code, Problem};
+use crate::server::identifiers::quote_text;
+use crate::server::rebuild::Phase;
+use crate::server::session::DATA_SQL_MODE;
+use crate::wire::{ConnectOptions, Connection, WireError};
+
+/// The schema of the journal.
+pub const SCHEMA: &str = "holdfast-unfinished-restore";
+const QUOTED: &str = "`holdfast-unfinished-restore`";
+/// Held on the target server while a restore runs.
+const LOCK: &str = "holdfast-unfinished-restore";
+/// How long what a killed restore began may take to end.
+const LOCK_SECONDS: u32 = 600;
+
+/// What is written down, besides units of rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Entry {
+    /// What is restored, as [`what`] tells it. Written first.
+    What,
+    /// The backup, for people.
+    Backup,
+    /// When the server was started, in seconds since 1970 by its own clock.
+    ServerStarted,
+    /// Settings of the server as they were, in JSON.
+    Settings,
+    /// All schemas and tables are made.
+    Structure,
+    /// All is loaded, made and compared; what came of that, in JSON.
+    Compared,
+    /// The server's history is the backup's, and binlogs are replayed on it.
+    Replaying,
+    /// How far a replay without GTIDs got, `file:offset`.
+    ReplayedTo,
+}
+
+impl Entry {
+    fn name(self) -> &'static str {
+        match self {
+            Self::What => "what",
+            Self::Backup => "backup",
+            Self::ServerStarted => "server started",
+            Self::Settings => "settings",
+            Self::Structure => "structure",
+            Self::Compared => "compared",
+            Self::Replaying => "replaying",
+            Self::ReplayedTo => "replayed to",
+        }
+    }
+}
+
+/// See the module.
+pub(super) struct Journal {
+    connection: Connection,
+    entries: BTreeMap<String, String>,
+    units: BTreeSet<u64>,
+    is_resumed: bool,
+}
+
+fn journal_problem(error: &WireError) -> Problem {
+    target_problem("keep the journal of the restore", error)
+}
+
+async fn connected(target: &ConnectOptions) -> Result<Connection, WireError> {
+    let mut connection = Connection::connect(target).await?;
+    without_binlog(&mut connection).await;
+    for statement in [
+        "SET NAMES utf8mb4".to_owned(),
+        format!(
+            "SET SESSION sql_mode = {}, wait_timeout = 31536000, autocommit = 1, innodb_lock_wait_timeout = {LOCK_SECONDS}",
+            quote_text(DATA_SQL_MODE)
+        ),
+    ] {
+        connection.execute(statement).await?;
+    }
+    Ok(connection)
+}
+
+/// Whether the server holds a journal, as far as this account may see.
+pub(super) async fn is_there(connection: &mut Connection) -> Result<bool, WireError> {
+    let sql = format!(
+        "SELECT 1 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {}",
+        quote_text(SCHEMA)
+    );
+    Ok(connection.query(sql).await?.first().is_some())
+}
+
+/// Whether somebody else restores into this server now.
+async fn lock(connection: &mut Connection, seconds: u32) -> Result<(), Problem> {
+    let sql = format!("SELECT GET_LOCK({}, {seconds})", quote_text(LOCK));
+    let rows = connection.query(sql).await.map_err(|e| journal_problem(&e))?;
+    let got = rows.one().and_then(|row| row.text(0));
+    match got.is_ok_and(|got| got == "1") {
+        true => Ok(()),
+        false => Err(Problem::new(
+            Code::TargetNotEmpty,
+            "another restore into this server is running",
+            "wait for it, or stop it and run this command again: it goes on where that one stopped",
+        )),
+    }
+}
+
+impl Journal {
+    /// The journal that a server holds; `None` if nothing was ever done there.
+    pub(super) async fn open(target: &ConnectOptions) -> Result<Option<Self>, Problem> {
+        let fail = |error: WireError| journal_problem(&error);
+        let mut connection = connected(target).await.map_err(fail)?;
+        if !is_there(&mut connection).await.map_err(fail)? {
+            return Ok(None);
+        }
+        lock(&mut connection, 30).await?;
+        let mut journal = Self {
+            connection,
+            entries: BTreeMap::new(),
+            units: BTreeSet::new(),
+            is_resumed: true,
+        };
+        journal.make_tables().await.map_err(fail)?;
+        journal.read().await.map_err(fail)?;
+        if journal.get(Entry::What).is_none() {
+            journal.drop_schema().await.map_err(fail)?;
+            return Ok(None);
+        }
+        Ok(Some(journal))
+    }
+
+    /// Begins one: from here on the server is marked.
+    pub(super) async fn begin(target: &ConnectOptions, entries: &[(Entry, String)]) -> Result<Self, Problem> {
+        let fail = |error: WireError| journal_problem(&error);
+        let mut connection = connected(target).await.map_err(fail)?;
+        lock(&mut connection, 0).await?;
+        let create = format!("CREATE DATABASE {QUOTED} DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin");
+        connection.execute(create).await.map_err(fail)?;
+        let mut journal = Self {
+            connection,
+            entries: BTreeMap::new(),
+            units: BTreeSet::new(),
+            is_resumed: false,
+        };
+        journal.make_tables().await.map_err(fail)?;
+        // What is restored comes last: without it nothing was done.
+        for (entry, value) in entries.iter().rev() {
+            journal.write(*entry, value).await?;
+        }
+        Ok(journal)
+    }
+
+    async fn make_tables(&mut self) -> Result<(), WireError> {
+        for table in [
+            "entry (name VARCHAR(64) PRIMARY KEY, value LONGTEXT NOT NULL)",
+            "unit (sequence BIGINT UNSIGNED PRIMARY KEY)",
+        ] {
+            let create = format!("CREATE TABLE IF NOT EXISTS {QUOTED}.{table} ENGINE=InnoDB");
+            self.connection.execute(create).await?;
+        }
+        // Never empty: where unique keys are not checked, MariaDB locks an empty table as a whole for the first who writes to it.
+        let mark = format!("INSERT IGNORE INTO {QUOTED}.unit VALUES ({})", u64::MAX);
+        self.connection.execute(mark).await?;
+        Ok(())
+    }
+
+    /// Waits for what a killed restore had under way: a unit is locked from before its first row until it is committed or undone.
+    async fn read(&mut self) -> Result<(), WireError> {
+        let units = format!("SELECT sequence AS n FROM {QUOTED}.unit FOR UPDATE");
+        let rows = self.connection.query(units).await?;
+        self.units = rows.iter().map(|row| row.u64("n")).collect::<Result<_, _>>()?;
+        let entries = format!("SELECT name, value FROM {QUOTED}.entry");
+        let rows = self.connection.query(entries).await?;
+        self.entries = rows
+            .iter()
+            .map(|row| Ok((row.str("name")?, row.str("value")?)))
+            .collect::<Result<_, WireError>>()?;
+        Ok(())
+    }
+
+    /// Goes on as another account.
+    pub(super) async fn reconnect(mut self, target: &ConnectOptions) -> Result<Self, Problem> {
+        let release = format!("SELECT RELEASE_LOCK({})", quote_text(LOCK));
+        self.connection
+            .query(release)
+            .await
+            .map_err(|e| journal_problem(&e))?;
+        self.connection = connected(target).await.map_err(|e| journal_problem(&e))?;
+        lock(&mut self.connection, 0).await?;
+        Ok(self)
+    }
+
+    /// Whether an earlier run of the restore wrote it.
+    pub(super) fn is_resumed(&self) -> bool {
+        self.is_resumed
+    }
+
+    /// The units that are loaded, by the number of their first part.
+    pub(super) fn units(&self) -> &BTreeSet<u64> {
+        &self.units
+    }
+
+    /// What an entry says; `None` if it is not written.
+    pub(super) fn get(&self, entry: Entry) -> Option<&str> {
+        self.entries.get(entry.name()).map(String::as_str)
+    }
+
+    /// Writes an entry, in place of the one that is there.
+    pub(super) async fn write(&mut self, entry: Entry, value: &str) -> Result<(), Problem> {
+        let statement = format!(
+            "REPLACE INTO {QUOTED}.entry VALUES ({}, {})",
+            quote_text(entry.name()),
+            quote_text(value)
+        );
+        let written = self.connection.execute(statement).await;
+        written.map_err(|e| journal_problem(&e))?;
+        self.entries.insert(entry.name().to_owned(), value.to_owned());
+        Ok(())
+    }
+
+    /// Takes the mark away: the server is whole.
+    pub(super) async fn end(mut self) -> Result<(), Problem> {
+        self.drop_schema().await.map_err(|e| journal_problem(&e))
+    }
+
+    async fn drop_schema(&mut self) -> Result<(), WireError> {
+        let drop = format!("DROP DATABASE {QUOTED}");
+        self.connection.execute(drop).await.map(|_| ())
+    }
+}
+
+/// Says, in the transaction that it is run in, that a unit is loaded.
+pub(super) fn unit_is_loaded(first_part: u64) -> String {
+    format!("INSERT INTO {QUOTED}.unit VALUES ({first_part})")
+}
+
+/// A digest of all that a restore makes before it replays: only the same may go on. The target point may be another one.
+pub(super) fn what(plan: &RestorePlan) -> String {
+    let mut digest = Sha256::new();
+    let mut add = |bytes: &[u8]| {
+        digest.update((bytes.len() as u64).to_be_bytes());
+        digest.update(bytes);
+    };
+    add(plan.manifest.backup.to_string().as_bytes());
+    add(format!("{:?}", plan.accounts).as_bytes());
+    for phase in [
+        Phase::Structure,
+        Phase::Positions,
+        Phase::Accounts,
+        Phase::Programs,
+        Phase::Finish,
+    ] {
+        for step in plan.rebuild.steps(phase) {
+            add(&step.statement);
+        }
+    }
+    for table in &plan.manifest.tables {
+        add(format!("{}\0{}", table.schema, table.name).as_bytes());
+    }
+    hex(&digest.finalize())
+}
+
+/// What is replayed on top of it: the stream, and what is left out of it.
+pub(super) fn what_is_replayed(replay: &ReplayPlan) -> String {
+    let text = format!("{:?} {:?}", replay.archive.stream(), replay.excepting.left_out());
+    hex(&Sha256::digest(text))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

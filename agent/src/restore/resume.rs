@@ -1,0 +1,229 @@
+//! Puts in order what an interrupted restore left on the target server, so that the restore can go on.
+//!
+//! Rows of tables with transactions stay: the journal tells which are there. Everything else that was under way is undone and made
+//! again, since a statement that defines something is not part of any transaction. What cannot be gone on with is refused.
+
+use std::collections::BTreeSet;
+
+use holdfast_proto::Flavour;
+
+use super::journal::{self, Entry, Journal};
+use super::replica::{self, Replica};
+use super::{RestorePlan, Whose, cannot_make, target_problem};
+use crate::problem::{Code, Problem};
+use crate::server::apply;
+use crate::server::identifiers::{TableName, quote_identifier};
+use crate::server::json;
+use crate::server::rebuild::{Phase, StepKind};
+use crate::server::session::Settings;
+use crate::wire::{Connection, WireError};
+
+/// A server that started so much later than it did is another run of it, in seconds: its clock and uptime are whole ones.
+const SAME_START_SECONDS: u64 = 1;
+
+/// Refuses another restore than the one that was begun.
+pub(super) fn refuse_another(plan: &RestorePlan, journal: &Journal) -> Result<(), Problem> {
+    if journal.get(Entry::What) == Some(journal::what(plan).as_str()) {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::TargetNotEmpty,
+        format!(
+            "the target server is not empty: it holds an unfinished restore of backup {}, and this command restores something else",
+            journal.get(Entry::Backup).unwrap_or("unknown")
+        ),
+        "run the command that began it, or restore into a new server: --scratch DIR makes one; nothing was changed here",
+    ))
+}
+
+/// Leaves the server as if the restore had stopped where the journal says.
+pub(super) async fn settle(
+    control: &mut Connection,
+    plan: &RestorePlan,
+    journal: &mut Journal,
+    settings: &Settings,
+    whose: Whose,
+) -> Result<(), Problem> {
+    let fail = |error: WireError| target_problem("put in order what an interrupted restore left", &error);
+    if journal.get(Entry::Replaying).is_some() {
+        refuse_after_restart(control, plan, journal, settings, whose).await?;
+    }
+    end_replication(control, plan, journal).await?;
+    let before = journal.get(Entry::Settings).unwrap_or("[]");
+    let before: Vec<(String, String)> = serde_json::from_str(before)
+        .map_err(|error| fail(WireError::Protocol(format!("the journal: {error}"))))?;
+    replica::put_back(control, settings, before).await.map_err(fail)?;
+    control.execute(json::tear_down()).await.map_err(fail)?;
+    match (
+        journal.get(Entry::Structure).is_some(),
+        journal.get(Entry::Compared).is_some(),
+    ) {
+        (false, _) => drop_structure(control, plan).await.map_err(fail),
+        (true, false) => {
+            drop_programs(control, plan).await.map_err(fail)?;
+            make_tables_again(control, plan).await
+        }
+        (true, true) => Ok(()),
+    }
+}
+
+/// When a server was started, in seconds since 1970 by its own clock.
+pub(super) async fn server_started(control: &mut Connection, flavour: Flavour) -> Result<u64, WireError> {
+    let from = match flavour {
+        Flavour::MariaDb => "information_schema.GLOBAL_STATUS",
+        Flavour::MySql => "performance_schema.global_status",
+    };
+    let sql = format!(
+        "SELECT CAST(UNIX_TIMESTAMP() - VARIABLE_VALUE AS UNSIGNED) AS s FROM {from} WHERE VARIABLE_NAME = 'UPTIME'"
+    );
+    control.query(sql).await?.one()?.u64("s")
+}
+
+/// What was replayed is on the disk only as far as the engine says, and where rows and history are not written together, a crash may
+/// have taken one of the two.
+async fn refuse_after_restart(
+    control: &mut Connection,
+    plan: &RestorePlan,
+    journal: &Journal,
+    settings: &Settings,
+    whose: Whose,
+) -> Result<(), Problem> {
+    let flavour = plan.manifest.source.flavour;
+    let fail = |error: WireError| target_problem("ask when the server was started", &error);
+    let began = journal
+        .get(Entry::ServerStarted)
+        .and_then(|text| text.parse::<u64>().ok());
+    let now = server_started(control, flavour).await.map_err(fail)?;
+    if began.is_some_and(|began| began.abs_diff(now) <= SAME_START_SECONDS) {
+        return Ok(());
+    }
+    let has_gtids = plan.replay.as_ref().is_some_and(|replay| replay.has_gtids());
+    let transactional = transactional_engines(control).await.map_err(fail)?;
+    let without = plan
+        .inventory
+        .tables
+        .iter()
+        .find(|table| !transactional.contains(&table.engine.to_ascii_uppercase()));
+    let why = match without {
+        _ if whose == Whose::Theirs => "it may have gone on by itself".to_owned(),
+        Some(table) => format!("{} has no transactions", table.name),
+        None if !has_gtids => "its transactions have no GTIDs".to_owned(),
+        None if flavour == Flavour::MySql && settings.is_on("log_bin") => {
+            "it writes a binlog of its own".to_owned()
+        }
+        None => return Ok(()),
+    };
+    Err(Problem::new(
+        Code::TargetNotEmpty,
+        format!(
+            "the target server was restarted while binlogs were replayed, and {why}: what it holds is not exact"
+        ),
+        "restore into a new or empty server; this one must not be used",
+    ))
+}
+
+/// The engines whose tables have transactions.
+pub(super) async fn transactional_engines(control: &mut Connection) -> Result<BTreeSet<String>, WireError> {
+    let sql = "SELECT UPPER(ENGINE) AS e FROM information_schema.ENGINES WHERE TRANSACTIONS = 'YES'";
+    let rows = control.query(sql).await?;
+    rows.iter().map(|row| row.str("e")).collect()
+}
+
+async fn end_replication(
+    control: &mut Connection,
+    plan: &RestorePlan,
+    journal: &mut Journal,
+) -> Result<(), Problem> {
+    let fail = |error: WireError| target_problem("end replication on the target server", &error);
+    let replica = Replica {
+        flavour: plan.manifest.source.flavour,
+    };
+    if replica.status(control).await.map_err(fail)?.is_none() {
+        return Ok(());
+    }
+    replica.stop(control).await.map_err(fail)?;
+    if let Some(status) = replica.status(control).await.map_err(fail)?
+        && !status.file.is_empty()
+    {
+        let place = format!("{}:{}", status.file, status.offset);
+        journal.write(Entry::ReplayedTo, &place).await?;
+    }
+    replica.detach(control).await.map_err(fail)
+}
+
+async fn drop_structure(control: &mut Connection, plan: &RestorePlan) -> Result<(), WireError> {
+    control.execute("SET SESSION foreign_key_checks = 0").await?;
+    for schema in &plan.inventory.schemas {
+        let drop = format!("DROP DATABASE IF EXISTS {}", schema.name.quoted());
+        control.execute(drop).await?;
+    }
+    for step in plan.rebuild.steps(Phase::Structure) {
+        let statement = match step.kind {
+            StepKind::Tablespace => format!("DROP TABLESPACE {}", step.object),
+            StepKind::ReferenceSystem => {
+                format!("DROP SPATIAL REFERENCE SYSTEM IF EXISTS {}", step.object)
+            }
+            _ => continue,
+        };
+        match control.execute(statement).await {
+            // It was not made yet.
+            Err(error) if error.server_code().is_some() => tracing::debug!("{error}"),
+            done => drop(done?),
+        }
+    }
+    Ok(())
+}
+
+/// Drops views, triggers, routines and events, all of which are made again.
+async fn drop_programs(control: &mut Connection, plan: &RestorePlan) -> Result<(), WireError> {
+    for schema in plan.inventory.schemas.iter().filter(|schema| schema.read_only) {
+        let writable = format!("ALTER DATABASE {} READ ONLY = 0", schema.name.quoted());
+        control.execute(writable).await?;
+    }
+    let ours: BTreeSet<&str> = plan
+        .inventory
+        .schemas
+        .iter()
+        .map(|schema| schema.name.as_str())
+        .collect();
+    let programs = "SELECT 'VIEW' AS k, TABLE_SCHEMA AS s, TABLE_NAME AS n FROM information_schema.VIEWS \
+         UNION ALL SELECT 'TRIGGER', TRIGGER_SCHEMA, TRIGGER_NAME FROM information_schema.TRIGGERS \
+         UNION ALL SELECT 'EVENT', EVENT_SCHEMA, EVENT_NAME FROM information_schema.EVENTS \
+         UNION ALL SELECT ROUTINE_TYPE, ROUTINE_SCHEMA, ROUTINE_NAME FROM information_schema.ROUTINES \
+         WHERE ROUTINE_TYPE IN ('FUNCTION', 'PROCEDURE', 'PACKAGE', 'PACKAGE BODY')";
+    let rows = control.query(programs).await?;
+    for row in &rows {
+        let (kind, schema, name) = (row.str("k")?, row.str("s")?, row.str("n")?);
+        if ours.contains(schema.as_str()) {
+            let name = format!("{}.{}", quote_identifier(&schema), quote_identifier(&name));
+            control.execute(format!("DROP {kind} IF EXISTS {name}")).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Empties tables without transactions: what a killed load left in them is not known.
+async fn make_tables_again(control: &mut Connection, plan: &RestorePlan) -> Result<(), Problem> {
+    let fail = |error: WireError| target_problem("empty a table without transactions", &error);
+    let transactional = transactional_engines(control).await.map_err(fail)?;
+    apply::prepare(control).await.map_err(cannot_make)?;
+    for rows in &plan.manifest.tables {
+        let table = TableName::new(&rows.schema, &rows.name)
+            .ok()
+            .and_then(|name| plan.inventory.table(&name));
+        let Some(table) = table.filter(|table| !transactional.contains(&table.engine.to_ascii_uppercase()))
+        else {
+            continue;
+        };
+        let name = table.name.quoted();
+        let is_it =
+            |step: &&crate::server::rebuild::Step| step.kind == StepKind::Table && step.object == name;
+        let step = plan.rebuild.steps(Phase::Structure).iter().find(is_it);
+        let drop = format!("DROP TABLE IF EXISTS {name}");
+        control.execute(drop).await.map_err(fail)?;
+        if let Some(step) = step {
+            apply::apply_step(control, step).await.map_err(cannot_make)?;
+        }
+    }
+    Ok(())
+}
