@@ -250,14 +250,19 @@ impl Instance {
         Ok(())
     }
 
-    /// Whether an earlier server of this folder runs still.
+    /// Whether an earlier server of this folder runs still. One that is killed loses its command line before it lets go of its files.
     fn has_a_server(&self) -> bool {
         let pid = std::fs::read_to_string(self.folder.join("pid")).unwrap_or_default();
-        let command = std::fs::read(format!("/proc/{}/cmdline", pid.trim())).unwrap_or_default();
+        let process = format!("/proc/{}", pid.trim());
+        let stat = std::fs::read_to_string(format!("{process}/stat")).unwrap_or_default();
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        if state.is_none_or(|state| matches!(state, 'Z' | 'X')) {
+            return false;
+        }
+        let command = std::fs::read(format!("{process}/cmdline")).unwrap_or_default();
         let data = format!("--datadir={}", self.data().display());
-        command
-            .split(|byte| *byte == 0)
-            .any(|argument| argument == data.as_bytes())
+        let mut arguments = command.split(|byte| *byte == 0);
+        command.is_empty() || arguments.any(|argument| argument == data.as_bytes())
     }
 
     /// Stands in the folder until the server holds all it should, however we end.

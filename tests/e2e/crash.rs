@@ -286,16 +286,27 @@ fn a_killed_restore_goes_on(kind: Kind) {
         },
     );
     let socket = target.socket().display().to_string();
-    let restore = || story.site.restore(&["a", "b"], &["--socket", &socket]);
+    let to = ["--socket", &socket];
+    let restore = |more: &[&str]| story.site.restore(&["a", "b"], &[&to[..], more].concat());
+    // To an earlier point first: it may be moved on.
+    let (earlier, _) = by(&story.after[story.after.len() * 9 / 10]);
     for is_there in [is_loading, is_replaying] {
-        let mut running = restore().start(&story.site.path("into.log"));
+        let mut running = restore(&borrowed(&earlier)).start(&story.site.path("into.log"));
         wait_for_the_middle(&mut running, || is_there(&target.data_folder()));
         target.signal(Signal::STOP);
         assert!(running.is_running(), "it was too quick:\n{}", running.output());
         running.kill();
         target.signal(Signal::CONT);
     }
-    restore().succeeds();
+    let back = restore(&["--backup", &story.backup.id, "--backup-only"]).fails();
+    back.says(&["HF-E040", "binlogs are replayed on it", "HINT:"]);
+    let mut session = target.session();
+    session.run("SELECT 1").unwrap();
+    restore(&[])
+        .fails()
+        .says(&["HF-E040", "not empty", "(connection"]);
+    drop(session);
+    restore(&[]).succeeds();
     ledger::check(&target);
     let oracle = Snapshot::of(&replica::stopped_at(&story.source, &story.end));
     oracle.assert_same(&Snapshot::of(&target));

@@ -189,7 +189,11 @@ fn half_restored_server_is_refused_by_other_restores() {
     // So many that the load lasts: behind it the accounts change, and with them who may look at the server.
     source.sql(
         "CREATE DATABASE some; CREATE TABLE some.t (id INT PRIMARY KEY, filler CHAR(200));
-         USE some; INSERT INTO t SELECT seq, 'x' FROM seq_1_to_300000; CREATE VIEW v AS SELECT * FROM some.t",
+         USE some; INSERT INTO t SELECT seq, 'x' FROM seq_1_to_300000; CREATE VIEW v AS SELECT * FROM some.t;
+         CREATE TABLE a_memory (a INT) ENGINE = MEMORY; INSERT INTO a_memory VALUES (1), (1);
+         CREATE TABLE a_myisam (a INT) ENGINE = MyISAM; INSERT INTO a_myisam SELECT 1 FROM seq_1_to_1000;
+         CREATE TABLE an_aria (a INT) ENGINE = Aria TRANSACTIONAL = 0; INSERT INTO an_aria VALUES (2), (2);
+         CREATE TRIGGER told BEFORE INSERT ON a_myisam FOR EACH ROW SET NEW.a = NEW.a + 1",
     );
     let site = Site::new(&source);
     site.backup();
@@ -204,8 +208,9 @@ fn half_restored_server_is_refused_by_other_restores() {
     let mut restore = site
         .restore(&["a"], &["--socket", &socket])
         .start(&site.path("restore.log"));
-    wait_until("the restore makes a schema", Duration::from_secs(30), || {
-        target.data_folder().join("some").is_dir() || !restore.is_running()
+    wait_until("the restore loads rows", Duration::from_secs(30), || {
+        let table = target.data_folder().join("some/t.ibd");
+        std::fs::metadata(table).is_ok_and(|file| file.len() > 8 << 20) || !restore.is_running()
     });
     target.signal(Signal::STOP);
     assert!(restore.is_running(), "it was too quick: {}", restore.output());
@@ -220,6 +225,9 @@ fn half_restored_server_is_refused_by_other_restores() {
     before.assert_same(&Snapshot::of(&target));
     site.restore(&["a"], &["--socket", &socket]).succeeds();
     Snapshot::of(&source).assert_same(&Snapshot::of(&target));
+    // Nor is a half restored server taken for a source.
+    source.sql("CREATE DATABASE `holdfast-unfinished-restore`");
+    site.agent(&["backup"]).fails().says(&["is not whole", "HINT:"]);
 }
 
 /// Rows of a history come back, but not into the partitions of a LIMIT that they were in: that is named.

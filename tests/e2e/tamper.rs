@@ -207,7 +207,7 @@ fn older_backup_is_not_taken_for_the_newest() {
     });
 }
 
-/// A scratch server that could not be restored is marked, and the same command goes on when the object is there again.
+/// A scratch server that could not be restored is marked, and the same command goes on when the object is whole again.
 #[test]
 fn unfinished_scratch_server_is_marked_and_goes_on() {
     let scene = Scene::new();
@@ -227,6 +227,14 @@ fn unfinished_scratch_server_is_marked_and_goes_on() {
             "{told}"
         );
     });
+    let told = scene.site.restore_to_scratch(&["a", "b"], "scratch", &[]);
+    assert!(told.stderr.contains("goes on where it stopped"), "{told}");
+    let restored = Server::over(
+        Kind::MariaDb1011,
+        &scene.site.path("scratch").join("data"),
+        ServerOptions::default(),
+    );
+    Snapshot::of(&scene.source).assert_same(&Snapshot::of(&restored));
     // What can be seen without reading parts is seen before a server is made.
     scene.with(&["a", "b"], &scene.objects[0], Damage::Remove, || {
         let other = scene.site.shown("other");

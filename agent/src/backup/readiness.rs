@@ -17,14 +17,15 @@ pub fn code_of(finding: &Finding) -> Code {
     }
 }
 
-/// Refuses a source without a binlog, and an account that lacks a privilege.
+/// Refuses a source without a binlog or one that is half restored, and an account that lacks a privilege.
 pub async fn check(connection: &mut Connection) -> Result<(), Problem> {
     let findings = preflight::check_source(connection, None)
         .await
         .map_err(|error| capture_problem(&error))?;
     let stops = |finding: &&Finding| {
         finding.severity == Severity::Fail
-            && matches!(code_of(finding), Code::LogBinOff | Code::SourcePrivilege)
+            && (finding.code == "unfinished-restore"
+                || matches!(code_of(finding), Code::LogBinOff | Code::SourcePrivilege))
     };
     let stopping: Vec<&Finding> = findings.iter().filter(stops).collect();
     let Some(first) = stopping.first() else {

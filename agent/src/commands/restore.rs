@@ -63,7 +63,9 @@ pub(super) async fn run(config_path: &Path, args: &RestoreArgs, json: bool) -> R
     let restored = restore_into(&reader, &plan, &target, whose, &options).await;
     if let (Err(_), Some(instance)) = (&restored, &mut instance) {
         // In order, so that the same command can go on with what it holds.
-        instance.stop().await?;
+        if let Err(problem) = instance.stop().await {
+            words::print_error(format!("warning: {}", problem.fact));
+        }
     }
     let restored = restored?;
     if let Some(instance) = &instance {
@@ -79,6 +81,7 @@ pub(super) async fn run(config_path: &Path, args: &RestoreArgs, json: bool) -> R
     Ok(())
 }
 
+/// Begins a restore, or goes on with the one that was begun there, and says so.
 async fn restore_into(
     reader: &Reader,
     plan: &RestorePlan,

@@ -16,10 +16,10 @@ use crate::server::session::DATA_SQL_MODE;
 use crate::wire::{ConnectOptions, Connection, WireError};
 
 /// The schema of the journal.
-pub const SCHEMA: &str = "holdfast-unfinished-restore";
+pub use crate::server::preflight::UNFINISHED_RESTORE as SCHEMA;
 const QUOTED: &str = "`holdfast-unfinished-restore`";
 /// Held on the target server while a restore runs.
-const LOCK: &str = "holdfast-unfinished-restore";
+const LOCK: &str = SCHEMA;
 /// How long what a killed restore began may take to end.
 const LOCK_SECONDS: u32 = 600;
 
@@ -119,12 +119,7 @@ impl Journal {
             return Ok(None);
         }
         lock(&mut connection, 30).await?;
-        let mut journal = Self {
-            connection,
-            entries: BTreeMap::new(),
-            units: BTreeSet::new(),
-            is_resumed: true,
-        };
+        let mut journal = Self::over(connection, true);
         journal.make_tables().await.map_err(fail)?;
         journal.read().await.map_err(fail)?;
         if journal.get(Entry::What).is_none() {
@@ -141,18 +136,22 @@ impl Journal {
         lock(&mut connection, 0).await?;
         let create = format!("CREATE DATABASE {QUOTED} DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin");
         connection.execute(create).await.map_err(fail)?;
-        let mut journal = Self {
-            connection,
-            entries: BTreeMap::new(),
-            units: BTreeSet::new(),
-            is_resumed: false,
-        };
+        let mut journal = Self::over(connection, false);
         journal.make_tables().await.map_err(fail)?;
         // What is restored comes last: without it nothing was done.
         for (entry, value) in entries.iter().rev() {
             journal.write(*entry, value).await?;
         }
         Ok(journal)
+    }
+
+    fn over(connection: Connection, is_resumed: bool) -> Self {
+        Self {
+            connection,
+            entries: BTreeMap::new(),
+            units: BTreeSet::new(),
+            is_resumed,
+        }
     }
 
     async fn make_tables(&mut self) -> Result<(), WireError> {
@@ -221,6 +220,23 @@ impl Journal {
         written.map_err(|e| journal_problem(&e))?;
         self.entries.insert(entry.name().to_owned(), value.to_owned());
         Ok(())
+    }
+
+    /// Takes an entry back.
+    pub(super) async fn forget(&mut self, entry: Entry) -> Result<(), Problem> {
+        let statement = format!(
+            "DELETE FROM {QUOTED}.entry WHERE name = {}",
+            quote_text(entry.name())
+        );
+        let deleted = self.connection.execute(statement).await;
+        deleted.map_err(|e| journal_problem(&e))?;
+        self.entries.remove(entry.name());
+        Ok(())
+    }
+
+    /// Its connection, by the server's number.
+    pub(super) fn connection_id(&self) -> u64 {
+        self.connection.connection_id()
     }
 
     /// Takes the mark away: the server is whole.

@@ -17,7 +17,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 
 use super::journal::{self, Journal};
-use super::resume;
+use super::resume::Engines;
 use super::select::{Misses, RestorePlan, note_misses};
 use crate::problem::{Code, Problem};
 use crate::progress::Progress;
@@ -246,25 +246,17 @@ async fn feed(units: Vec<Unit>, sender: mpsc::Sender<Prefetched>, shared: Arc<Sh
 async fn journaled(plan: &RestorePlan, target: &ConnectOptions) -> Result<BTreeSet<usize>, Problem> {
     let fail = |error: WireError| load_problem("ask for the engines of the target server", &error);
     let mut connection = Connection::connect(target).await.map_err(fail)?;
-    let engines = resume::transactional_engines(&mut connection)
-        .await
-        .map_err(fail)?;
+    let engines = Engines::with_transactions(&mut connection).await.map_err(fail)?;
     let tables = plan.manifest.tables.iter().enumerate();
-    let journaled = tables.filter(|(_, rows)| {
-        let table = TableName::new(&rows.schema, &rows.name)
-            .ok()
-            .and_then(|name| plan.inventory.table(&name));
-        table.is_some_and(|table| engines.contains(&table.engine.to_ascii_uppercase()))
-    });
+    let journaled = tables.filter(|(_, rows)| plan.table_of(rows).is_some_and(|table| engines.hold(table)));
     Ok(journaled.map(|(index, _)| index).collect())
 }
 
 /// How the rows of each table of the manifest travel, by its index.
 fn row_plans(plan: &RestorePlan) -> Result<Vec<(TableName, RowPlan)>, Problem> {
     let wanted = plan.manifest.tables.iter().map(|rows| {
-        let name = TableName::new(&rows.schema, &rows.name).ok()?;
-        let table = plan.inventory.table(&name)?;
-        Some((name, RowPlan::of(table)?))
+        let table = plan.table_of(rows)?;
+        Some((table.name.clone(), RowPlan::of(table)?))
     });
     wanted.collect::<Option<Vec<_>>>().ok_or_else(|| {
         Problem::new(

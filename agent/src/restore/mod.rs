@@ -195,7 +195,8 @@ pub enum Whose {
     Theirs,
 }
 
-/// Checks the target server and marks it; or puts in order what an interrupted restore of the same left there. An error changes nothing.
+/// Checks the target server and marks it; or puts in order what an interrupted restore of the same left there. An error leaves it as it
+/// was, or as unfinished as it was.
 pub async fn begin<'plan>(
     plan: &'plan RestorePlan,
     identities: &[Identity],
@@ -271,6 +272,7 @@ async fn resumed<'plan>(
     if let Some(replay) = &plan.replay {
         replay::check_target(replay, flavour, &settings, &way_in, &mut control, true).await?;
     }
+    resume::refuse_in_use(&mut control, &journal).await?;
     resume::settle(&mut control, plan, &mut journal, &settings, whose).await?;
     let settings = settings_of(&mut control).await?;
     drop(control);

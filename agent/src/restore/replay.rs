@@ -245,9 +245,6 @@ async fn replicate(
     control: &mut Connection,
 ) -> Result<SourceStatus, Problem> {
     let (base, end) = (plan.base.place, plan.resolved.target.place);
-    if !plan.has_gtids() && applied == Applied::Before(end) {
-        return Ok(SourceStatus::default());
-    }
     let options = source_options(plan, flavour, accounts, applied, end).await?;
     let source = Source::bind(options).await.map_err(source_problem)?;
     let status = source.status();
@@ -362,6 +359,10 @@ async fn is_applied(
     }
     let end = plan.resolved.target.place;
     if !plan.has_gtids() {
+        // An earlier run of the restore may have sent everything.
+        if source.borrow().transactions_sent == 0 {
+            return Ok(true);
+        }
         return Ok(
             status.file == plan.archive.file_name(end.file_sequence) && status.offset == end.position_bytes
         );

@@ -9,31 +9,48 @@ use holdfast_proto::Flavour;
 
 use super::journal::{self, Entry, Journal};
 use super::replica::{self, Replica};
-use super::{RestorePlan, Whose, cannot_make, target_problem};
+use super::{RestorePlan, Whose, cannot_make, refuse_findings, target_problem};
 use crate::problem::{Code, Problem};
 use crate::server::apply;
-use crate::server::identifiers::{TableName, quote_identifier};
+use crate::server::identifiers::quote_identifier;
+use crate::server::inventory::Table;
 use crate::server::json;
-use crate::server::rebuild::{Phase, StepKind};
+use crate::server::preflight;
+use crate::server::rebuild::{Phase, Step, StepKind};
 use crate::server::session::Settings;
 use crate::wire::{Connection, WireError};
 
 /// A server that started so much later than it did is another run of it, in seconds: its clock and uptime are whole ones.
 const SAME_START_SECONDS: u64 = 1;
 
-/// Refuses another restore than the one that was begun.
+/// Refuses another restore than the one that was begun, and one that ends before what is replayed already.
 pub(super) fn refuse_another(plan: &RestorePlan, journal: &Journal) -> Result<(), Problem> {
-    if journal.get(Entry::What) == Some(journal::what(plan).as_str()) {
-        return Ok(());
-    }
+    let what = match (journal.get(Entry::What), journal.get(Entry::Replaying)) {
+        (Some(what), _) if what != journal::what(plan) => "this command restores something else",
+        (_, Some(_)) if plan.replay.is_none() => "binlogs are replayed on it, and this command replays none",
+        _ => return Ok(()),
+    };
     Err(Problem::new(
         Code::TargetNotEmpty,
         format!(
-            "the target server is not empty: it holds an unfinished restore of backup {}, and this command restores something else",
+            "the target server is not empty: it holds an unfinished restore of backup {}, and {what}",
             journal.get(Entry::Backup).unwrap_or("unknown")
         ),
         "run the command that began it, or restore into a new server: --scratch DIR makes one; nothing was changed here",
     ))
+}
+
+/// Refuses a server that others use: what was begun there may have been given up, and the server be theirs now.
+pub(super) async fn refuse_in_use(control: &mut Connection, journal: &Journal) -> Result<(), Problem> {
+    let finding = preflight::check_unused(control, &[journal.connection_id()]).await;
+    let finding = finding.map_err(|error| {
+        Problem::new(
+            Code::TargetServer,
+            error.to_string(),
+            "check that the account may do everything on the target",
+        )
+    })?;
+    refuse_findings(&[finding]).map(drop)
 }
 
 /// Leaves the server as if the restore had stopped where the journal says.
@@ -45,8 +62,16 @@ pub(super) async fn settle(
     whose: Whose,
 ) -> Result<(), Problem> {
     let fail = |error: WireError| target_problem("put in order what an interrupted restore left", &error);
-    if journal.get(Entry::Replaying).is_some() {
-        refuse_after_restart(control, plan, journal, settings, whose).await?;
+    let started = server_started(control, plan.manifest.source.flavour)
+        .await
+        .map_err(fail)?;
+    if was_restarted(journal, started) {
+        match journal.get(Entry::Replaying) {
+            Some(_) => refuse_after_restart(control, plan, settings, whose).await?,
+            // What was compared may be gone of tables without transactions.
+            None => journal.forget(Entry::Compared).await?,
+        }
+        journal.write(Entry::ServerStarted, &started.to_string()).await?;
     }
     end_replication(control, plan, journal).await?;
     let before = journal.get(Entry::Settings).unwrap_or("[]");
@@ -54,17 +79,15 @@ pub(super) async fn settle(
         .map_err(|error| fail(WireError::Protocol(format!("the journal: {error}"))))?;
     replica::put_back(control, settings, before).await.map_err(fail)?;
     control.execute(json::tear_down()).await.map_err(fail)?;
-    match (
-        journal.get(Entry::Structure).is_some(),
-        journal.get(Entry::Compared).is_some(),
-    ) {
-        (false, _) => drop_structure(control, plan).await.map_err(fail),
-        (true, false) => {
-            drop_programs(control, plan).await.map_err(fail)?;
-            make_tables_again(control, plan).await
-        }
-        (true, true) => Ok(()),
+    if journal.get(Entry::Structure).is_none() {
+        refuse_rows_of_others(control, plan).await?;
+        return drop_structure(control, plan).await.map_err(fail);
     }
+    if journal.get(Entry::Compared).is_none() {
+        drop_programs(control, plan).await.map_err(fail)?;
+        return make_tables_again(control, plan).await;
+    }
+    Ok(())
 }
 
 /// When a server was started, in seconds since 1970 by its own clock.
@@ -79,38 +102,32 @@ pub(super) async fn server_started(control: &mut Connection, flavour: Flavour) -
     control.query(sql).await?.one()?.u64("s")
 }
 
+fn was_restarted(journal: &Journal, started: u64) -> bool {
+    let before = journal.get(Entry::ServerStarted);
+    let before = before.and_then(|text| text.parse::<u64>().ok());
+    before.is_none_or(|before| before.abs_diff(started) > SAME_START_SECONDS)
+}
+
 /// What was replayed is on the disk only as far as the engine says, and where rows and history are not written together, a crash may
 /// have taken one of the two.
 async fn refuse_after_restart(
     control: &mut Connection,
     plan: &RestorePlan,
-    journal: &Journal,
     settings: &Settings,
     whose: Whose,
 ) -> Result<(), Problem> {
-    let flavour = plan.manifest.source.flavour;
-    let fail = |error: WireError| target_problem("ask when the server was started", &error);
-    let began = journal
-        .get(Entry::ServerStarted)
-        .and_then(|text| text.parse::<u64>().ok());
-    let now = server_started(control, flavour).await.map_err(fail)?;
-    if began.is_some_and(|began| began.abs_diff(now) <= SAME_START_SECONDS) {
-        return Ok(());
-    }
+    let fail = |error: WireError| target_problem("look for tables without transactions", &error);
     let has_gtids = plan.replay.as_ref().is_some_and(|replay| replay.has_gtids());
-    let transactional = transactional_engines(control).await.map_err(fail)?;
-    let without = plan
-        .inventory
-        .tables
-        .iter()
-        .find(|table| !transactional.contains(&table.engine.to_ascii_uppercase()));
-    let why = match without {
+    let is_mysql = plan.manifest.source.flavour == Flavour::MySql;
+    let without = "SELECT CONCAT(TABLE_SCHEMA, '.', TABLE_NAME) AS t FROM information_schema.TABLES \
+         WHERE TABLE_SCHEMA NOT IN ('information_schema', 'mysql', 'performance_schema', 'sys') \
+         AND ENGINE NOT IN (SELECT ENGINE FROM information_schema.ENGINES WHERE TRANSACTIONS = 'YES') LIMIT 1";
+    let rows = control.query(without).await.map_err(fail)?;
+    let why = match rows.first() {
         _ if whose == Whose::Theirs => "it may have gone on by itself".to_owned(),
-        Some(table) => format!("{} has no transactions", table.name),
+        Some(row) => format!("{} has no transactions", row.str("t").map_err(fail)?),
         None if !has_gtids => "its transactions have no GTIDs".to_owned(),
-        None if flavour == Flavour::MySql && settings.is_on("log_bin") => {
-            "it writes a binlog of its own".to_owned()
-        }
+        None if is_mysql && settings.is_on("log_bin") => "it writes a binlog of its own".to_owned(),
         None => return Ok(()),
     };
     Err(Problem::new(
@@ -122,11 +139,23 @@ async fn refuse_after_restart(
     ))
 }
 
-/// The engines whose tables have transactions.
-pub(super) async fn transactional_engines(control: &mut Connection) -> Result<BTreeSet<String>, WireError> {
-    let sql = "SELECT UPPER(ENGINE) AS e FROM information_schema.ENGINES WHERE TRANSACTIONS = 'YES'";
-    let rows = control.query(sql).await?;
-    rows.iter().map(|row| row.str("e")).collect()
+/// The engines of a server whose tables have transactions.
+pub(super) struct Engines(BTreeSet<String>);
+
+impl Engines {
+    pub(super) async fn with_transactions(control: &mut Connection) -> Result<Self, WireError> {
+        let sql = "SELECT UPPER(ENGINE) AS e FROM information_schema.ENGINES WHERE TRANSACTIONS = 'YES'";
+        let rows = control.query(sql).await?;
+        rows.iter()
+            .map(|row| row.str("e"))
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
+    /// Whether a table is in one of them.
+    pub(super) fn hold(&self, table: &Table) -> bool {
+        self.0.contains(&table.engine.to_ascii_uppercase())
+    }
 }
 
 async fn end_replication(
@@ -149,6 +178,31 @@ async fn end_replication(
         journal.write(Entry::ReplayedTo, &place).await?;
     }
     replica.detach(control).await.map_err(fail)
+}
+
+/// Until all tables are made no row is loaded: those that are there are somebody else's.
+async fn refuse_rows_of_others(control: &mut Connection, plan: &RestorePlan) -> Result<(), Problem> {
+    for table in &plan.inventory.tables {
+        let sql = format!("SELECT 1 FROM {} LIMIT 1", table.name.quoted());
+        match control.query(sql).await {
+            Ok(rows) if rows.first().is_some() => {
+                return Err(Problem::new(
+                    Code::TargetNotEmpty,
+                    format!(
+                        "the target server holds an unfinished restore that had loaded nothing, but there are rows in {}",
+                        table.name
+                    ),
+                    "if that is yours, drop the schema holdfast-unfinished-restore, which belongs to the restore, and restore elsewhere",
+                ));
+            }
+            Err(error) if error.server_code().is_none() => {
+                return Err(target_problem("look for rows of others", &error));
+            }
+            // It is empty, or not made yet.
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 async fn drop_structure(control: &mut Connection, plan: &RestorePlan) -> Result<(), WireError> {
@@ -205,23 +259,15 @@ async fn drop_programs(control: &mut Connection, plan: &RestorePlan) -> Result<(
 /// Empties tables without transactions: what a killed load left in them is not known.
 async fn make_tables_again(control: &mut Connection, plan: &RestorePlan) -> Result<(), Problem> {
     let fail = |error: WireError| target_problem("empty a table without transactions", &error);
-    let transactional = transactional_engines(control).await.map_err(fail)?;
+    let engines = Engines::with_transactions(control).await.map_err(fail)?;
     apply::prepare(control).await.map_err(cannot_make)?;
-    for rows in &plan.manifest.tables {
-        let table = TableName::new(&rows.schema, &rows.name)
-            .ok()
-            .and_then(|name| plan.inventory.table(&name));
-        let Some(table) = table.filter(|table| !transactional.contains(&table.engine.to_ascii_uppercase()))
-        else {
-            continue;
-        };
+    let tables = plan.manifest.tables.iter().filter_map(|rows| plan.table_of(rows));
+    for table in tables.filter(|table| !engines.hold(table)) {
         let name = table.name.quoted();
-        let is_it =
-            |step: &&crate::server::rebuild::Step| step.kind == StepKind::Table && step.object == name;
-        let step = plan.rebuild.steps(Phase::Structure).iter().find(is_it);
+        let is_it = |step: &&Step| step.kind == StepKind::Table && step.object == name;
         let drop = format!("DROP TABLE IF EXISTS {name}");
         control.execute(drop).await.map_err(fail)?;
-        if let Some(step) = step {
+        if let Some(step) = plan.rebuild.steps(Phase::Structure).iter().find(is_it) {
             apply::apply_step(control, step).await.map_err(cannot_make)?;
         }
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use holdfast_proto::keys::Identity;
-use holdfast_proto::manifest::{Manifest, Pages};
+use holdfast_proto::manifest::{Manifest, Pages, TableRows};
 use holdfast_proto::names::ObjectName;
 use holdfast_proto::record::Record as _;
 
@@ -15,7 +15,8 @@ use super::partial::Narrowed;
 use crate::problem::{Code, Problem};
 use crate::repository::catalog::ListedBackup;
 use crate::repository::{Miss, Repository};
-use crate::server::inventory::Inventory;
+use crate::server::identifiers::TableName;
+use crate::server::inventory::{Inventory, Table};
 use crate::server::rebuild::RebuildPlan;
 use crate::words;
 
@@ -211,6 +212,12 @@ async fn refuse_missing_parts(plan: &RestorePlan, repository: &Repository) -> Re
 }
 
 impl RestorePlan {
+    /// The definition of a table that the manifest has rows of; `None` if it has none.
+    pub(super) fn table_of(&self, rows: &TableRows) -> Option<&Table> {
+        let name = TableName::new(&rows.schema, &rows.name).ok()?;
+        self.inventory.table(&name)
+    }
+
     /// What will be done, for people.
     pub fn describe(&self) -> Vec<String> {
         let (manifest, summary) = (&self.manifest, &self.listed.summary);

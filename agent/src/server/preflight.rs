@@ -14,7 +14,10 @@ mod source;
 mod target;
 
 pub use source::check_source;
-pub use target::check_target;
+pub use target::{check_target, check_unused};
+
+/// The schema that a server holds while it is restored into, and after that was interrupted: it is not whole.
+pub const UNFINISHED_RESTORE: &str = "holdfast-unfinished-restore";
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

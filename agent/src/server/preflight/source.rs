@@ -22,6 +22,7 @@ pub async fn check_source(
     findings.push(gtid_finding(flavour, &settings));
     findings.push(filter_finding(connection).await?);
     findings.extend(privilege_findings(connection, flavour).await?);
+    findings.push(wholeness_finding(connection).await?);
     if let Some(inventory) = inventory {
         findings.push(consistency_finding(inventory));
     }
@@ -33,6 +34,19 @@ fn lost(source: WireError) -> CaptureError {
         what: "the source server's state".to_string(),
         source,
     }
+}
+
+/// A backup of half a server would look like any other.
+async fn wholeness_finding(connection: &mut Connection) -> Result<Finding, CaptureError> {
+    let sql = format!("SELECT 1 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = '{UNFINISHED_RESTORE}'");
+    Ok(match connection.query(sql).await.map_err(lost)?.first() {
+        None => Finding::ok("unfinished-restore", "no restore into it was interrupted"),
+        Some(_) => Finding::fail(
+            "unfinished-restore",
+            "a restore into this server was interrupted, or is under way: it is not whole",
+            "Run the command that began the restore again: it goes on.",
+        ),
+    })
 }
 
 fn binlog_findings(settings: &Settings) -> Vec<Finding> {

@@ -71,6 +71,14 @@ fn others_sql(connection: &Connection, ours: &[u64]) -> String {
     )
 }
 
+/// Looks whether others are connected to a server, besides this connection and `ours`.
+///
+/// # Errors
+/// Only where the connection fails.
+pub async fn check_unused(connection: &mut Connection, ours: &[u64]) -> Result<Finding, CaptureError> {
+    in_use_finding(connection, ours).await
+}
+
 /// A connection that was just closed is still listed for a moment, so others must stay to count.
 async fn in_use_finding(connection: &mut Connection, ours: &[u64]) -> Result<Finding, CaptureError> {
     const LOOKS: u32 = 10;
