@@ -235,16 +235,21 @@ fn wait_for_the_middle(restore: &mut Background, mut is_there: impl FnMut() -> b
     }
 }
 
-/// Kills a restore into a new server when `is_there` says so of the data folder: the server ends with it, is marked, and the same
-/// command goes on.
-fn killed_restore_goes_on(story: &Story, name: &str, is_there: fn(&Path) -> bool) {
+/// Kills a restore into a new server when `is_there` says so of the data folder: the server ends with it, and is marked.
+fn kill_restore(story: &Story, name: &str, is_there: fn(&Path) -> bool) -> Vec<String> {
     let site = &story.site;
-    let (scratch, prefix) = (
-        site.shown(name),
-        story.source.kind().prefix().display().to_string(),
-    );
-    let to = ["--scratch", &scratch, "--server-prefix", &prefix, "--stop"];
-    let mut restore = site.restore(&["a", "b"], &to).start(&site.path("restore.log"));
+    let prefix = story.source.kind().prefix().display().to_string();
+    let to = [
+        "--scratch",
+        &site.shown(name),
+        "--server-prefix",
+        &prefix,
+        "--stop",
+    ]
+    .map(str::to_owned);
+    let mut restore = site
+        .restore(&["a", "b"], &borrowed(&to))
+        .start(&site.path("restore.log"));
     let folder = site.path(name);
     wait_for_the_middle(&mut restore, || is_there(&folder.join("data")));
     let server = Frozen::new(server_of(&folder));
@@ -255,8 +260,14 @@ fn killed_restore_goes_on(story: &Story, name: &str, is_there: fn(&Path) -> bool
         folder.join(MARK).exists(),
         "nothing says that {name} is half restored"
     );
-    // Another restore does not go on with it.
-    let other = [&to[..], &["--accounts", "leave"]].concat();
+    to.to_vec()
+}
+
+/// The same command goes on with a restore that was killed, and no other one does.
+fn killed_restore_goes_on(story: &Story, name: &str, is_there: fn(&Path) -> bool) {
+    let site = &story.site;
+    let to = kill_restore(story, name, is_there);
+    let other = [&borrowed(&to)[..], &["--accounts", "leave"]].concat();
     let refused = site.restore(&["a", "b"], &other).fails();
     assert_eq!(refused.status.code(), Some(40), "{refused}");
     refused.says(&["HF-E040", &story.backup.id, "something else"]);
@@ -267,9 +278,19 @@ fn killed_restore_goes_on(story: &Story, name: &str, is_there: fn(&Path) -> bool
             .contains("went on where"),
         "{told}"
     );
-    assert!(!folder.join(MARK).exists(), "{told}");
-    let again = site.restore(&["a", "b"], &to).fails();
+    assert!(!site.path(name).join(MARK).exists(), "{told}");
+    let again = site.restore(&["a", "b"], &borrowed(&to)).fails();
     again.says(&["HF-E040", "is not empty", "name a new folder"]);
+}
+
+/// Where transactions have no names nobody knows which ones a server has that was killed while it replayed them.
+#[test]
+fn a_killed_replay_without_gtids_is_not_gone_on_with_mysql() {
+    let story = archived(Kind::MySql97 { gtid: false });
+    let to = kill_restore(&story, "replaying", is_replaying);
+    let refused = story.site.restore(&["a", "b"], &borrowed(&to)).fails();
+    assert_eq!(refused.status.code(), Some(40), "{refused}");
+    refused.says(&["HF-E040", "without GTIDs", "--scratch DIR"]);
 }
 
 /// A restore that is killed leaves no server behind that looks whole, and the same command goes on to what was wanted.

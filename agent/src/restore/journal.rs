@@ -40,8 +40,6 @@ pub(super) enum Entry {
     Compared,
     /// The server's history is the backup's, and binlogs are replayed on it.
     Replaying,
-    /// How far a replay without GTIDs got, `file:offset`.
-    ReplayedTo,
 }
 
 impl Entry {
@@ -54,7 +52,6 @@ impl Entry {
             Self::Structure => "structure",
             Self::Compared => "compared",
             Self::Replaying => "replaying",
-            Self::ReplayedTo => "replayed to",
         }
     }
 }

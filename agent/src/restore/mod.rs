@@ -34,6 +34,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::problem::{Code, Problem};
 use crate::repository::Repository;
+use crate::server::accounts::RESTORE_ACCOUNT;
 use crate::server::apply::{self, ExceptionKind, RebuildError};
 use crate::server::capture;
 use crate::server::histograms;
@@ -282,7 +283,7 @@ async fn resumed<'plan>(
 
 /// Added to the hint of whatever fails after the first change.
 const HALF_RESTORED: &str = "\nthe target server is half restored and must not be used; its schema holdfast-unfinished-restore says so. \
-     The same command goes on where this one stopped";
+     The same command goes on where this one stopped, or says why it cannot";
 
 impl<'plan> Begun<'plan> {
     async fn new(
@@ -320,13 +321,16 @@ impl<'plan> Begun<'plan> {
         let restored = async {
             let restored = self.change(repository, identities, options).await?;
             self.journal.end().await?;
-            if let Some(own) = &self.own {
-                own.remove().await?;
+            let mut warnings = self.warnings;
+            if let Some(own) = &self.own
+                && let Err(problem) = own.remove().await
+            {
+                warnings.push(format!(
+                    "{RESTORE_ACCOUNT} stays behind, drop it: {}",
+                    problem.fact
+                ));
             }
-            Ok(Restored {
-                warnings: self.warnings,
-                ..restored
-            })
+            Ok(Restored { warnings, ..restored })
         };
         restored.await.map_err(|mut problem: Problem| {
             problem.hint.push_str(HALF_RESTORED);

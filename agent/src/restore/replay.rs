@@ -203,8 +203,8 @@ async fn applied(
         .await
         .map_err(|e| replay_problem("read what is committed", &e))?;
     let target = &plan.resolved.target;
-    let place = match (&committed, plan.has_gtids()) {
-        (GtidSet::MySql(set), true) => {
+    let place = match &committed {
+        GtidSet::MySql(set) => {
             return match committed.is_subset(&target.gtid) {
                 Ok(true) => Ok(Applied::Gtids(set.clone())),
                 _ => refuse(format!(
@@ -212,8 +212,7 @@ async fn applied(
                 )),
             };
         }
-        (GtidSet::MySql(_), false) => replayed_to(plan, journal),
-        (GtidSet::MariaDb(_), _) => plan.history(replica.flavour).place_of(&committed).await?,
+        GtidSet::MariaDb(_) => plan.history(replica.flavour).place_of(&committed).await?,
     };
     match place <= target.place {
         true => Ok(Applied::Before(place)),
@@ -222,18 +221,6 @@ async fn applied(
             plan.archive.tell(place)
         )),
     }
-}
-
-/// Where an earlier run stopped, by the replica's own account of it; nothing was applied where there is none.
-fn replayed_to(plan: &ReplayPlan, journal: &Journal) -> Place {
-    let parsed = journal.get(Entry::ReplayedTo).and_then(|text| {
-        let (file, offset) = text.rsplit_once(':')?;
-        Some(Place {
-            file_sequence: plan.archive.file_of(file)?,
-            position_bytes: offset.parse().ok()?,
-        })
-    });
-    parsed.unwrap_or(plan.base.place)
 }
 
 /// Runs source and replica until all is applied; returns what was sent.
@@ -359,10 +346,6 @@ async fn is_applied(
     }
     let end = plan.resolved.target.place;
     if !plan.has_gtids() {
-        // An earlier run of the restore may have sent everything.
-        if source.borrow().transactions_sent == 0 {
-            return Ok(true);
-        }
         return Ok(
             status.file == plan.archive.file_name(end.file_sequence) && status.offset == end.position_bytes
         );

@@ -222,23 +222,16 @@ impl Replica {
         rows.iter().map(|row| row.str("message")).collect()
     }
 
-    /// Stops it between two transactions.
-    pub(super) async fn stop(self, control: &mut Connection) -> Result<(), WireError> {
-        let statement = match self.flavour {
-            Flavour::MariaDb => "STOP SLAVE",
-            Flavour::MySql => "STOP REPLICA",
-        };
-        control.execute(statement).await.map(|_| ())
-    }
-
     /// Makes it a server of its own again.
     pub(super) async fn detach(self, control: &mut Connection) -> Result<(), WireError> {
-        self.stop(control).await?;
-        let statement = match self.flavour {
-            Flavour::MariaDb => "RESET SLAVE ALL",
-            Flavour::MySql => "RESET REPLICA ALL",
+        let statements = match self.flavour {
+            Flavour::MariaDb => ["STOP SLAVE", "RESET SLAVE ALL"],
+            Flavour::MySql => ["STOP REPLICA", "RESET REPLICA ALL"],
         };
-        control.execute(statement).await.map(|_| ())
+        for statement in statements {
+            control.execute(statement).await?;
+        }
+        Ok(())
     }
 }
 

@@ -27,7 +27,14 @@ const SAME_START_SECONDS: u64 = 1;
 pub(super) fn refuse_another(plan: &RestorePlan, journal: &Journal) -> Result<(), Problem> {
     let what = match (journal.get(Entry::What), journal.get(Entry::Replaying)) {
         (Some(what), _) if what != journal::what(plan) => "this command restores something else",
-        (_, Some(_)) if plan.replay.is_none() => "binlogs are replayed on it, and this command replays none",
+        (_, Some(_)) => match &plan.replay {
+            None => "binlogs are replayed on it, and this command replays none",
+            // A position is not written with the rows.
+            Some(replay) if !replay.has_gtids() => {
+                "how far it has replayed binlogs without GTIDs is not known exactly"
+            }
+            Some(_) => return Ok(()),
+        },
         _ => return Ok(()),
     };
     Err(Problem::new(
@@ -73,7 +80,7 @@ pub(super) async fn settle(
         }
         journal.write(Entry::ServerStarted, &started.to_string()).await?;
     }
-    end_replication(control, plan, journal).await?;
+    end_replication(control, plan).await.map_err(fail)?;
     let before = journal.get(Entry::Settings).unwrap_or("[]");
     let before: Vec<(String, String)> = serde_json::from_str(before)
         .map_err(|error| fail(WireError::Protocol(format!("the journal: {error}"))))?;
@@ -117,7 +124,6 @@ async fn refuse_after_restart(
     whose: Whose,
 ) -> Result<(), Problem> {
     let fail = |error: WireError| target_problem("look for tables without transactions", &error);
-    let has_gtids = plan.replay.as_ref().is_some_and(|replay| replay.has_gtids());
     let is_mysql = plan.manifest.source.flavour == Flavour::MySql;
     let without = "SELECT CONCAT(TABLE_SCHEMA, '.', TABLE_NAME) AS t FROM information_schema.TABLES \
          WHERE TABLE_SCHEMA NOT IN ('information_schema', 'mysql', 'performance_schema', 'sys') \
@@ -126,7 +132,6 @@ async fn refuse_after_restart(
     let why = match rows.first() {
         _ if whose == Whose::Theirs => "it may have gone on by itself".to_owned(),
         Some(row) => format!("{} has no transactions", row.str("t").map_err(fail)?),
-        None if !has_gtids => "its transactions have no GTIDs".to_owned(),
         None if is_mysql && settings.is_on("log_bin") => "it writes a binlog of its own".to_owned(),
         None => return Ok(()),
     };
@@ -158,26 +163,14 @@ impl Engines {
     }
 }
 
-async fn end_replication(
-    control: &mut Connection,
-    plan: &RestorePlan,
-    journal: &mut Journal,
-) -> Result<(), Problem> {
-    let fail = |error: WireError| target_problem("end replication on the target server", &error);
+async fn end_replication(control: &mut Connection, plan: &RestorePlan) -> Result<(), WireError> {
     let replica = Replica {
         flavour: plan.manifest.source.flavour,
     };
-    if replica.status(control).await.map_err(fail)?.is_none() {
-        return Ok(());
+    match replica.status(control).await? {
+        Some(_) => replica.detach(control).await,
+        None => Ok(()),
     }
-    replica.stop(control).await.map_err(fail)?;
-    if let Some(status) = replica.status(control).await.map_err(fail)?
-        && !status.file.is_empty()
-    {
-        let place = format!("{}:{}", status.file, status.offset);
-        journal.write(Entry::ReplayedTo, &place).await?;
-    }
-    replica.detach(control).await.map_err(fail)
 }
 
 /// Until all tables are made no row is loaded: those that are there are somebody else's.
