@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fmt doc bench fidelity
+.PHONY: help demo test nightly lint fmt doc bench fidelity
 
 # Where the set-up put the servers and, if need be, the test runner.
 ENVIRONMENT = . "$$(tests/set-up/install.sh env)"
@@ -26,6 +26,11 @@ test: ## set up everything, then every check and every test
 	RUSTDOCFLAGS="-D warnings" step cargo doc --locked --workspace --no-deps
 	step cargo nextest run --locked --workspace
 	echo "test: everything passed in $$SECONDS s"
+
+nightly: ## the tests that draw lots, with more of them: 200 target points, 200 kills of restores
+	@tests/set-up/install.sh build mariadb mysql
+	$(ENVIRONMENT)
+	HOLDFAST_POINTS=200 HOLDFAST_KILLS=200 cargo nextest run --locked --profile nightly -p holdfast-tests -E 'test(/points::/)'
 
 lint: ## format check and clippy
 	@cargo fmt --all --check

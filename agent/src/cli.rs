@@ -151,6 +151,10 @@ pub struct RestoreArgs {
     /// Replay later transactions that may build on what is left out all the same.
     #[arg(long, requires = "except")]
     pub despite_conflicts: bool,
+    /// Stay at the target point to look around: the server is read only and marked as unfinished. The same command goes on with it, to
+    /// this point or a later one, and finishes it when this option is not given.
+    #[arg(long, conflicts_with = "new_names")]
+    pub pause: bool,
     /// Say what would be done and do nothing.
     #[arg(long)]
     pub dry_run: bool,

@@ -231,7 +231,11 @@ impl Instance {
             .map_err(cannot)?;
         self.mark = Some(mark);
         let deadline = Instant::now() + Duration::from_secs(STOP_SECONDS);
-        while self.has_a_server() {
+        if let Some(paused) = self.running_server() {
+            // It was left to be looked at; one that was killed ends anyway.
+            let _ = rustix::process::kill_process(paused, rustix::process::Signal::TERM);
+        }
+        while self.running_server().is_some() {
             if Instant::now() > deadline {
                 return Err(failed(format!(
                     "a server still runs in {}",
@@ -250,19 +254,21 @@ impl Instance {
         Ok(())
     }
 
-    /// Whether an earlier server of this folder runs still. One that is killed loses its command line before it lets go of its files.
-    fn has_a_server(&self) -> bool {
-        let pid = std::fs::read_to_string(self.folder.join("pid")).unwrap_or_default();
-        let process = format!("/proc/{}", pid.trim());
+    /// An earlier server of this folder that runs still. One that is killed loses its command line before it lets go of its files.
+    fn running_server(&self) -> Option<rustix::process::Pid> {
+        let pid = std::fs::read_to_string(self.folder.join("pid")).ok()?;
+        let pid = rustix::process::Pid::from_raw(pid.trim().parse().ok()?)?;
+        let process = format!("/proc/{}", pid.as_raw_nonzero());
         let stat = std::fs::read_to_string(format!("{process}/stat")).unwrap_or_default();
         let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
         if state.is_none_or(|state| matches!(state, 'Z' | 'X')) {
-            return false;
+            return None;
         }
         let command = std::fs::read(format!("{process}/cmdline")).unwrap_or_default();
         let data = format!("--datadir={}", self.data().display());
         let mut arguments = command.split(|byte| *byte == 0);
-        command.is_empty() || arguments.any(|argument| argument == data.as_bytes())
+        let is_ours = command.is_empty() || arguments.any(|argument| argument == data.as_bytes());
+        is_ours.then_some(pid)
     }
 
     /// Stands in the folder until the server holds all it should, however we end.

@@ -27,10 +27,10 @@ const FILLER: &str = "CREATE TABLE shop.filler (id INT PRIMARY KEY, data VARBINA
       SELECT a.i * 100 + b.i, RANDOM_BYTES(1000) FROM n AS a JOIN n AS b WHERE a.i < 60";
 
 /// Moments to strike at, from a seed that is printed; `HOLDFAST_SEED` brings the same ones again.
-struct Moments(u64);
+pub(crate) struct Moments(u64);
 
 impl Moments {
-    fn new() -> Moments {
+    pub(crate) fn new() -> Moments {
         let given = std::env::var("HOLDFAST_SEED").ok();
         let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         let seed = given.map_or_else(|| u64::from(now().subsec_nanos()), |text| text.parse().unwrap());
@@ -38,14 +38,23 @@ impl Moments {
         Moments(seed)
     }
 
-    /// Waits for less than `limit`.
-    fn wait(&mut self, limit: Duration) {
+    /// From 0 to less than 1.
+    fn share(&mut self) -> f64 {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
-        let share = (self.0 >> 40) as f64 / f64::from(1 << 24);
-        std::thread::sleep(limit.mul_f64(share));
+        (self.0 >> 40) as f64 / f64::from(1 << 24)
+    }
+
+    /// Waits for less than `limit`.
+    fn wait(&mut self, limit: Duration) {
+        std::thread::sleep(limit.mul_f64(self.share()));
+    }
+
+    /// A number below `limit`.
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
+        (self.share() * limit as f64) as usize
     }
 }
 
@@ -86,7 +95,7 @@ fn story(source: Server, site: Site, mut agent: Background, commits: Vec<Commit>
 }
 
 /// A bulky source that was written to while and after a backup was taken, and its whole archive.
-fn archived(kind: Kind) -> Story {
+pub(crate) fn archived(kind: Kind) -> Story {
     let (source, site) = bulky(kind);
     let agent = start(&site, "run.log");
     let workload = Workload::start(&source, &busy());
@@ -104,7 +113,7 @@ fn in_the_middle(story: &Story, percent: usize) -> (Vec<String>, Snapshot) {
     (options, Snapshot::of(&replica::stopped_at(&story.source, &until)))
 }
 
-fn borrowed(options: &[String]) -> Vec<&str> {
+pub(crate) fn borrowed(options: &[String]) -> Vec<&str> {
     options.iter().map(String::as_str).collect()
 }
 

@@ -18,6 +18,7 @@ mod moments;
 mod packaging;
 mod partial;
 mod permissions;
+mod points;
 mod reader;
 mod restore;
 mod stores;

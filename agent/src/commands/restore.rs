@@ -9,13 +9,65 @@ use crate::config;
 use crate::instance::{Instance, Programs};
 use crate::problem::{Code, Problem, Result};
 use crate::restore::copy::{self, new_names};
-use crate::restore::{self, RestoreOptions, RestorePlan, Restored, Whose};
+use crate::restore::{self, RestoreOptions, RestorePlan, Restored, Then, Whose};
 use crate::wire::{ConnectOptions, Endpoint, TlsMode};
 use crate::words;
 
 pub(super) async fn run(config_path: &Path, args: &RestoreArgs, json: bool) -> Result<()> {
     let started = std::time::Instant::now();
     let reader = open_reader(config_path, &args.reader, &args.identity).await?;
+    let plan = make_plan(&reader, args).await?;
+    if args.dry_run {
+        say(json, &plan.to_json(), &plan.describe());
+        return Ok(());
+    }
+    if !json {
+        plan.describe().iter().for_each(words::print);
+    }
+    if let Some(replay) = &plan.replay {
+        replay.excepting.refuse_conflicts(args.despite_conflicts)?;
+    }
+    if let (Some(narrowed), None) = (&plan.narrowed, &args.target.scratch) {
+        let names = new_names(&narrowed.schemas(), &args.new_names)?;
+        return restore_beside(&reader, &plan, &names, args, json).await;
+    }
+    let options = RestoreOptions {
+        threads: usize::from(args.threads),
+        then: match args.pause {
+            true => Then::Pause,
+            false => Then::Finish,
+        },
+    };
+    let (target, mut instance) = open_target(&args.target, &plan).await?;
+    let whose = match instance {
+        Some(_) => Whose::Ours,
+        None => Whose::Theirs,
+    };
+    let restored = restore_into(&reader, &plan, &target, whose, &options).await;
+    if let (Err(_), Some(instance)) = (&restored, &mut instance) {
+        // In order, so that the same command can go on with what it holds.
+        if let Err(problem) = instance.stop().await {
+            words::print_error(format!("warning: {}", problem.fact));
+        }
+    }
+    let restored = restored?;
+    if let (Some(instance), Then::Finish) = (&instance, options.then) {
+        instance.mark_whole()?;
+    }
+    let place = place_of(&mut instance, &target, args.target.stop).await?;
+    let took = started.elapsed();
+    let mut record = report(&plan, &restored, &place, took);
+    record["paused"] = (options.then == Then::Pause).into();
+    let mut lines = told(&plan, &restored, &place, took);
+    if options.then == Then::Pause {
+        lines.push(PAUSED.to_owned());
+    }
+    say(json, &record, &lines);
+    Ok(())
+}
+
+/// What is to be done, as far as the repository decides it.
+async fn make_plan(reader: &Reader, args: &RestoreArgs) -> Result<RestorePlan, Problem> {
     let catalog = reader.repository.catalog(reader.cluster).await?;
     catalog
         .troubles
@@ -34,52 +86,14 @@ pub(super) async fn run(config_path: &Path, args: &RestoreArgs, json: bool) -> R
     .await?;
     let plan = restore::select::plan(&reader.repository, choice, &reader.identities).await?;
     let plan = choose_accounts(plan, args)?;
-    let plan = match args.only.as_slice() {
-        [] => plan,
-        patterns => plan.only(patterns).await?,
-    };
-    if args.dry_run {
-        say(json, &plan.to_json(), &plan.describe());
-        return Ok(());
+    match args.only.as_slice() {
+        [] => Ok(plan),
+        patterns => plan.only(patterns).await,
     }
-    if !json {
-        plan.describe().iter().for_each(words::print);
-    }
-    if let Some(replay) = &plan.replay {
-        replay.excepting.refuse_conflicts(args.despite_conflicts)?;
-    }
-    let options = RestoreOptions {
-        threads: usize::from(args.threads),
-    };
-    if let (Some(narrowed), None) = (&plan.narrowed, &args.target.scratch) {
-        let names = new_names(&narrowed.schemas(), &args.new_names)?;
-        return restore_beside(&reader, &plan, &names, args, json).await;
-    }
-    let (target, mut instance) = open_target(&args.target, &plan).await?;
-    let whose = match instance {
-        Some(_) => Whose::Ours,
-        None => Whose::Theirs,
-    };
-    let restored = restore_into(&reader, &plan, &target, whose, &options).await;
-    if let (Err(_), Some(instance)) = (&restored, &mut instance) {
-        // In order, so that the same command can go on with what it holds.
-        if let Err(problem) = instance.stop().await {
-            words::print_error(format!("warning: {}", problem.fact));
-        }
-    }
-    let restored = restored?;
-    if let Some(instance) = &instance {
-        instance.mark_whole()?;
-    }
-    let place = place_of(&mut instance, &target, args.target.stop).await?;
-    let took = started.elapsed();
-    say(
-        json,
-        &report(&plan, &restored, &place, took),
-        &told(&plan, &restored, &place, took),
-    );
-    Ok(())
 }
+
+const PAUSED: &str = "paused     the server is not finished: it is read only and marked with the schema holdfast-unfinished-restore. \
+     The same command goes on, to this point or a later one, and finishes it without --pause; nobody may be connected to it then";
 
 /// Begins a restore, or goes on with the one that was begun there, and says so.
 async fn restore_into(
@@ -137,6 +151,7 @@ async fn restore_beside(
     let mut instance = Instance::create(programs, &workspace, &restore::scratch_options(plan)).await?;
     let options = RestoreOptions {
         threads: usize::from(args.threads),
+        then: Then::Finish,
     };
     let from = instance.connect_options();
     let copied = async {

@@ -34,12 +34,16 @@ pub(super) enum Entry {
     ServerStarted,
     /// Settings of the server as they were, in JSON.
     Settings,
+    /// The restore's own account is made, and may do everything.
+    Account,
     /// All schemas and tables are made.
     Structure,
     /// All is loaded, made and compared; what came of that, in JSON.
     Compared,
     /// The server's history is the backup's, and binlogs are replayed on it.
     Replaying,
+    /// Replay rests at this `file:offset` of the stream, and nothing behind it is applied.
+    PausedAt,
 }
 
 impl Entry {
@@ -49,9 +53,11 @@ impl Entry {
             Self::Backup => "backup",
             Self::ServerStarted => "server started",
             Self::Settings => "settings",
+            Self::Account => "account",
             Self::Structure => "structure",
             Self::Compared => "compared",
             Self::Replaying => "replaying",
+            Self::PausedAt => "paused at",
         }
     }
 }
@@ -229,6 +235,15 @@ impl Journal {
         deleted.map_err(|e| journal_problem(&e))?;
         self.entries.remove(entry.name());
         Ok(())
+    }
+
+    /// Whether who keeps it may write though the server is read only for others.
+    pub(super) async fn may_write(&mut self) -> Result<bool, WireError> {
+        let nothing = format!("DELETE FROM {QUOTED}.unit WHERE FALSE");
+        match self.connection.execute(nothing).await {
+            Err(error) if error.server_code().is_some() => Ok(false),
+            done => done.map(|_| true),
+        }
     }
 
     /// Its connection, by the server's number.

@@ -59,6 +59,17 @@ const REPLAY_WORKERS_MIN: usize = 4;
 pub struct RestoreOptions {
     /// Connections that load at once; twice as many workers replay.
     pub threads: usize,
+    /// What becomes of the server at the target point.
+    pub then: Then,
+}
+
+/// What becomes of a server that was restored to the target point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// It is whole.
+    Finish,
+    /// It stays read only and marked, to be looked at; the same restore can go on to this point or a later one.
+    Pause,
 }
 
 /// What a restore did.
@@ -220,12 +231,8 @@ pub async fn begin<'plan>(
         (Entry::ServerStarted, started.to_string()),
         (Entry::Settings, before.to_string()),
     ];
-    let journal = Journal::begin(target, &entries).await?;
-    let own = match plan.accounts.are_made() {
-        true => OwnAccount::create_as(target, &login).await.map(Some),
-        false => Ok(None),
-    };
-    let own = match own {
+    let mut journal = Journal::begin(target, &entries).await?;
+    let own = match own_account(plan, target, &login, &mut journal).await {
         Ok(own) => own,
         Err(problem) => {
             journal.end().await?;
@@ -235,22 +242,57 @@ pub async fn begin<'plan>(
     Begun::new(plan, target.clone(), own, settings, warnings, journal).await
 }
 
+/// The account that outlives those of the target server, made as the one given unless an earlier run of the restore made it.
+async fn own_account(
+    plan: &RestorePlan,
+    given: &ConnectOptions,
+    login: &Login,
+    journal: &mut Journal,
+) -> Result<Option<OwnAccount>, Problem> {
+    if !plan.accounts.are_made() {
+        return Ok(None);
+    }
+    // One that is not in the journal may lack privileges.
+    if journal.get(Entry::Account).is_some()
+        && let Some(own) = OwnAccount::find(given, login).await
+    {
+        return Ok(Some(own));
+    }
+    let own = OwnAccount::create_as(given, login).await?;
+    journal.write(Entry::Account, "made").await?;
+    Ok(Some(own))
+}
+
 /// The journal of an interrupted restore, and the account that led to it: the one given, or our own where the restore took that away.
 async fn interrupted(
     target: &ConnectOptions,
     login: &Login,
 ) -> Result<Option<(Journal, ConnectOptions)>, Problem> {
-    let problem = match Journal::open(target).await {
-        Ok(journal) => return Ok(journal.map(|journal| (journal, target.clone()))),
-        Err(problem) if problem.code == Code::TargetServer => problem,
-        Err(problem) => return Err(problem),
+    let given = match Journal::open(target).await {
+        Ok(Some(journal)) => return Ok(Some((journal, target.clone()))),
+        Ok(None) if sees_everything(target).await? => return Ok(None),
+        Err(problem) if problem.code != Code::TargetServer => return Err(problem),
+        given => given.map(|_| None),
     };
     let Some(own) = OwnAccount::find(target, login).await else {
-        return Err(problem);
+        return given;
     };
     let way_in = own.connect_options().clone();
-    let journal = Journal::open(&way_in).await?;
-    journal.map(|journal| Some((journal, way_in))).ok_or(problem)
+    match Journal::open(&way_in).await? {
+        Some(journal) => Ok(Some((journal, way_in))),
+        None => given,
+    }
+}
+
+/// Whether an account is a whole administrator. One of the backup is there before its privileges are, and has a name that we may be given.
+async fn sees_everything(target: &ConnectOptions) -> Result<bool, Problem> {
+    let mut connection = connected(target).await?;
+    match connection.query("SELECT 1 FROM mysql.user LIMIT 1").await {
+        Err(error) if error.server_code().is_some() => Ok(false),
+        done => done
+            .map(|_| true)
+            .map_err(|e| target_problem("look at accounts", &e)),
+    }
 }
 
 async fn resumed<'plan>(
@@ -262,10 +304,7 @@ async fn resumed<'plan>(
 ) -> Result<Begun<'plan>, Problem> {
     resume::refuse_another(plan, &journal)?;
     let flavour = plan.manifest.source.flavour;
-    let own = match (plan.accounts.are_made(), OwnAccount::find(&way_in, login).await) {
-        (true, None) => Some(OwnAccount::create_as(&way_in, login).await?),
-        (_, own) => own,
-    };
+    let own = own_account(plan, &way_in, login, &mut journal).await?;
     let connect = own.as_ref().map_or(&way_in, OwnAccount::connect_options);
     let mut control = connected(connect).await?;
     without_binlog(&mut control).await;
@@ -311,7 +350,7 @@ impl<'plan> Begun<'plan> {
         self.journal.is_resumed()
     }
 
-    /// Restores what is not restored yet, and takes the mark away.
+    /// Restores what is not restored yet, while nobody else may write. At the end the mark is taken away, unless it is to pause.
     pub async fn finish(
         mut self,
         repository: &Repository,
@@ -319,9 +358,14 @@ impl<'plan> Begun<'plan> {
         options: &RestoreOptions,
     ) -> Result<Restored, Problem> {
         let restored = async {
+            self.close().await?;
             let restored = self.change(repository, identities, options).await?;
+            let mut warnings = std::mem::take(&mut self.warnings);
+            if options.then == Then::Pause {
+                return Ok(Restored { warnings, ..restored });
+            }
+            self.open().await?;
             self.journal.end().await?;
-            let mut warnings = self.warnings;
             if let Some(own) = &self.own
                 && let Err(problem) = own.remove().await
             {
@@ -336,6 +380,29 @@ impl<'plan> Begun<'plan> {
             problem.hint.push_str(HALF_RESTORED);
             problem
         })
+    }
+
+    /// Keeps others from writing: accounts of the backup are there before the restore has ended, and applications have their passwords.
+    async fn close(&mut self) -> Result<(), Problem> {
+        let fail = |error: WireError| target_problem("make the target server read only", &error);
+        let mut control = connected(&self.target).await?;
+        let closed = replica::close(&mut control, &self.settings).await;
+        match closed {
+            Ok(()) if self.journal.may_write().await.map_err(fail)? => return Ok(()),
+            Ok(()) => replica::open(&mut control).await.map_err(fail)?,
+            Err(error) if error.server_code().is_some() => tracing::debug!("{error}"),
+            Err(error) => return Err(fail(error)),
+        }
+        self.warnings.push(
+            "the account may not write into a server that is read only, so others could write while it was restored".to_owned(),
+        );
+        Ok(())
+    }
+
+    /// Gives the server the settings again that it had before the restore began.
+    async fn open(&mut self) -> Result<(), Problem> {
+        let mut control = connected(&self.target).await?;
+        resume::put_settings_back(&mut control, &self.journal).await
     }
 
     async fn change(

@@ -19,6 +19,7 @@ use super::journal::{self, Entry, Journal};
 use super::moment::ReplayPlan;
 use super::partial::Narrowed;
 use super::replica::{Replica, ReplicaStatus};
+use super::target_point::FilePosition;
 use crate::problem::{Code, Problem};
 use crate::progress::Progress;
 use crate::server::session::Settings;
@@ -136,9 +137,12 @@ pub(super) async fn run(
     if !is_resumed {
         journal.write(Entry::Replaying, &what).await?;
     }
-    let replayed = if plan.is_empty() {
+    let end = plan.resolved.target.place;
+    let is_there = journal.get(Entry::PausedAt) == Some(plan.archive.tell(end).as_str());
+    let replayed = if plan.is_empty() || is_there {
         Ok(SourceStatus::default())
     } else {
+        journal.forget(Entry::PausedAt).await?;
         replicate(plan, flavour, accounts, applied, &mut control).await
     };
     let detached = async {
@@ -158,6 +162,7 @@ pub(super) async fn run(
         .await
         .map_err(|e| replay_problem("read what is committed", &e))?;
     refuse_difference(plan, &found)?;
+    journal.write(Entry::PausedAt, &plan.archive.tell(end)).await?;
     Ok(Replayed {
         transactions: sent.transactions_sent,
         about_accounts: sent.about_accounts,
@@ -204,6 +209,7 @@ async fn applied(
         .map_err(|e| replay_problem("read what is committed", &e))?;
     let target = &plan.resolved.target;
     let place = match &committed {
+        _ if !plan.has_gtids() => paused_at(plan, journal)?,
         GtidSet::MySql(set) => {
             return match committed.is_subset(&target.gtid) {
                 Ok(true) => Ok(Applied::Gtids(set.clone())),
@@ -221,6 +227,25 @@ async fn applied(
             plan.archive.tell(place)
         )),
     }
+}
+
+/// Where an earlier run of the restore rested.
+fn paused_at(plan: &ReplayPlan, journal: &Journal) -> Result<Place, Problem> {
+    let paused = journal.get(Entry::PausedAt).and_then(|text| text.parse().ok());
+    let place = paused.and_then(|FilePosition { file, offset }| {
+        let file_sequence = plan.archive.file_of(&file)?;
+        Some(Place {
+            file_sequence,
+            position_bytes: offset,
+        })
+    });
+    place.ok_or_else(|| {
+        Problem::new(
+            Code::TargetNotEmpty,
+            "how far the unfinished restore on the target server has replayed is not known",
+            "restore into a new server: --scratch DIR makes one",
+        )
+    })
 }
 
 /// Runs source and replica until all is applied; returns what was sent.

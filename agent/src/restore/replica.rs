@@ -57,6 +57,9 @@ const SETTINGS: &[(&str, &str)] = &[
     ("replica_checkpoint_period", "100"),
 ];
 
+/// Not MySQL's `super_read_only`, which would stop us too.
+const READ_ONLY: &str = "read_only";
+
 impl Replica {
     /// Makes a loaded server ready to replicate from where the backup was taken.
     pub(super) async fn prepare(
@@ -253,6 +256,19 @@ pub(super) async fn relax(control: &mut Connection) -> Result<PutBack, WireError
     Ok(put_back)
 }
 
+/// Lets nobody else write, and no event run. Lasts until [`put_back`].
+pub(super) async fn close(control: &mut Connection, settings: &Settings) -> Result<(), WireError> {
+    let mut set = PutBack(Vec::new());
+    set.set(control, settings, "event_scheduler", "OFF").await?;
+    set.set(control, settings, READ_ONLY, "ON").await
+}
+
+/// Lets others write again.
+pub(super) async fn open(control: &mut Connection) -> Result<(), WireError> {
+    let statement = format!("SET GLOBAL {READ_ONLY} = OFF");
+    control.execute(statement).await.map(|_| ())
+}
+
 /// Those settings of a server that a restore may change.
 pub(super) fn changed_by_restores(settings: &Settings) -> Vec<(String, String)> {
     let more = [
@@ -260,6 +276,7 @@ pub(super) fn changed_by_restores(settings: &Settings) -> Vec<(String, String)> 
         "slave_parallel_threads",
         "slave_parallel_workers",
         "replica_parallel_workers",
+        READ_ONLY,
     ];
     let names = SETTINGS.iter().map(|(name, _)| *name).chain(more);
     names
@@ -292,6 +309,8 @@ impl PutBack {
         value: &str,
     ) -> Result<(), WireError> {
         match settings.get(name) {
+            // A server that was started without its event scheduler cannot be told about it.
+            Some("DISABLED") => Ok(()),
             Some(before) if !before.eq_ignore_ascii_case(value) => {
                 control
                     .execute(format!("SET GLOBAL {name} = {}", literal(value)))

@@ -30,7 +30,7 @@ pub(super) fn refuse_another(plan: &RestorePlan, journal: &Journal) -> Result<()
         (_, Some(_)) => match &plan.replay {
             None => "binlogs are replayed on it, and this command replays none",
             // A position is not written with the rows.
-            Some(replay) if !replay.has_gtids() => {
+            Some(replay) if !replay.has_gtids() && journal.get(Entry::PausedAt).is_none() => {
                 "how far it has replayed binlogs without GTIDs is not known exactly"
             }
             Some(_) => return Ok(()),
@@ -81,10 +81,7 @@ pub(super) async fn settle(
         journal.write(Entry::ServerStarted, &started.to_string()).await?;
     }
     end_replication(control, plan).await.map_err(fail)?;
-    let before = journal.get(Entry::Settings).unwrap_or("[]");
-    let before: Vec<(String, String)> = serde_json::from_str(before)
-        .map_err(|error| fail(WireError::Protocol(format!("the journal: {error}"))))?;
-    replica::put_back(control, settings, before).await.map_err(fail)?;
+    put_settings_back(control, journal).await?;
     control.execute(json::tear_down()).await.map_err(fail)?;
     if journal.get(Entry::Structure).is_none() {
         refuse_rows_of_others(control, plan).await?;
@@ -95,6 +92,16 @@ pub(super) async fn settle(
         return make_tables_again(control, plan).await;
     }
     Ok(())
+}
+
+/// Gives a server the settings again that it had before its restore began.
+pub(super) async fn put_settings_back(control: &mut Connection, journal: &Journal) -> Result<(), Problem> {
+    let fail = |error: WireError| target_problem("put the target server's settings back", &error);
+    let settings = super::settings_of(control).await?;
+    let before = journal.get(Entry::Settings).unwrap_or("[]");
+    let before: Vec<(String, String)> = serde_json::from_str(before)
+        .map_err(|error| fail(WireError::Protocol(format!("the journal: {error}"))))?;
+    replica::put_back(control, &settings, before).await.map_err(fail)
 }
 
 /// When a server was started, in seconds since 1970 by its own clock.

@@ -214,14 +214,6 @@ fn setting_findings(settings: &Settings) -> Vec<Finding> {
         let hint = "SET GLOBAL read_only = OFF (on MySQL also super_read_only).";
         findings.push(Finding::fail("read-only", "the target server is read only", hint));
     }
-    if settings.is_on("event_scheduler") {
-        let fact = "event_scheduler is on: restored events would run in the middle of the restore";
-        findings.push(Finding::warn(
-            "event-scheduler",
-            fact,
-            "SET GLOBAL event_scheduler = OFF until the restore has ended.",
-        ));
-    }
     findings
 }
 
