@@ -115,9 +115,20 @@ pub struct ReaderArgs {
     pub cluster: Option<String>,
 }
 
+/// What can be asked of restores, besides doing one.
+#[derive(Debug, Subcommand)]
+pub enum RestoreCommand {
+    /// Say how far the unfinished restore on a server is, whoever runs it.
+    Status(TargetArgs),
+}
+
 /// See [`Command::Restore`].
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct RestoreArgs {
+    /// Something else than a restore.
+    #[command(subcommand)]
+    pub command: Option<RestoreCommand>,
     /// Where to read.
     #[command(flatten)]
     pub reader: ReaderArgs,
@@ -164,6 +175,12 @@ pub struct RestoreArgs {
     /// Where to restore to.
     #[command(flatten)]
     pub target: TargetArgs,
+    /// Restore into the running server on this host without asking. The name must be the one that the server itself gives.
+    #[arg(long, value_name = "HOST", conflicts_with_all = ["scratch", "only"])]
+    pub yes_replace: Option<String>,
+    /// Begin even though the free space seems too little.
+    #[arg(long)]
+    pub despite_space: bool,
     /// Users, roles and grants: `restore` those of the backup in place of the target server's, or `leave` the target server its own.
     #[arg(long, value_enum, default_value = "restore")]
     pub accounts: AccountsArg,

@@ -54,6 +54,9 @@ fn interruption() -> Result<impl Future<Output = &'static str>, Problem> {
 }
 
 async fn execute(cli: &Cli) -> Result<()> {
+    if cli.json {
+        crate::progress::tell_events();
+    }
     match &cli.command {
         Command::Keys(KeysCommand::New { out }) => keys_new(out, cli.json),
         Command::Keys(KeysCommand::Certify {

@@ -173,14 +173,7 @@ impl Instance {
             .mode(0o700)
             .create(folder)
             .map_err(disk)?;
-        let is_unfinished = folder.join(MARK).is_file();
-        if !is_unfinished && std::fs::read_dir(folder).map_err(disk)?.next().is_some() {
-            return Err(Problem::new(
-                Code::TargetNotEmpty,
-                format!("{} is not empty", folder.display()),
-                "name a new folder; nothing in this one was touched",
-            ));
-        }
+        Self::refuse_used(folder)?;
         let folder = folder.canonicalize().map_err(disk)?;
         let mut instance = Self {
             programs,
@@ -208,6 +201,30 @@ impl Instance {
         }
         instance.start(options).await?;
         Ok(instance)
+    }
+
+    /// Refuses a folder that is neither empty nor absent, nor holds a server that a restore left unfinished.
+    pub fn refuse_used(folder: &Path) -> Result<(), Problem> {
+        let is_unfinished = folder.join(MARK).is_file();
+        let is_used = match std::fs::read_dir(folder) {
+            Ok(mut entries) => entries.next().is_some(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+            Err(error) => {
+                return Err(Problem::new(
+                    Code::LocalDisk,
+                    format!("cannot use {}: {error}", folder.display()),
+                    "name another folder",
+                ));
+            }
+        };
+        if is_used && !is_unfinished {
+            return Err(Problem::new(
+                Code::TargetNotEmpty,
+                format!("{} is not empty", folder.display()),
+                "name a new folder; nothing in this one was touched",
+            ));
+        }
+        Ok(())
     }
 
     /// Marks the folder as unfinished and ours alone. Whoever used it before us may have been killed, and its server not be gone yet.
@@ -312,8 +329,13 @@ impl Instance {
 
     /// How to connect as its administrator.
     pub fn connect_options(&self) -> ConnectOptions {
+        Self::connect_options_of(&self.folder)
+    }
+
+    /// The same for the server in a folder that somebody else may have started.
+    pub fn connect_options_of(folder: &Path) -> ConnectOptions {
         ConnectOptions {
-            endpoint: Endpoint::Unix(self.socket()),
+            endpoint: Endpoint::Unix(folder.join("server.sock")),
             user: "root".into(),
             password: None,
             tls: TlsMode::UnixSocketOnly,

@@ -67,6 +67,10 @@ pub enum Code {
     Differs = 44,
     /// The target server is of the wrong flavour or too old.
     TargetVersion = 45,
+    /// Nobody confirmed that the target server is the one that is meant.
+    NotConfirmed = 46,
+    /// The target server's disk has too little free space.
+    TargetSpace = 47,
     /// The local disk or the state folder.
     LocalDisk = 50,
     /// Another process of ours holds the state folder.

@@ -183,7 +183,7 @@ fn every_kill_of_the_agent_is_survived_mysql() {
 const MARK: &str = "UNFINISHED-DO-NOT-USE";
 
 /// Whether a part of the filler's rows is in the data folder `data`.
-fn is_loading(data: &Path) -> bool {
+pub(crate) fn is_loading(data: &Path) -> bool {
     fs::metadata(data.join("shop/filler.ibd")).is_ok_and(|file| file.len() > 1 << 20)
 }
 
@@ -235,7 +235,7 @@ impl Drop for Frozen {
 }
 
 /// Waits for the middle of a restore; panics where it ends before. Polls fast: the middle is short.
-fn wait_for_the_middle(restore: &mut Background, mut is_there: impl FnMut() -> bool) {
+pub(crate) fn wait_for_the_middle(restore: &mut Background, mut is_there: impl FnMut() -> bool) {
     let started = std::time::Instant::now();
     while !is_there() {
         assert!(restore.is_running(), "it was too quick:\n{}", restore.output());

@@ -15,6 +15,7 @@ mod find;
 mod golden;
 mod harness;
 mod moments;
+mod operator;
 mod packaging;
 mod partial;
 mod permissions;

@@ -188,3 +188,11 @@ pub fn run(command: &mut Command) -> String {
     );
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
+
+/// What this machine, and so a server on it, calls its host.
+pub fn host_name() -> String {
+    let text = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    text.unwrap_or_else(|error| panic!("this machine has no name: {error}"))
+        .trim()
+        .to_owned()
+}

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::holdfast::{Finished, Holdfast};
-use crate::process::{run, short_folder};
+use crate::process::{host_name, run, short_folder};
 use crate::server::{Kind, Server};
 
 /// See the module. Its folder is removed when it is dropped.
@@ -149,6 +149,12 @@ impl Site {
             .iter()
             .for_each(|provider| arguments.extend(["--provider", provider]));
         arguments.extend(to);
+        let host = host_name();
+        // As a script does it; what happens without is tested by itself.
+        let is_whole = to.contains(&"--socket") && !to.contains(&"--only") && !to.contains(&"--yes-replace");
+        if is_whole {
+            arguments.extend(["--yes-replace", &host]);
+        }
         self.bare(&arguments)
     }
 

@@ -174,6 +174,7 @@ pub(crate) async fn open(config: &Config, descriptor: &Descriptor) -> Result<Rep
 pub(crate) fn with_providers(repository: &Repository, keep: impl Fn(&OpenProvider) -> bool) -> Repository {
     Repository {
         trust: repository.trust.clone(),
+        reads: Arc::default(),
         providers: repository.providers.iter().filter(|p| keep(p)).cloned().collect(),
     }
 }

@@ -1,25 +1,29 @@
 //! `holdfast restore`: into an empty server, a new one, or beside what a running one has; and what is said of it.
 
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::time::Duration;
 
 use super::{Reader, open_reader, say};
-use crate::cli::{AccountsArg, RestoreArgs, TargetArgs};
+use crate::cli::{AccountsArg, RestoreArgs, RestoreCommand, TargetArgs};
 use crate::config;
 use crate::instance::{Instance, Programs};
 use crate::problem::{Code, Problem, Result};
 use crate::restore::copy::{self, new_names};
-use crate::restore::{self, RestoreOptions, RestorePlan, Restored, Then, Whose};
+use crate::restore::space::Space;
+use crate::restore::{self, Ready, RestoreOptions, RestorePlan, Restored, Then, Whose};
 use crate::wire::{ConnectOptions, Endpoint, TlsMode};
 use crate::words;
 
 pub(super) async fn run(config_path: &Path, args: &RestoreArgs, json: bool) -> Result<()> {
+    if let Some(RestoreCommand::Status(target)) = &args.command {
+        return status(target, json).await;
+    }
     let started = std::time::Instant::now();
     let reader = open_reader(config_path, &args.reader, &args.identity).await?;
     let plan = make_plan(&reader, args).await?;
     if args.dry_run {
-        say(json, &plan.to_json(), &plan.describe());
-        return Ok(());
+        return tell_plan(&reader, &plan, args, json).await;
     }
     if !json {
         plan.describe().iter().for_each(words::print);
@@ -38,12 +42,15 @@ pub(super) async fn run(config_path: &Path, args: &RestoreArgs, json: bool) -> R
             false => Then::Finish,
         },
     };
+    if let Some(folder) = &args.target.scratch {
+        refuse_too_little_space(Space::of(&plan, Some(folder)), args)?;
+    }
     let (target, mut instance) = open_target(&args.target, &plan).await?;
     let whose = match instance {
         Some(_) => Whose::Ours,
         None => Whose::Theirs,
     };
-    let restored = restore_into(&reader, &plan, &target, whose, &options).await;
+    let restored = restore_into(&reader, &plan, (&target, whose), args, &options, json).await;
     if let (Err(_), Some(instance)) = (&restored, &mut instance) {
         // In order, so that the same command can go on with what it holds.
         if let Err(problem) = instance.stop().await {
@@ -99,17 +106,112 @@ const PAUSED: &str = "paused     the server is not finished: it is read only and
 async fn restore_into(
     reader: &Reader,
     plan: &RestorePlan,
-    target: &ConnectOptions,
-    whose: Whose,
+    (target, whose): (&ConnectOptions, Whose),
+    args: &RestoreArgs,
     options: &RestoreOptions,
+    json: bool,
 ) -> Result<Restored, Problem> {
-    let begun = restore::begin(plan, &reader.identities, target, whose).await?;
+    let ready = Ready::look(plan, &reader.identities, target, whose).await?;
+    if whose == Whose::Theirs {
+        if !json {
+            ready.describe().iter().for_each(words::print);
+        }
+        refuse_too_little_space(ready.space, args)?;
+        confirm(ready.host(), args.yes_replace.as_deref())?;
+    }
+    let begun = ready.begin().await?;
     if begun.is_resumed() {
         words::print_error("this restore was interrupted: it goes on where it stopped");
     }
     begun
         .finish(&reader.repository, &reader.identities, options)
         .await
+}
+
+/// What would be done, and whether it can be: with a target server, that is looked at too.
+async fn tell_plan(reader: &Reader, plan: &RestorePlan, args: &RestoreArgs, json: bool) -> Result<()> {
+    let (mut record, mut lines) = (plan.to_json(), plan.describe());
+    let is_beside = plan.narrowed.is_some() && args.target.scratch.is_none();
+    let mut space = None;
+    if let (Some(narrowed), true) = (&plan.narrowed, is_beside) {
+        let names = new_names(&narrowed.schemas(), &args.new_names)?;
+        copy::check(&running_target(&args.target)?, &plan.inventory, &names).await?;
+        let folder = args.workspace.as_deref().unwrap_or(Path::new(WORKSPACES));
+        space = Some(Space::of(plan, Some(folder)));
+    } else if let Some(folder) = &args.target.scratch {
+        Programs::find(plan.manifest.source.flavour, args.target.server_prefix.as_deref())?;
+        Instance::refuse_used(folder)?;
+        space = Some(Space::of(plan, Some(folder)));
+    } else if args.target.socket.is_some() || args.target.host.is_some() {
+        let target = running_target(&args.target)?;
+        let ready = Ready::look(plan, &reader.identities, &target, Whose::Theirs).await?;
+        record["target"] = ready.to_json();
+        lines.extend(ready.describe());
+        refuse_too_little_space(ready.space, args)?;
+    }
+    if let Some(space) = space {
+        record["space"] = serde_json::json!(space);
+        lines.push(space.describe());
+        refuse_too_little_space(space, args)?;
+    }
+    say(json, &record, &lines);
+    Ok(())
+}
+
+fn refuse_too_little_space(space: Space, args: &RestoreArgs) -> Result<(), Problem> {
+    match args.despite_space {
+        true => Ok(()),
+        false => space.refuse_too_little(),
+    }
+}
+
+/// Has somebody who sees where this goes type the name of the host; scripts give it beforehand.
+fn confirm(host: &str, given: Option<&str>) -> Result<(), Problem> {
+    let not_confirmed = |fact: String| {
+        Problem::new(
+            Code::NotConfirmed,
+            fact,
+            format!("if {host} is what you mean, give --yes-replace {host}; nothing was changed there"),
+        )
+    };
+    let typed = match given {
+        Some(given) => given.to_owned(),
+        None if !std::io::stdin().is_terminal() => {
+            return Err(not_confirmed(format!(
+                "nobody confirmed that the server on host {host} is to be restored into"
+            )));
+        }
+        None => {
+            words::print_error(format!(
+                "Type the name of the host, {host}, to restore into its server:"
+            ));
+            let mut line = String::new();
+            // An error leaves the line empty, which confirms nothing.
+            let _ = std::io::stdin().read_line(&mut line);
+            line.trim().to_owned()
+        }
+    };
+    match typed == host {
+        true => Ok(()),
+        false => Err(not_confirmed(format!(
+            "the target server is on host {host}, not on `{}`",
+            typed.escape_default()
+        ))),
+    }
+}
+
+async fn status(args: &TargetArgs, json: bool) -> Result<()> {
+    let target = match &args.scratch {
+        Some(folder) => Instance::connect_options_of(folder),
+        None => running_target(args)?,
+    };
+    let unfinished = restore::status::look(&target).await?;
+    let lines = unfinished.as_ref().map_or_else(
+        || vec![format!("no unfinished restore on {}", target.endpoint)],
+        restore::status::Unfinished::describe,
+    );
+    say(json, &serde_json::json!({ "unfinished": unfinished }), &lines);
+    Ok(())
 }
 
 /// Where the restored server is, for people. One of our own is stopped, or belongs to the operator now.
@@ -183,6 +285,9 @@ async fn restore_beside(
     Ok(())
 }
 
+/// Where a folder for a server is made that will be removed again.
+const WORKSPACES: &str = "/var/tmp";
+
 /// The folder of a server that will be removed again.
 fn workspace(args: &RestoreArgs) -> Result<std::path::PathBuf, Problem> {
     if let Some(folder) = &args.workspace {
@@ -197,7 +302,7 @@ fn workspace(args: &RestoreArgs) -> Result<std::path::PathBuf, Problem> {
         )
     })?;
     Ok(std::path::PathBuf::from(format!(
-        "/var/tmp/holdfast-{:08x}",
+        "{WORKSPACES}/holdfast-{:08x}",
         u32::from_le_bytes(tag)
     )))
 }
@@ -268,7 +373,7 @@ fn report(plan: &RestorePlan, restored: &Restored, place: &str, took: Duration) 
     serde_json::json!({
         "restored": plan.manifest.backup, "target": place, "position": plan.manifest.position,
         "tables": restored.tables, "rows": restored.rows, "equal": true, "seconds": took.as_secs_f64(), "phases": phases,
-        "providers_failed": restored.misses, "not_in_backup": plan.manifest.exceptions,
+        "providers_failed": restored.misses, "providers_read": restored.reads, "not_in_backup": plan.manifest.exceptions,
         "exceptions": restored.exceptions.iter().map(|e| format!("{}: {}", e.object, e.reason)).collect::<Vec<_>>(),
         "definitions_differ": restored.definitions_differ, "target_warnings": restored.warnings,
         "replay": plan.replay.as_ref().map(restore::ReplayPlan::to_json), "notes": plan.notes,
@@ -293,6 +398,14 @@ fn told(plan: &RestorePlan, restored: &Restored, place: &str, took: Duration) ->
         .iter()
         .map(|(name, span)| format!("{name} {}", words::span(*span)));
     lines.push(format!("phases     {}", phases.collect::<Vec<_>>().join(", ")));
+    lines.extend(restored.reads.iter().map(|(provider, reads)| {
+        let failures = match reads.failures {
+            0 => String::new(),
+            count => format!("; it failed or was too slow {} times", words::count(count)),
+        };
+        let (objects, bytes) = (words::count(reads.objects), words::bytes(reads.bytes));
+        format!("read       {objects} objects, {bytes}, from {provider}{failures}")
+    }));
     lines.extend(restored.misses.iter().map(|(provider, count)| {
         format!("warning    {count} object(s) were missing or damaged in {provider} and came from another provider")
     }));

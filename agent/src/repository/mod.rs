@@ -6,11 +6,13 @@
 
 pub mod catalog;
 pub mod level;
+pub mod reads;
 mod reopening;
 pub mod segments;
 pub mod upload;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use holdfast_proto::FormatError;
@@ -18,7 +20,9 @@ use holdfast_proto::container::{self, Expect, Header, Kind, OBJECT_BYTES_MAX, Op
 use holdfast_proto::ids::ObjectHash;
 use holdfast_proto::keys::{Certificate, Descriptor, Identity, Trust, WriterKey};
 use holdfast_proto::names::ObjectName;
+use tokio::task::JoinSet;
 
+use reads::Reads;
 use reopening::Reopening;
 
 use crate::config::Provider;
@@ -43,7 +47,12 @@ pub struct Repository {
     pub trust: Arc<Trust>,
     /// In the order of the configuration.
     pub providers: Vec<OpenProvider>,
+    /// How reading from them goes.
+    pub reads: Arc<Reads>,
 }
+
+/// Another provider is asked as well for an object that has not come after this long.
+const SLOW: Duration = Duration::from_secs(30);
 
 /// Why an object could not be had from a provider.
 #[derive(Debug, Clone)]
@@ -166,6 +175,7 @@ impl Repository {
             (true, _) => Ok(Self {
                 trust: Arc::new(trust),
                 providers,
+                reads: Arc::default(),
             }),
             (false, Some(problem)) => Err(problem),
             (false, None) => Err(Problem::new(
@@ -190,25 +200,48 @@ impl Repository {
         }
     }
 
-    /// Fetches one object from the first provider that has it whole and opens it. The misses on the way are returned
-    /// with it: the caller reports them.
+    /// Fetches one object from the first provider that has it whole, in the order of [`Reads`], and opens it. One that is slow does not
+    /// hold it up: the next one is asked as well. The misses on the way are returned with it: the caller reports them.
     pub async fn open_object(
         &self,
         name: &ObjectName,
         expect_hash: Option<ObjectHash>,
         identities: &Arc<Vec<Identity>>,
     ) -> Result<(Opened, Vec<Miss>), Problem> {
+        let names: Vec<&str> = self
+            .providers
+            .iter()
+            .map(|provider| provider.name.as_str())
+            .collect();
+        let mut order = self.reads.order(&names).into_iter();
         let mut misses = Vec::new();
-        for provider in &self.providers {
-            match self.open_from(provider, name, expect_hash, identities).await {
-                Ok(opened) => return Ok((opened, misses)),
-                Err(reason) => misses.push(Miss {
-                    provider: provider.name.clone(),
-                    reason,
-                }),
+        let mut asked = JoinSet::new();
+        loop {
+            let newest = match order.next().and_then(|place| self.providers.get(place)).cloned() {
+                None if asked.is_empty() => return Err(misses_problem(name, &misses)),
+                None => None,
+                Some(provider) => {
+                    let newest = provider.name.clone();
+                    let (this, name, identities) = (self.clone(), *name, identities.clone());
+                    asked.spawn(async move {
+                        let opened = this.open_from(&provider, &name, expect_hash, &identities).await;
+                        (provider.name, opened)
+                    });
+                    Some(newest)
+                }
+            };
+            tokio::select! {
+                Some(done) = asked.join_next() => match done.expect("opening does not panic") {
+                    (_, Ok(opened)) => return Ok((opened, misses)),
+                    (provider, Err(reason)) => misses.push(Miss { provider, reason }),
+                },
+                () = tokio::time::sleep(SLOW), if newest.is_some() => {
+                    let slow = newest.unwrap_or_default();
+                    tracing::warn!("{slow} is slow with {name}: another provider is asked as well");
+                    self.reads.failed(&slow);
+                }
             }
         }
-        Err(misses_problem(name, &misses))
     }
 
     /// Fetches and opens one object from one provider.
@@ -220,11 +253,16 @@ impl Repository {
         identities: &Arc<Vec<Identity>>,
     ) -> Result<Opened, MissReason> {
         let text = name.to_string();
-        let bytes = provider
-            .store
-            .get(&text, OBJECT_BYTES_MAX as u64)
-            .await
-            .map_err(MissReason::Store)?;
+        let began = Instant::now();
+        let bytes = provider.store.get(&text, OBJECT_BYTES_MAX as u64).await;
+        match &bytes {
+            Ok(bytes) => self
+                .reads
+                .came(&provider.name, bytes.len() as u64, began.elapsed()),
+            Err(error) if error.is_transient() => self.reads.failed(&provider.name),
+            Err(_) => {}
+        }
+        let bytes = bytes.map_err(MissReason::Store)?;
         let (trust, identities, name) = (self.trust.clone(), identities.clone(), *name);
         let opened = tokio::task::spawn_blocking(move || {
             let expect = expect(&name, &text, expect_hash);

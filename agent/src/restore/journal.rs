@@ -30,6 +30,12 @@ pub(super) enum Entry {
     What,
     /// The backup, for people.
     Backup,
+    /// When the restore began, in milliseconds since 1970.
+    Began,
+    /// How many units of rows there are.
+    Units,
+    /// How much is replayed, as `done/total` in bytes. Now and then.
+    ReplayedBytes,
     /// When the server was started, in seconds since 1970 by its own clock.
     ServerStarted,
     /// Settings of the server as they were, in JSON.
@@ -51,6 +57,9 @@ impl Entry {
         match self {
             Self::What => "what",
             Self::Backup => "backup",
+            Self::Began => "began",
+            Self::Units => "units",
+            Self::ReplayedBytes => "replayed bytes",
             Self::ServerStarted => "server started",
             Self::Settings => "settings",
             Self::Account => "account",
@@ -148,6 +157,28 @@ impl Journal {
         Ok(journal)
     }
 
+    /// What a server's journal says, how many units are loaded, and whether a restore is at work; nothing is changed or waited for.
+    pub(super) async fn peek(
+        target: &ConnectOptions,
+    ) -> Result<Option<(BTreeMap<String, String>, u64, bool)>, Problem> {
+        let fail = |error: WireError| target_problem("read the journal of the restore", &error);
+        let mut connection = Connection::connect(target).await.map_err(fail)?;
+        connection.execute("SET NAMES utf8mb4").await.map_err(fail)?;
+        if !is_there(&mut connection).await.map_err(fail)? {
+            return Ok(None);
+        }
+        let entries = read_entries(&mut connection).await.map_err(fail)?;
+        let counted = format!(
+            "SELECT COUNT(*) AS n, IS_USED_LOCK({}) IS NOT NULL AS l FROM {QUOTED}.unit WHERE sequence <> {}",
+            quote_text(LOCK),
+            u64::MAX
+        );
+        let rows = connection.query(counted).await.map_err(fail)?;
+        let row = rows.one().map_err(fail)?;
+        let (units, is_used) = (row.u64("n").map_err(fail)?, row.u64("l").map_err(fail)?);
+        Ok(Some((entries, units, is_used == 1)))
+    }
+
     fn over(connection: Connection, is_resumed: bool) -> Self {
         Self {
             connection,
@@ -176,12 +207,7 @@ impl Journal {
         let units = format!("SELECT sequence AS n FROM {QUOTED}.unit FOR UPDATE");
         let rows = self.connection.query(units).await?;
         self.units = rows.iter().map(|row| row.u64("n")).collect::<Result<_, _>>()?;
-        let entries = format!("SELECT name, value FROM {QUOTED}.entry");
-        let rows = self.connection.query(entries).await?;
-        self.entries = rows
-            .iter()
-            .map(|row| Ok((row.str("name")?, row.str("value")?)))
-            .collect::<Result<_, WireError>>()?;
+        self.entries = read_entries(&mut self.connection).await?;
         Ok(())
     }
 
@@ -260,6 +286,20 @@ impl Journal {
         let drop = format!("DROP DATABASE {QUOTED}");
         self.connection.execute(drop).await.map(|_| ())
     }
+}
+
+/// The value of an entry.
+pub(super) fn of(entries: &BTreeMap<String, String>, entry: Entry) -> Option<&str> {
+    entries.get(entry.name()).map(String::as_str)
+}
+
+async fn read_entries(connection: &mut Connection) -> Result<BTreeMap<String, String>, WireError> {
+    let rows = connection
+        .query(format!("SELECT name, value FROM {QUOTED}.entry"))
+        .await?;
+    rows.iter()
+        .map(|row| Ok((row.str("name")?, row.str("value")?)))
+        .collect()
 }
 
 /// Says, in the transaction that it is run in, that a unit is loaded.

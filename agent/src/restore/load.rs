@@ -68,6 +68,11 @@ fn units(manifest: &Manifest) -> Vec<Unit> {
     units
 }
 
+/// How many units of rows a backup has.
+pub(super) fn unit_count(manifest: &Manifest) -> usize {
+    units(manifest).len()
+}
+
 struct Shared {
     repository: Repository,
     identities: Arc<Vec<Identity>>,

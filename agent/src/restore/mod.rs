@@ -16,12 +16,15 @@ pub mod load;
 pub mod moment;
 pub mod partial;
 mod reach;
+pub mod ready;
 pub mod replay;
 mod replica;
 pub mod resolve;
 mod resume;
 pub mod scan;
 pub mod select;
+pub mod space;
+pub mod status;
 pub mod target_point;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,20 +36,23 @@ use holdfast_proto::keys::Identity;
 use serde::{Deserialize, Serialize};
 
 use crate::problem::{Code, Problem};
+use crate::progress;
 use crate::repository::Repository;
+use crate::repository::reads::ProviderReads;
 use crate::server::accounts::RESTORE_ACCOUNT;
 use crate::server::apply::{self, ExceptionKind, RebuildError};
 use crate::server::capture;
 use crate::server::histograms;
 use crate::server::inventory::Inventory;
-use crate::server::preflight::{self, Finding, Severity};
+use crate::server::preflight::{Finding, Severity};
 use crate::server::rebuild::Phase;
 use crate::server::session::Settings;
 use crate::wire::{ConnectOptions, Connection, WireError};
-use accounts::{Login, OwnAccount};
+use accounts::OwnAccount;
 use journal::{Entry, Journal};
 
 pub use moment::ReplayPlan;
+pub use ready::{Ready, Whose};
 pub use replay::Replayed;
 use select::Misses;
 pub use select::RestorePlan;
@@ -89,6 +95,8 @@ pub struct Restored {
     pub definitions_differ: Vec<String>,
     /// How long each phase took.
     pub phases: Vec<(&'static str, Duration)>,
+    /// What was read from each provider.
+    pub reads: BTreeMap<String, ProviderReads>,
     /// What was replayed on top of the backup.
     pub replayed: Option<Replayed>,
 }
@@ -106,31 +114,6 @@ fn target_problem(doing: &str, error: &WireError) -> Problem {
         format!("{doing}: {error}"),
         "check that the target server runs and that the account may do everything on it",
     )
-}
-
-/// Refuses a target server that is not empty or of another flavour, before the first byte. Returns its settings, and what is
-/// to be said about it.
-pub async fn check_target(
-    plan: &RestorePlan,
-    target: &ConnectOptions,
-) -> Result<(Settings, Vec<String>), Problem> {
-    let mut connection = connected(target).await?;
-    let findings = preflight::check_target(&mut connection, Some(&plan.inventory), &[])
-        .await
-        .map_err(|error| {
-            Problem::new(
-                Code::TargetServer,
-                error.to_string(),
-                "check that the account may do everything on the target",
-            )
-        })?;
-    let warnings = refuse_findings(&findings)?;
-    let settings = settings_of(&mut connection).await?;
-    if let Some(replay) = &plan.replay {
-        let flavour = plan.manifest.source.flavour;
-        replay::check_target(replay, flavour, &settings, target, &mut connection, false).await?;
-    }
-    Ok((settings, warnings))
 }
 
 async fn connected(target: &ConnectOptions) -> Result<Connection, Problem> {
@@ -184,7 +167,8 @@ pub async fn run(
     target: &ConnectOptions,
     options: &RestoreOptions,
 ) -> Result<Restored, Problem> {
-    let begun = begin(plan, identities, target, Whose::Theirs).await?;
+    let ready = Ready::look(plan, identities, target, Whose::Theirs).await?;
+    let begun = ready.begin().await?;
     begun.finish(repository, identities, options).await
 }
 
@@ -196,128 +180,6 @@ pub struct Begun<'plan> {
     settings: Settings,
     warnings: Vec<String>,
     journal: Journal,
-}
-
-/// Whose a target server is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whose {
-    /// We start it, and so know that it does not replicate by itself.
-    Ours,
-    /// It runs without us.
-    Theirs,
-}
-
-/// Checks the target server and marks it; or puts in order what an interrupted restore of the same left there. An error leaves it as it
-/// was, or as unfinished as it was.
-pub async fn begin<'plan>(
-    plan: &'plan RestorePlan,
-    identities: &[Identity],
-    target: &ConnectOptions,
-    whose: Whose,
-) -> Result<Begun<'plan>, Problem> {
-    let login = Login::of_restore(identities, plan.manifest.backup)
-        .map_err(|e| target_problem("prepare an account", &e))?;
-    if let Some((journal, way_in)) = interrupted(target, &login).await? {
-        return resumed(plan, journal, way_in, whose, &login).await;
-    }
-    let (settings, warnings) = check_target(plan, target).await?;
-    let mut connection = connected(target).await?;
-    let started = resume::server_started(&mut connection, plan.manifest.source.flavour).await;
-    let started = started.map_err(|e| target_problem("ask when the server was started", &e))?;
-    let before = serde_json::json!(replica::changed_by_restores(&settings));
-    let entries = [
-        (Entry::What, journal::what(plan)),
-        (Entry::Backup, plan.manifest.backup.to_string()),
-        (Entry::ServerStarted, started.to_string()),
-        (Entry::Settings, before.to_string()),
-    ];
-    let mut journal = Journal::begin(target, &entries).await?;
-    let own = match own_account(plan, target, &login, &mut journal).await {
-        Ok(own) => own,
-        Err(problem) => {
-            journal.end().await?;
-            return Err(problem);
-        }
-    };
-    Begun::new(plan, target.clone(), own, settings, warnings, journal).await
-}
-
-/// The account that outlives those of the target server, made as the one given unless an earlier run of the restore made it.
-async fn own_account(
-    plan: &RestorePlan,
-    given: &ConnectOptions,
-    login: &Login,
-    journal: &mut Journal,
-) -> Result<Option<OwnAccount>, Problem> {
-    if !plan.accounts.are_made() {
-        return Ok(None);
-    }
-    // One that is not in the journal may lack privileges.
-    if journal.get(Entry::Account).is_some()
-        && let Some(own) = OwnAccount::find(given, login).await
-    {
-        return Ok(Some(own));
-    }
-    let own = OwnAccount::create_as(given, login).await?;
-    journal.write(Entry::Account, "made").await?;
-    Ok(Some(own))
-}
-
-/// The journal of an interrupted restore, and the account that led to it: the one given, or our own where the restore took that away.
-async fn interrupted(
-    target: &ConnectOptions,
-    login: &Login,
-) -> Result<Option<(Journal, ConnectOptions)>, Problem> {
-    let given = match Journal::open(target).await {
-        Ok(Some(journal)) => return Ok(Some((journal, target.clone()))),
-        Ok(None) if sees_everything(target).await? => return Ok(None),
-        Err(problem) if problem.code != Code::TargetServer => return Err(problem),
-        given => given.map(|_| None),
-    };
-    let Some(own) = OwnAccount::find(target, login).await else {
-        return given;
-    };
-    let way_in = own.connect_options().clone();
-    match Journal::open(&way_in).await? {
-        Some(journal) => Ok(Some((journal, way_in))),
-        None => given,
-    }
-}
-
-/// Whether an account is a whole administrator. One of the backup is there before its privileges are, and has a name that we may be given.
-async fn sees_everything(target: &ConnectOptions) -> Result<bool, Problem> {
-    let mut connection = connected(target).await?;
-    match connection.query("SELECT 1 FROM mysql.user LIMIT 1").await {
-        Err(error) if error.server_code().is_some() => Ok(false),
-        done => done
-            .map(|_| true)
-            .map_err(|e| target_problem("look at accounts", &e)),
-    }
-}
-
-async fn resumed<'plan>(
-    plan: &'plan RestorePlan,
-    mut journal: Journal,
-    way_in: ConnectOptions,
-    whose: Whose,
-    login: &Login,
-) -> Result<Begun<'plan>, Problem> {
-    resume::refuse_another(plan, &journal)?;
-    let flavour = plan.manifest.source.flavour;
-    let own = own_account(plan, &way_in, login, &mut journal).await?;
-    let connect = own.as_ref().map_or(&way_in, OwnAccount::connect_options);
-    let mut control = connected(connect).await?;
-    without_binlog(&mut control).await;
-    let settings = settings_of(&mut control).await?;
-    if let Some(replay) = &plan.replay {
-        replay::check_target(replay, flavour, &settings, &way_in, &mut control, true).await?;
-    }
-    resume::refuse_in_use(&mut control, &journal).await?;
-    resume::settle(&mut control, plan, &mut journal, &settings, whose).await?;
-    let settings = settings_of(&mut control).await?;
-    drop(control);
-    let warnings = vec!["this restore was interrupted and went on where it had stopped".to_owned()];
-    Begun::new(plan, way_in, own, settings, warnings, journal).await
 }
 
 /// Added to the hint of whatever fails after the first change.
@@ -447,6 +309,7 @@ impl<'plan> Begun<'plan> {
             warnings: Vec::new(),
             definitions_differ,
             phases: phases.done,
+            reads: repository.reads.summary(),
             replayed,
         })
     }
@@ -481,6 +344,8 @@ impl<'plan> Begun<'plan> {
             self.journal.write(Entry::Structure, "made").await?;
             phases.lap("structure");
         }
+        let units = load::unit_count(&plan.manifest).to_string();
+        self.journal.write(Entry::Units, &units).await?;
         let relaxed = replica::relax(&mut control)
             .await
             .map_err(|e| target_problem("prepare the target server", &e))?;
@@ -543,6 +408,7 @@ impl Phases {
     }
 
     fn lap(&mut self, name: &'static str) {
+        progress::phase_ended(name, self.began.elapsed());
         self.done.push((name, self.began.elapsed()));
         self.began = Instant::now();
     }

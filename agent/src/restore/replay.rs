@@ -32,6 +32,8 @@ use crate::wire::{ConnectOptions, Connection, Endpoint, WireError};
 
 /// How often the target server is asked how far it is.
 const POLL: Duration = Duration::from_millis(100);
+/// How often it is written down for others how far it is.
+const TELL: Duration = Duration::from_secs(2);
 /// Without any progress for this long while something is wrong, the restore gives up.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -95,7 +97,7 @@ pub(super) async fn check_target(
     Ok(())
 }
 
-fn is_on_this_machine(endpoint: &Endpoint, settings: &Settings) -> bool {
+pub(super) fn is_on_this_machine(endpoint: &Endpoint, settings: &Settings) -> bool {
     match endpoint {
         Endpoint::Unix(_) => true,
         Endpoint::Tcp { host, .. } => {
@@ -143,7 +145,7 @@ pub(super) async fn run(
         Ok(SourceStatus::default())
     } else {
         journal.forget(Entry::PausedAt).await?;
-        replicate(plan, flavour, accounts, applied, &mut control).await
+        replicate(plan, flavour, accounts, applied, &mut control, journal).await
     };
     let detached = async {
         replica.detach(&mut control).await?;
@@ -255,6 +257,7 @@ async fn replicate(
     accounts: Accounts,
     applied: Applied,
     control: &mut Connection,
+    journal: &mut Journal,
 ) -> Result<SourceStatus, Problem> {
     let (base, end) = (plan.base.place, plan.resolved.target.place);
     let options = source_options(plan, flavour, accounts, applied, end).await?;
@@ -276,7 +279,7 @@ async fn replicate(
             .await
             .map_err(|e| replay_problem("start replication on the target server", &e))?;
     }
-    let applied = wait(plan, flavour, control, &status).await;
+    let applied = wait(plan, flavour, control, &status, journal).await;
     shutdown.cancel();
     if let Err(error) = serving.await {
         tracing::warn!("the source of the replay failed: {error}");
@@ -329,10 +332,12 @@ async fn wait(
     flavour: Flavour,
     control: &mut Connection,
     source: &watch::Receiver<SourceStatus>,
+    journal: &mut Journal,
 ) -> Result<(), Problem> {
     let replica = Replica { flavour };
     let progress = Progress::bytes("replay", plan.bytes);
     let (mut done, mut moved) = (0, Instant::now());
+    let mut told = Instant::now();
     loop {
         let status = replica
             .status(control)
@@ -352,6 +357,11 @@ async fn wait(
         if now_done > done {
             progress.add(now_done - done);
             (done, moved) = (now_done, Instant::now());
+        }
+        if told.elapsed() > TELL {
+            let share = format!("{done}/{}", plan.bytes);
+            journal.write(Entry::ReplayedBytes, &share).await?;
+            told = Instant::now();
         }
         refuse_trouble(&status, &source.borrow(), moved.elapsed())?;
         tokio::time::sleep(POLL).await;

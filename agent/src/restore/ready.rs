@@ -1,0 +1,265 @@
+//! Looks at a target server before anything is changed there: whether it is empty, or holds what an interrupted restore of the same left,
+//! which host it is and how much space it has. Then begins, or goes on.
+//!
+//! What is restored and how is not decided here.
+
+use std::path::Path;
+
+use holdfast_proto::keys::Identity;
+
+use super::accounts::{Login, OwnAccount};
+use super::journal::{self, Entry, Journal};
+use super::space::Space;
+use super::{
+    Begun, RestorePlan, connected, refuse_findings, replay, replica, resume, settings_of, target_problem,
+    without_binlog,
+};
+use crate::problem::{Code, Problem};
+use crate::server::preflight;
+use crate::server::session::Settings;
+use crate::wire::ConnectOptions;
+use crate::words;
+
+/// Whose a target server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// We start it, and so know that it does not replicate by itself.
+    Ours,
+    /// It runs without us.
+    Theirs,
+}
+
+/// A target server that a plan can be applied to. Nothing is changed there yet.
+pub struct Ready<'plan> {
+    plan: &'plan RestorePlan,
+    target: ConnectOptions,
+    login: Login,
+    whose: Whose,
+    settings: Settings,
+    /// About the server: its version, settings that differ from the source's.
+    warnings: Vec<String>,
+    /// What is there that is replaced.
+    accounts: Vec<String>,
+    interrupted: Option<Journal>,
+    /// What it takes, and what is free there.
+    pub space: Space,
+}
+
+impl<'plan> Ready<'plan> {
+    /// Refuses a target server that is not empty, in use, of another flavour or an older version, or that holds another unfinished restore.
+    pub async fn look(
+        plan: &'plan RestorePlan,
+        identities: &[Identity],
+        target: &ConnectOptions,
+        whose: Whose,
+    ) -> Result<Self, Problem> {
+        let login = Login::of_restore(identities, plan.manifest.backup)
+            .map_err(|e| target_problem("prepare an account", &e))?;
+        let (interrupted, way_in) = match interrupted(target, &login).await? {
+            Some((journal, way_in)) => (Some(journal), way_in),
+            None => (None, target.clone()),
+        };
+        let (settings, warnings, accounts) = match &interrupted {
+            Some(journal) => {
+                resume::refuse_another(plan, journal)?;
+                let settings = settings_of(&mut connected(&way_in).await?).await?;
+                let warning = "this restore was interrupted and went on where it had stopped";
+                (settings, vec![warning.to_owned()], Vec::new())
+            }
+            None => refuse_unfit(plan, &way_in).await?,
+        };
+        let is_here = replay::is_on_this_machine(&way_in.endpoint, &settings);
+        let data = settings.get("datadir").filter(|_| is_here).map(Path::new);
+        Ok(Self {
+            plan,
+            target: way_in,
+            login,
+            whose,
+            space: Space::of(plan, data),
+            settings,
+            warnings,
+            accounts,
+            interrupted,
+        })
+    }
+
+    /// What the target server calls its host.
+    pub fn host(&self) -> &str {
+        self.settings.get("hostname").unwrap_or_default()
+    }
+
+    /// Whether an earlier run of the restore began it.
+    pub fn is_resumed(&self) -> bool {
+        self.interrupted.is_some()
+    }
+
+    /// Where it is and what is there, for people.
+    pub fn describe(&self) -> Vec<String> {
+        let setting = |name| self.settings.get(name).unwrap_or("unknown");
+        let there = match (&self.interrupted, self.accounts.as_slice()) {
+            (Some(_), _) => "this restore, unfinished: it goes on".to_owned(),
+            (None, []) => "nothing".to_owned(),
+            (None, accounts) => format!("no data; its accounts are replaced: {}", accounts.join(", ")),
+        };
+        vec![
+            format!(
+                "target     host {}: {} {}, reached at {}, data in {}",
+                self.host(),
+                self.plan.manifest.source.flavour,
+                setting("version"),
+                self.target.endpoint,
+                setting("datadir"),
+            ),
+            format!("there now  {there}"),
+            self.space.describe(),
+        ]
+    }
+
+    /// The same for machines.
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "host": self.host(), "endpoint": self.target.endpoint.to_string(), "version": self.settings.get("version"),
+            "data_folder": self.settings.get("datadir"), "goes_on": self.is_resumed(), "accounts_replaced": self.accounts,
+            "space": self.space, "warnings": self.warnings,
+        })
+    }
+
+    /// Marks the target server; or puts in order what an interrupted restore of the same left there. An error leaves it as it
+    /// was, or as unfinished as it was.
+    pub async fn begin(self) -> Result<Begun<'plan>, Problem> {
+        match self.interrupted {
+            Some(_) => self.go_on().await,
+            None => self.begin_anew().await,
+        }
+    }
+
+    async fn begin_anew(self) -> Result<Begun<'plan>, Problem> {
+        let (plan, target) = (self.plan, &self.target);
+        let mut connection = connected(target).await?;
+        let started = resume::server_started(&mut connection, plan.manifest.source.flavour).await;
+        let started = started.map_err(|e| target_problem("ask when the server was started", &e))?;
+        let before = serde_json::json!(replica::changed_by_restores(&self.settings));
+        let entries = [
+            (Entry::What, journal::what(plan)),
+            (Entry::Backup, plan.manifest.backup.to_string()),
+            (Entry::Began, words::now_ms().to_string()),
+            (Entry::ServerStarted, started.to_string()),
+            (Entry::Settings, before.to_string()),
+        ];
+        let mut journal = Journal::begin(target, &entries).await?;
+        let own = match own_account(plan, target, &self.login, &mut journal).await {
+            Ok(own) => own,
+            Err(problem) => {
+                journal.end().await?;
+                return Err(problem);
+            }
+        };
+        Begun::new(plan, target.clone(), own, self.settings, self.warnings, journal).await
+    }
+
+    async fn go_on(self) -> Result<Begun<'plan>, Problem> {
+        let (plan, target) = (self.plan, self.target);
+        let mut journal = self.interrupted.expect("there is something to go on with");
+        let flavour = plan.manifest.source.flavour;
+        let own = own_account(plan, &target, &self.login, &mut journal).await?;
+        let connect = own.as_ref().map_or(&target, OwnAccount::connect_options);
+        let mut control = connected(connect).await?;
+        without_binlog(&mut control).await;
+        if let Some(replay) = &plan.replay {
+            replay::check_target(replay, flavour, &self.settings, &target, &mut control, true).await?;
+        }
+        resume::refuse_in_use(&mut control, &journal).await?;
+        resume::settle(&mut control, plan, &mut journal, &self.settings, self.whose).await?;
+        let settings = settings_of(&mut control).await?;
+        drop(control);
+        Begun::new(plan, target, own, settings, self.warnings, journal).await
+    }
+}
+
+/// Refuses a target server that is not empty or of another flavour, before the first byte. Returns its settings, what is
+/// to be said about it, and the accounts that are replaced.
+async fn refuse_unfit(
+    plan: &RestorePlan,
+    target: &ConnectOptions,
+) -> Result<(Settings, Vec<String>, Vec<String>), Problem> {
+    let mut connection = connected(target).await?;
+    let findings = preflight::check_target(&mut connection, Some(&plan.inventory), &[]).await;
+    let findings = findings.map_err(|error| {
+        Problem::new(
+            Code::TargetServer,
+            error.to_string(),
+            "check that the account may do everything on the target",
+        )
+    })?;
+    let warnings = refuse_findings(&findings)?;
+    let settings = settings_of(&mut connection).await?;
+    if let Some(replay) = &plan.replay {
+        let flavour = plan.manifest.source.flavour;
+        replay::check_target(replay, flavour, &settings, target, &mut connection, false).await?;
+    }
+    let mut accounts = Vec::new();
+    if plan.accounts.are_made() {
+        let sql = "SELECT CONCAT(User, '@', Host) AS a FROM mysql.user ORDER BY 1";
+        let fail = |e| target_problem("list the target server's accounts", &e);
+        let rows = connection.query(sql).await.map_err(fail)?;
+        accounts = rows
+            .iter()
+            .map(|row| row.str("a"))
+            .collect::<Result<_, _>>()
+            .map_err(fail)?;
+    }
+    Ok((settings, warnings, accounts))
+}
+
+/// The account that outlives those of the target server, made as the one given unless an earlier run of the restore made it.
+async fn own_account(
+    plan: &RestorePlan,
+    given: &ConnectOptions,
+    login: &Login,
+    journal: &mut Journal,
+) -> Result<Option<OwnAccount>, Problem> {
+    if !plan.accounts.are_made() {
+        return Ok(None);
+    }
+    // One that is not in the journal may lack privileges.
+    if journal.get(Entry::Account).is_some()
+        && let Some(own) = OwnAccount::find(given, login).await
+    {
+        return Ok(Some(own));
+    }
+    let own = OwnAccount::create_as(given, login).await?;
+    journal.write(Entry::Account, "made").await?;
+    Ok(Some(own))
+}
+
+/// The journal of an interrupted restore, and the account that led to it: the one given, or our own where the restore took that away.
+async fn interrupted(
+    target: &ConnectOptions,
+    login: &Login,
+) -> Result<Option<(Journal, ConnectOptions)>, Problem> {
+    let given = match Journal::open(target).await {
+        Ok(Some(journal)) => return Ok(Some((journal, target.clone()))),
+        Ok(None) if sees_everything(target).await? => return Ok(None),
+        Err(problem) if problem.code != Code::TargetServer => return Err(problem),
+        given => given.map(|_| None),
+    };
+    let Some(own) = OwnAccount::find(target, login).await else {
+        return given;
+    };
+    let way_in = own.connect_options().clone();
+    match Journal::open(&way_in).await? {
+        Some(journal) => Ok(Some((journal, way_in))),
+        None => given,
+    }
+}
+
+/// Whether an account is a whole administrator. One of the backup is there before its privileges are, and has a name that we may be given.
+async fn sees_everything(target: &ConnectOptions) -> Result<bool, Problem> {
+    let mut connection = connected(target).await?;
+    match connection.query("SELECT 1 FROM mysql.user LIMIT 1").await {
+        Err(error) if error.server_code().is_some() => Ok(false),
+        done => done
+            .map(|_| true)
+            .map_err(|e| target_problem("look at accounts", &e)),
+    }
+}
