@@ -162,7 +162,7 @@ pub struct RestoreArgs {
     /// Replay later transactions that may build on what is left out all the same.
     #[arg(long, requires = "except")]
     pub despite_conflicts: bool,
-    /// Stay at the target point to look around: the server is read only and marked as unfinished. The same command goes on with it, to
+    /// Stay at the target point to look around: the server is closed to all but administrators and marked as unfinished. The same command goes on with it, to
     /// this point or a later one, and finishes it when this option is not given.
     #[arg(long, conflicts_with = "new_names")]
     pub pause: bool,
@@ -254,6 +254,8 @@ impl FindArgs {
 pub enum ExportCommand {
     /// Write archived binlog files, byte for byte as the source has them.
     Binlog(ExportArgs),
+    /// Write a backup as SQL and tab-separated text, for the server's own client.
+    Backup(ExportBackupArgs),
 }
 
 /// See [`ExportCommand::Binlog`].
@@ -274,6 +276,29 @@ pub struct ExportArgs {
     /// The last binlog file; the newest one otherwise.
     #[arg(long, value_name = "FILE")]
     pub to: Option<String>,
+}
+
+/// See [`ExportCommand::Backup`].
+#[derive(Debug, Args)]
+pub struct ExportBackupArgs {
+    /// Where to read.
+    #[command(flatten)]
+    pub reader: ReaderArgs,
+    /// An identity that opens the backup, or a folder of them. Repeatable.
+    #[arg(long, value_name = "FILE")]
+    pub identity: Vec<PathBuf>,
+    /// The backup, by the beginning of its id; the newest one otherwise.
+    #[arg(long, value_name = "ID")]
+    pub backup: Option<String>,
+    /// This table only: shop.orders, or 'shop.*'. Repeatable.
+    #[arg(long, value_name = "SCHEMA.TABLE")]
+    pub only: Vec<TablePattern>,
+    /// The new folder to write to.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Say what would be written and do nothing.
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// The target point: how far to go. At most one.

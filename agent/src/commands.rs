@@ -9,10 +9,14 @@ use holdfast_proto::ids::ClusterId;
 use holdfast_proto::keys::{Certificate, Descriptor, Identity, Role};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::{Cli, Command, ExportArgs, ExportCommand, FindArgs, KeysCommand, ReaderArgs, RoleArg};
+use crate::cli::{
+    Cli, Command, ExportArgs, ExportBackupArgs, ExportCommand, FindArgs, KeysCommand, ReaderArgs, RoleArg,
+};
 use crate::config::{self, Config, Provider};
 use crate::problem::{Code, Problem, Result};
 use crate::repository::{self, OpenProvider, Repository};
+use crate::restore::target_point::TargetPoint;
+use crate::restore::{except, select};
 use crate::store::config::{FileConfig, ProviderConfig};
 use crate::{backup, doctor, export, find, kit, service, status, words};
 
@@ -75,6 +79,7 @@ async fn execute(cli: &Cli) -> Result<()> {
         Command::Restore(args) => restore::run(&cli.config, args, cli.json).await,
         Command::Find(args) => find_transactions(&cli.config, args, cli.json).await,
         Command::Export(ExportCommand::Binlog(args)) => export_binlog(&cli.config, args, cli.json).await,
+        Command::Export(ExportCommand::Backup(args)) => export_backup(&cli.config, args, cli.json).await,
     }
 }
 
@@ -444,4 +449,47 @@ async fn export_binlog(config_path: &Path, args: &ExportArgs, json: bool) -> Res
         "the other files were written; another provider may have what is missing",
     )
     .into())
+}
+
+async fn export_backup(config_path: &Path, args: &ExportBackupArgs, json: bool) -> Result<()> {
+    let reader = open_reader(config_path, &args.reader, &args.identity).await?;
+    let (repository, identities) = (&reader.repository, &reader.identities);
+    let catalog = repository.catalog(reader.cluster).await?;
+    catalog.one_cluster(reader.cluster)?;
+    let point = TargetPoint::BackupOnly;
+    let choice = except::choose(
+        repository,
+        identities,
+        &catalog,
+        args.backup.as_deref(),
+        &point,
+        &[],
+    )
+    .await?;
+    let plan = select::plan(repository, choice, identities).await?;
+    let plan = match args.only.as_slice() {
+        [] => plan,
+        patterns => plan.only(patterns).await?,
+    };
+    if args.dry_run {
+        say(json, &plan.to_json(), &plan.describe());
+        return Ok(());
+    }
+    let exported = export::backup::write(&plan, repository, identities, &args.out).await?;
+    let mut lines = vec![
+        format!(
+            "exported   backup {}: {} rows, {} in {} files of {}",
+            plan.manifest.backup,
+            words::count(exported.rows),
+            words::bytes(exported.bytes),
+            words::count(exported.files.len() as u64),
+            args.out.display()
+        ),
+        "load it into an empty server with its own client: load.sh CLIENT [OPTION...]; whoever reads these files reads everything".to_owned(),
+    ];
+    if exported.accounts.is_some() {
+        lines.push("accounts.sql makes the users, roles and grants, and is not loaded by itself".to_owned());
+    }
+    say(json, &serde_json::to_value(&exported)?, &lines);
+    Ok(())
 }

@@ -3,6 +3,8 @@
 //! A file is written under its own name once all its bytes are there; the last file of a stream may be open on the source
 //! and is written as far as it is archived. Existing files are never touched.
 
+pub mod backup;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::Path;

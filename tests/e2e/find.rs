@@ -74,7 +74,11 @@ fn counts_are_those_of_the_servers_tool(kind: Kind, options: &[&str]) {
             false => include_bytes!("../torture/mysql-more.sql"),
         };
         source.feed(of_kind);
+        // Longer than a segment waits, so that there is one in the middle.
+        std::thread::sleep(std::time::Duration::from_millis(2500));
         source.feed(include_bytes!("../torture/changes.sql"));
+        std::thread::sleep(std::time::Duration::from_millis(2500));
+        source.sql("CREATE DATABASE last_of_all");
     });
     let wanted = counted_by_the_servers_tool(kind, &site);
     assert!(wanted.len() > 100, "{} tables only", wanted.len());
@@ -104,8 +108,15 @@ fn counts_are_those_of_the_servers_tool(kind: Kind, options: &[&str]) {
     );
     // A search that could not see all does not end as if it had.
     let is_segment = |path: &std::path::PathBuf| path.to_string_lossy().contains("/small/");
-    let segment = site.objects("a").into_iter().filter(is_segment).nth(1).unwrap();
+    let segments: Vec<_> = site.objects("a").into_iter().filter(is_segment).collect();
+    assert!(segments.len() >= 3, "there is no middle: {segments:?}");
+    let segment = &segments[1];
     std::fs::remove_file(site.path("a").join(segment)).unwrap();
+    // A large one would have it too.
+    let is_large = |path: &std::path::PathBuf| path.to_string_lossy().contains("/large/");
+    for large in site.objects("a").into_iter().filter(is_large) {
+        std::fs::remove_file(site.path("a").join(large)).unwrap();
+    }
     with_kit(&site, &["find"]).fails().says(&[
         "not everything could be searched",
         "the archive has nothing from",

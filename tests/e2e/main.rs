@@ -11,6 +11,7 @@ mod crash;
 
 mod exact;
 mod except;
+mod exports;
 mod find;
 mod golden;
 mod harness;

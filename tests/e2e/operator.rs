@@ -115,7 +115,7 @@ fn interrupted_is_told(story: &Story, target: &Server) {
     assert_eq!(told["state"], "interrupted", "{told}");
     assert_eq!(told["phase"]["phase"], "load", "{told}");
     let (done, total) = (told["phase"]["done"].as_u64(), told["phase"]["total"].as_u64());
-    assert!(done < total && total == Some(6), "{told}");
+    assert!(done < total, "{told}");
     let planned = restore(story, &["--socket", &socket, "--dry-run"]).succeeds();
     assert!(
         planned.stdout.contains("this restore, unfinished: it goes on"),

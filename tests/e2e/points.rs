@@ -43,11 +43,15 @@ fn target(kind: Kind) -> (Server, [String; 2]) {
 fn is_marked(target: &Server) -> bool {
     let mark =
         "SELECT COUNT(*) FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = 'holdfast-unfinished-restore'";
-    let read_only = &target.query("SHOW GLOBAL VARIABLES LIKE 'read_only'")[0][1];
-    match (target.query(mark)[0][0].as_str(), read_only.as_str()) {
+    let closed = match target.kind().is_mariadb() {
+        true => "read_only",
+        false => "offline_mode",
+    };
+    let closed = &target.query(&format!("SHOW GLOBAL VARIABLES LIKE '{closed}'"))[0][1];
+    match (target.query(mark)[0][0].as_str(), closed.as_str()) {
         ("1", "ON") => true,
         ("0", "OFF") => false,
-        other => panic!("the mark and read_only differ: {other:?}"),
+        other => panic!("the mark and what closes the server differ: {other:?}"),
     }
 }
 

@@ -98,7 +98,7 @@ impl Scene {
     }
 
     fn empty_target(&self) {
-        self.target.sql("SET sql_log_bin=0; DROP DATABASE IF EXISTS d; DROP DATABASE IF EXISTS `holdfast-unfinished-restore`");
+        self.target.sql("SET GLOBAL read_only=OFF; SET sql_log_bin=0; DROP DATABASE IF EXISTS d; DROP DATABASE IF EXISTS `holdfast-unfinished-restore`");
     }
 
     /// Does `damage` to an object in these providers, runs `check`, and undoes it.

@@ -99,7 +99,7 @@ async fn make_plan(reader: &Reader, args: &RestoreArgs) -> Result<RestorePlan, P
     }
 }
 
-const PAUSED: &str = "paused     the server is not finished: it is read only and marked with the schema holdfast-unfinished-restore. \
+const PAUSED: &str = "paused     the server is not finished: it is closed to all but administrators, and marked with the schema holdfast-unfinished-restore. \
      The same command goes on, to this point or a later one, and finishes it without --pause; nobody may be connected to it then";
 
 /// Begins a restore, or goes on with the one that was begun there, and says so.
@@ -135,14 +135,16 @@ async fn tell_plan(reader: &Reader, plan: &RestorePlan, args: &RestoreArgs, json
     let mut space = None;
     if let (Some(narrowed), true) = (&plan.narrowed, is_beside) {
         let names = new_names(&narrowed.schemas(), &args.new_names)?;
-        copy::check(&running_target(&args.target)?, &plan.inventory, &names).await?;
+        if names_a_server(&args.target) {
+            copy::check(&running_target(&args.target)?, &plan.inventory, &names).await?;
+        }
         let folder = args.workspace.as_deref().unwrap_or(Path::new(WORKSPACES));
         space = Some(Space::of(plan, Some(folder)));
     } else if let Some(folder) = &args.target.scratch {
         Programs::find(plan.manifest.source.flavour, args.target.server_prefix.as_deref())?;
         Instance::refuse_used(folder)?;
         space = Some(Space::of(plan, Some(folder)));
-    } else if args.target.socket.is_some() || args.target.host.is_some() {
+    } else if names_a_server(&args.target) {
         let target = running_target(&args.target)?;
         let ready = Ready::look(plan, &reader.identities, &target, Whose::Theirs).await?;
         record["target"] = ready.to_json();
@@ -156,6 +158,10 @@ async fn tell_plan(reader: &Reader, plan: &RestorePlan, args: &RestoreArgs, json
     }
     say(json, &record, &lines);
     Ok(())
+}
+
+fn names_a_server(target: &TargetArgs) -> bool {
+    target.socket.is_some() || target.host.is_some()
 }
 
 fn refuse_too_little_space(space: Space, args: &RestoreArgs) -> Result<(), Problem> {

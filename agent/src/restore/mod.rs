@@ -74,7 +74,7 @@ pub struct RestoreOptions {
 pub enum Then {
     /// It is whole.
     Finish,
-    /// It stays read only and marked, to be looked at; the same restore can go on to this point or a later one.
+    /// It stays closed to others and marked, to be looked at; the same restore can go on to this point or a later one.
     Pause,
 }
 
@@ -246,17 +246,19 @@ impl<'plan> Begun<'plan> {
 
     /// Keeps others from writing: accounts of the backup are there before the restore has ended, and applications have their passwords.
     async fn close(&mut self) -> Result<(), Problem> {
-        let fail = |error: WireError| target_problem("make the target server read only", &error);
+        let fail = |error: WireError| target_problem("close the target server to others", &error);
         let mut control = connected(&self.target).await?;
-        let closed = replica::close(&mut control, &self.settings).await;
+        let flavour = self.plan.manifest.source.flavour;
+        let closed = replica::close(&mut control, flavour, &self.settings).await;
         match closed {
             Ok(()) if self.journal.may_write().await.map_err(fail)? => return Ok(()),
-            Ok(()) => replica::open(&mut control).await.map_err(fail)?,
+            Ok(()) => replica::open(&mut control, flavour).await.map_err(fail)?,
             Err(error) if error.server_code().is_some() => tracing::debug!("{error}"),
             Err(error) => return Err(fail(error)),
         }
         self.warnings.push(
-            "the account may not write into a server that is read only, so others could write while it was restored".to_owned(),
+            "the account may not close the server to others, so these could write while it was restored"
+                .to_owned(),
         );
         Ok(())
     }

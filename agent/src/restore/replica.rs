@@ -57,8 +57,14 @@ const SETTINGS: &[(&str, &str)] = &[
     ("replica_checkpoint_period", "100"),
 ];
 
-/// Not MySQL's `super_read_only`, which would stop us too.
-const READ_ONLY: &str = "read_only";
+/// The setting under which only administrators may write. A MySQL that is read only makes no histograms, and replays none, whoever asks;
+/// so that one lets only administrators in.
+fn closed_by(flavour: Flavour) -> &'static str {
+    match flavour {
+        Flavour::MariaDb => "read_only",
+        Flavour::MySql => "offline_mode",
+    }
+}
 
 impl Replica {
     /// Makes a loaded server ready to replicate from where the backup was taken.
@@ -257,15 +263,19 @@ pub(super) async fn relax(control: &mut Connection) -> Result<PutBack, WireError
 }
 
 /// Lets nobody else write, and no event run. Lasts until [`put_back`].
-pub(super) async fn close(control: &mut Connection, settings: &Settings) -> Result<(), WireError> {
+pub(super) async fn close(
+    control: &mut Connection,
+    flavour: Flavour,
+    settings: &Settings,
+) -> Result<(), WireError> {
     let mut set = PutBack(Vec::new());
     set.set(control, settings, "event_scheduler", "OFF").await?;
-    set.set(control, settings, READ_ONLY, "ON").await
+    set.set(control, settings, closed_by(flavour), "ON").await
 }
 
 /// Lets others write again.
-pub(super) async fn open(control: &mut Connection) -> Result<(), WireError> {
-    let statement = format!("SET GLOBAL {READ_ONLY} = OFF");
+pub(super) async fn open(control: &mut Connection, flavour: Flavour) -> Result<(), WireError> {
+    let statement = format!("SET GLOBAL {} = OFF", closed_by(flavour));
     control.execute(statement).await.map(|_| ())
 }
 
@@ -276,7 +286,8 @@ pub(super) fn changed_by_restores(settings: &Settings) -> Vec<(String, String)> 
         "slave_parallel_threads",
         "slave_parallel_workers",
         "replica_parallel_workers",
-        READ_ONLY,
+        closed_by(Flavour::MariaDb),
+        closed_by(Flavour::MySql),
     ];
     let names = SETTINGS.iter().map(|(name, _)| *name).chain(more);
     names

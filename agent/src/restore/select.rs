@@ -213,7 +213,7 @@ async fn refuse_missing_parts(plan: &RestorePlan, repository: &Repository) -> Re
 
 impl RestorePlan {
     /// The definition of a table that the manifest has rows of; `None` if it has none.
-    pub(super) fn table_of(&self, rows: &TableRows) -> Option<&Table> {
+    pub(crate) fn table_of(&self, rows: &TableRows) -> Option<&Table> {
         let name = TableName::new(&rows.schema, &rows.name).ok()?;
         self.inventory.table(&name)
     }

@@ -224,9 +224,14 @@ fn exception(step: &Step, reason: WireError) -> Exception {
     }
 }
 
+/// Ends the session of a program.
+const RESTORED_SESSION: [&str; 2] = ["SET NAMES utf8mb4", "SET SESSION timestamp = DEFAULT"];
+
 async fn restore_session(connection: &mut Connection) -> Result<(), RebuildError> {
-    run(connection, "SET NAMES utf8mb4").await?;
-    run(connection, "SET SESSION timestamp = DEFAULT").await
+    for statement in RESTORED_SESSION {
+        run(connection, statement).await?;
+    }
+    Ok(())
 }
 
 /// Creates one program. The inner result is the server's refusal; the outer one the loss of the connection.
@@ -237,34 +242,67 @@ async fn create_program(
     let Some(session) = &step.session else {
         return Ok(connection.execute(&step.statement).await.map(|_| ()));
     };
-    // Our own statements are UTF-8 and backtick-quoted; the program's character set comes last.
-    let mut statements = vec!["SET NAMES utf8mb4".to_string()];
-    let schema = step.schema.as_ref().map(|schema| schema.quoted());
-    statements.extend(schema.iter().map(|schema| format!("USE {schema}")));
-    let schema = schema.unwrap_or_default();
-    if let Some((then, _)) = &session.schema_collation {
-        statements.push(format!("ALTER DATABASE {schema} COLLATE {then}"));
-    }
-    statements.push(program_session(session));
     let mut result = Ok(());
-    for statement in statements
-        .iter()
-        .map(String::as_bytes)
-        .chain([step.statement.as_slice()])
-    {
+    for statement in &before(step, session) {
         result = connection.execute(statement).await.map(|_| ());
         if result.is_err() {
             break;
         }
     }
-    if let Some((_, own)) = &session.schema_collation {
+    if result.is_ok() {
+        result = connection.execute(&step.statement).await.map(|_| ());
+    }
+    if session.schema_collation.is_some() {
         restore_session(connection).await?;
-        run(connection, &format!("ALTER DATABASE {schema} COLLATE {own}")).await?;
+    }
+    if let Some(statement) = after(step, session) {
+        run(connection, &statement).await?;
     }
     match result {
         Err(source) if source.server_code().is_none() => Err(failed(step, source)),
         other => Ok(other),
     }
+}
+
+/// All statements of a step, for whoever executes them on a session that was [prepared](prepare).
+pub fn statements(step: &Step) -> Vec<Vec<u8>> {
+    let Some(session) = &step.session else {
+        let schema = step.schema.as_ref();
+        let mut statements: Vec<Vec<u8>> = schema
+            .map(|schema| format!("USE {}", schema.quoted()).into())
+            .into_iter()
+            .collect();
+        statements.push(step.statement.clone());
+        return statements;
+    };
+    let mut statements: Vec<Vec<u8>> = before(step, session)
+        .into_iter()
+        .map(String::into_bytes)
+        .collect();
+    statements.push(step.statement.clone());
+    if session.schema_collation.is_some() {
+        statements.extend(RESTORED_SESSION.map(|statement| statement.as_bytes().to_vec()));
+    }
+    statements.extend(after(step, session).into_iter().map(String::into_bytes));
+    statements
+}
+
+/// What comes before a program. Our own statements are UTF-8 and backtick-quoted; the program's character set comes last.
+fn before(step: &Step, session: &ProgramSession) -> Vec<String> {
+    let mut statements = vec!["SET NAMES utf8mb4".to_string()];
+    if let Some(schema) = &step.schema {
+        statements.push(format!("USE {}", schema.quoted()));
+        if let Some((then, _)) = &session.schema_collation {
+            statements.push(format!("ALTER DATABASE {} COLLATE {then}", schema.quoted()));
+        }
+    }
+    statements.push(program_session(session));
+    statements
+}
+
+fn after(step: &Step, session: &ProgramSession) -> Option<String> {
+    let (schema, (_, own)) = (step.schema.as_ref()?, session.schema_collation.as_ref()?);
+    Some(format!("ALTER DATABASE {} COLLATE {own}", schema.quoted()))
 }
 
 fn program_session(session: &ProgramSession) -> String {

@@ -1,0 +1,484 @@
+//! Writes a backup as plain files, so that nobody needs Holdfast to get at their data: statements in SQL and rows as tab-separated text, in
+//! files named as mydumper names them, and a script that feeds them to the server's own client.
+//!
+//! What is in them is what a restore sends to a server; it is only written down here. Digests are compared on the way.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use holdfast_proto::Flavour;
+use holdfast_proto::digest::RowDigest;
+use holdfast_proto::keys::Identity;
+use holdfast_proto::manifest::Part;
+use holdfast_proto::names::ObjectName;
+use serde::Serialize;
+
+use super::disk;
+use crate::problem::{Code, Problem};
+use crate::progress::Progress;
+use crate::repository::Repository;
+use crate::restore::RestorePlan;
+use crate::restore::select::{Misses, note_misses};
+use crate::server::apply;
+use crate::server::columns::RowPlan;
+use crate::server::identifiers::TableName;
+use crate::server::inventory::ProgramKind;
+use crate::server::json;
+use crate::server::rebuild::{Phase, Step, StepKind};
+use crate::server::session::{DATA_SQL_MODE, Settings, load_session, rebuild_session};
+
+/// What an export of a backup wrote.
+#[derive(Debug, Default, Serialize)]
+pub struct ExportedBackup {
+    /// Files, in the order in which they are to be loaded.
+    pub files: Vec<String>,
+    /// Files of statements that make accounts, which are not among them.
+    pub accounts: Option<String>,
+    /// Rows.
+    pub rows: u64,
+    /// Bytes of text.
+    pub bytes: u64,
+    /// Objects that had to come from another provider, by the one that failed.
+    pub misses: Misses,
+}
+
+/// Writes a backup into the new folder `out`.
+///
+/// # Errors
+/// A folder that is not empty, a full disk, objects that no provider has whole.
+pub async fn write(
+    plan: &RestorePlan,
+    repository: &Repository,
+    identities: &Arc<Vec<Identity>>,
+    out: &Path,
+) -> Result<ExportedBackup, Problem> {
+    make_folder(out)?;
+    let mut writer = Writer {
+        folder: out.to_owned(),
+        settings: Settings::new(plan.inventory.server.settings.clone()),
+        flavour: plan.manifest.source.flavour,
+        done: ExportedBackup {
+            misses: plan.misses.clone(),
+            ..ExportedBackup::default()
+        },
+    };
+    writer.structure(plan)?;
+    writer.rows(plan, repository, identities).await?;
+    writer.programs(plan)?;
+    writer.accounts(plan)?;
+    writer.plain("metadata", metadata(plan).as_bytes())?;
+    let order = writer.done.files.join("\n") + "\n";
+    writer.plain("order", order.as_bytes())?;
+    writer.plain("load.sh", SCRIPT.as_bytes())?;
+    let script = out.join("load.sh");
+    let executable = std::fs::Permissions::from_mode(0o700);
+    std::fs::set_permissions(&script, executable).map_err(|error| disk(&script, &error))?;
+    Ok(writer.done)
+}
+
+/// Feeds every file to the client that is named, with its options.
+const SCRIPT: &str = r#"#!/bin/sh
+# Loads what lies beside this script into an empty server of the same flavour, with the server's own client:
+#   ./load.sh mariadb --socket=/run/mysqld/mysqld.sock --user=root
+# The server needs local_infile=ON. Stops at the first error. accounts.sql, if there is one, is not loaded: read it first.
+set -eu
+[ $# -gt 0 ] || { echo "usage: $0 CLIENT [OPTION...]" >&2; exit 2; }
+cd "$(dirname "$0")"
+while read -r file; do
+    echo "$file"
+    "$@" --binary-mode --comments --local-infile=1 --default-character-set=binary <"$file"
+done <order
+"#;
+
+fn make_folder(out: &Path) -> Result<(), Problem> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(out)
+        .map_err(|error| disk(out, &error))?;
+    let mut entries = std::fs::read_dir(out).map_err(|error| disk(out, &error))?;
+    match entries.next() {
+        None => Ok(()),
+        Some(_) => Err(Problem::new(
+            Code::LocalDisk,
+            format!("{} is not empty", out.display()),
+            "name a new folder; nothing in this one was touched",
+        )),
+    }
+}
+
+/// Where the backup stands in the source's binlog, as mydumper writes it.
+fn metadata(plan: &RestorePlan) -> String {
+    let position = &plan.manifest.position;
+    let moment = chrono::DateTime::from_timestamp_millis(plan.manifest.started_ms as i64).unwrap_or_default();
+    let moment = moment.format("%Y-%m-%d %H:%M:%S");
+    format!(
+        "Started dump at: {moment}\nSHOW MASTER STATUS:\n\tLog: {}\n\tPos: {}\n\tGTID:{}\n\nFinished dump at: {moment}\n",
+        position.file, position.offset, position.gtid
+    )
+}
+
+/// A name as a part of a file's name: what is not plain is written as `%` and two digits per byte.
+fn file_name(name: &str) -> String {
+    name.bytes().fold(String::new(), |mut text, byte| {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'$' => text.push(char::from(byte)),
+            // Writing into a String cannot fail.
+            _ => drop(write!(text, "%{byte:02X}")),
+        }
+        text
+    })
+}
+
+/// The quoted parts of "`schema`.`name`", for a file's name.
+fn object_file(object: &str) -> String {
+    let parts = object
+        .split("`.`")
+        .map(|part| part.trim_matches('`').replace("``", "`"));
+    parts.map(|part| file_name(&part)).collect::<Vec<_>>().join(".")
+}
+
+/// Statements for a client, each with a delimiter that is not in it.
+struct Script(Vec<u8>);
+
+impl Script {
+    fn new(session: &[String]) -> Self {
+        let mut script = Self(Vec::new());
+        session
+            .iter()
+            .for_each(|statement| script.add(statement.as_bytes()));
+        script
+    }
+
+    fn add(&mut self, statement: &[u8]) {
+        let contains = |what: &[u8]| statement.windows(what.len()).any(|window| window == what);
+        if !contains(b";") {
+            self.0.extend(statement);
+            self.0.extend(b";\n");
+            return;
+        }
+        let delimiter = (0u32..)
+            .map(|number| format!("$holdfast{number}$"))
+            .find(|delimiter| !contains(delimiter.as_bytes()));
+        let delimiter = delimiter.unwrap_or_default();
+        self.0.extend(format!("DELIMITER {delimiter}\n").as_bytes());
+        self.0.extend(statement);
+        self.0.extend(format!("\n{delimiter}\nDELIMITER ;\n").as_bytes());
+    }
+}
+
+struct Writer {
+    folder: PathBuf,
+    settings: Settings,
+    flavour: Flavour,
+    done: ExportedBackup,
+}
+
+impl Writer {
+    fn plain(&self, name: &str, bytes: &[u8]) -> Result<(), Problem> {
+        let path = self.folder.join(name);
+        let write = || {
+            let mut file = std::fs::File::options()
+                .write(true)
+                .create_new(true)
+                .open(&path)?;
+            file.write_all(bytes)?;
+            file.sync_all()
+        };
+        write().map_err(|error| disk(&path, &error))
+    }
+
+    /// A file of statements, to be loaded after those before it.
+    fn script(&mut self, name: String, script: &Script) -> Result<(), Problem> {
+        self.plain(&name, &script.0)?;
+        self.done.files.push(name);
+        Ok(())
+    }
+
+    /// The session of definitions on a server that is not known yet: what only some servers have stands in comments that the others skip.
+    fn definition_session(&self) -> Vec<String> {
+        rebuild_session(&self.known())
+            .iter()
+            .map(|set| self.optional(set))
+            .collect()
+    }
+
+    /// The settings that every version of the flavour has, or that comments make optional.
+    fn known(&self) -> Settings {
+        let names: &[&str] = match self.flavour {
+            Flavour::MariaDb => &[
+                "foreign_key_checks",
+                "unique_checks",
+                "check_constraint_checks",
+                "innodb_strict_mode",
+                "system_versioning_insert_history",
+            ],
+            Flavour::MySql => &[
+                "foreign_key_checks",
+                "unique_checks",
+                "innodb_strict_mode",
+                "sql_generate_invisible_primary_key",
+                "sql_require_primary_key",
+            ],
+        };
+        let timestamp = self
+            .settings
+            .get("explicit_defaults_for_timestamp")
+            .unwrap_or("ON");
+        let known = names.iter().map(|name| ((*name).to_owned(), String::new()));
+        Settings::new(known.chain([("explicit_defaults_for_timestamp".to_owned(), timestamp.to_owned())]))
+    }
+
+    fn optional(&self, set: &str) -> String {
+        let since = [
+            ("system_versioning_insert_history", "M!101100"),
+            ("sql_generate_invisible_primary_key", "!80030"),
+            ("sql_require_primary_key", "!80013"),
+        ];
+        match since.iter().find(|(name, _)| set.contains(name)) {
+            Some((_, version)) => format!("/*{version} {set} */"),
+            None => set.to_owned(),
+        }
+    }
+
+    fn structure(&mut self, plan: &RestorePlan) -> Result<(), Problem> {
+        let session = self.definition_session();
+        for step in plan.rebuild.steps(Phase::Structure) {
+            let mut script = Script::new(&session);
+            apply::statements(step)
+                .iter()
+                .for_each(|statement| script.add(statement));
+            let name = object_file(&step.object);
+            let name = match step.kind {
+                StepKind::Schema => format!("{name}-schema-create.sql"),
+                StepKind::Table => format!("{name}-schema.sql"),
+                StepKind::Sequence => format!("{name}-schema-sequence.sql"),
+                _ => format!("{:05}-{name}.sql", self.done.files.len()),
+            };
+            self.script(name, &script)?;
+        }
+        Ok(())
+    }
+
+    async fn rows(
+        &mut self,
+        plan: &RestorePlan,
+        repository: &Repository,
+        identities: &Arc<Vec<Identity>>,
+    ) -> Result<(), Problem> {
+        let tables = plan.manifest.tables.iter().filter_map(|rows| plan.table_of(rows));
+        let has_typed_json = tables.filter_map(RowPlan::of).any(|rows| rows.has_typed_json());
+        if has_typed_json {
+            let mut script = Script::new(&self.definition_session());
+            let functions = json::set_up();
+            functions
+                .iter()
+                .for_each(|statement| script.add(statement.as_bytes()));
+            self.script("holdfast-json-set-up.sql".to_owned(), &script)?;
+        }
+        let total = plan.manifest.parts.iter().map(|part| part.plain_bytes).sum();
+        let progress = Progress::bytes("export", total);
+        for (index, rows) in plan.manifest.tables.iter().enumerate() {
+            let is_its = |part: &&Part| part.table as usize == index;
+            let parts: Vec<&Part> = plan.manifest.parts.iter().filter(is_its).collect();
+            let table = plan.table_of(rows).filter(|_| !parts.is_empty());
+            let Some((table, row_plan)) = table.and_then(|table| Some((table, RowPlan::of(table)?))) else {
+                continue;
+            };
+            let name = format!("{}.{}.00000", file_name(&rows.schema), file_name(&rows.name));
+            let text = format!("{name}.dat");
+            let written = self
+                .text(plan, repository, identities, &text, &parts, &progress)
+                .await?;
+            refuse_other_count(&table.name, written.rows, rows.digest.rows)?;
+            let session = load_session(&self.known());
+            let session: Vec<String> = session.iter().map(|set| self.optional(set)).collect();
+            let mut script = Script::new(&session);
+            script.add(row_plan.load(&table.name, &text).as_bytes());
+            self.script(format!("{name}.sql"), &script)?;
+            self.done.rows += written.rows;
+        }
+        progress.finish();
+        if has_typed_json {
+            let mut script = Script::new(&[]);
+            script.add(json::tear_down().as_bytes());
+            self.script("holdfast-json-tear-down.sql".to_owned(), &script)?;
+        }
+        Ok(())
+    }
+
+    /// The text of a table's parts, one after the other.
+    async fn text(
+        &mut self,
+        plan: &RestorePlan,
+        repository: &Repository,
+        identities: &Arc<Vec<Identity>>,
+        name: &str,
+        parts: &[&Part],
+        progress: &Progress,
+    ) -> Result<RowDigest, Problem> {
+        let path = self.folder.join(name);
+        let fail = |error: std::io::Error| disk(&path, &error);
+        let mut file = std::fs::File::options()
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .map_err(fail)?;
+        let mut digest = RowDigest::default();
+        for part in parts {
+            let object = part_name(plan, part.sequence);
+            let (opened, missed) = repository
+                .open_object(&object, Some(part.hash), identities)
+                .await?;
+            note_misses(&mut self.done.misses, &object, missed);
+            let corrupt = |error: std::io::Error| {
+                Problem::new(
+                    Code::ObjectCorrupt,
+                    format!("{object}: {error}"),
+                    "export another backup: `holdfast list`",
+                )
+            };
+            let mut reader = opened
+                .into_reader()
+                .map_err(|error| corrupt(std::io::Error::other(error.to_string())))?;
+            let mut piece = vec![0; 256 << 10];
+            loop {
+                let count = reader.read(&mut piece).map_err(corrupt)?;
+                if count == 0 {
+                    break;
+                }
+                file.write_all(piece.get(..count).unwrap_or_default())
+                    .map_err(fail)?;
+            }
+            digest.merge(&part.digest);
+            self.done.bytes += part.plain_bytes;
+            progress.add(part.plain_bytes);
+        }
+        file.sync_all().map_err(fail)?;
+        Ok(digest)
+    }
+
+    fn programs(&mut self, plan: &RestorePlan) -> Result<(), Problem> {
+        let session = self.definition_session();
+        let positions = plan.rebuild.steps(Phase::Positions).iter();
+        let programs = plan.rebuild.steps(Phase::Programs).iter();
+        let programs = programs.filter(|step| !matches!(step.kind, StepKind::Account | StepKind::Grant));
+        let steps: Vec<&Step> = positions
+            .chain(in_order(programs.collect()))
+            .chain(plan.rebuild.steps(Phase::Finish))
+            .collect();
+        for step in steps {
+            let mut script = Script::new(&session);
+            apply::statements(step)
+                .iter()
+                .for_each(|statement| script.add(statement));
+            let place = self.done.files.len();
+            self.script(
+                format!("{place:05}-{}-schema-post.sql", object_file(&step.object)),
+                &script,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Accounts lie apart: those of the server that they would go into are others.
+    fn accounts(&mut self, plan: &RestorePlan) -> Result<(), Problem> {
+        let mut script = Script::new(&self.definition_session());
+        script.add(format!("SET SESSION sql_mode = '{DATA_SQL_MODE}'").as_bytes());
+        let steps = [Phase::Accounts, Phase::Programs].map(|phase| plan.rebuild.steps(phase));
+        let about_accounts: Vec<&Step> = steps
+            .into_iter()
+            .flatten()
+            .filter(|step| matches!(step.kind, StepKind::Account | StepKind::Grant))
+            .collect();
+        if about_accounts.is_empty() {
+            return Ok(());
+        }
+        for step in about_accounts {
+            apply::statements(step)
+                .iter()
+                .for_each(|statement| script.add(statement));
+        }
+        self.plain("accounts.sql", &script.0)?;
+        self.done.accounts = Some("accounts.sql".to_owned());
+        Ok(())
+    }
+}
+
+fn refuse_other_count(table: &TableName, written: u64, wanted: u64) -> Result<(), Problem> {
+    match written == wanted {
+        true => Ok(()),
+        false => Err(Problem::new(
+            Code::ObjectCorrupt,
+            format!("{table} has {written} rows in its parts, and should have {wanted}"),
+            "export another backup: `holdfast list`",
+        )),
+    }
+}
+
+fn part_name(plan: &RestorePlan, sequence: u64) -> ObjectName {
+    let ObjectName::Manifest { cluster, day, backup } = plan.listed.name else {
+        unreachable!("backups are listed by their manifests")
+    };
+    ObjectName::Part {
+        cluster,
+        day,
+        backup,
+        sequence,
+    }
+}
+
+/// Functions before views, a view behind those that it names, everything else behind them.
+fn in_order(steps: Vec<&Step>) -> Vec<&Step> {
+    let rank = |step: &&Step| match step.kind {
+        StepKind::Program(ProgramKind::View) => 1,
+        StepKind::Program(ProgramKind::Trigger | ProgramKind::Event) => 2,
+        _ => 0,
+    };
+    let mut ordered: Vec<&Step> = steps.iter().copied().filter(|step| rank(step) == 0).collect();
+    let mut waiting: Vec<&Step> = steps.iter().copied().filter(|step| rank(step) == 1).collect();
+    while !waiting.is_empty() {
+        let names: BTreeSet<&str> = waiting.iter().map(|step| step.object.as_str()).collect();
+        let waits = |step: &&Step| {
+            let text = String::from_utf8_lossy(&step.statement);
+            names
+                .iter()
+                .any(|name| *name != step.object && text.contains(name))
+        };
+        let (mut later, mut now): (Vec<&Step>, Vec<&Step>) = waiting.into_iter().partition(waits);
+        if now.is_empty() {
+            now = std::mem::take(&mut later);
+        }
+        ordered.extend(now);
+        waiting = later;
+    }
+    ordered.extend(steps.iter().copied().filter(|step| rank(step) == 2));
+    ordered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_files_are_plain() {
+        assert_eq!(object_file("`shop`.`or/ders`"), "shop.or%2Fders");
+        assert_eq!(object_file("`a``b`"), "a%60b");
+        assert_eq!(file_name("..").as_str(), "%2E%2E");
+    }
+
+    #[test]
+    fn a_statement_with_the_delimiter_gets_another_one() {
+        let mut script = Script::new(&["SET a = 1".to_owned()]);
+        script.add(b"BEGIN; $holdfast0$ END");
+        let text = String::from_utf8(script.0).unwrap();
+        assert_eq!(
+            text,
+            "SET a = 1;\nDELIMITER $holdfast1$\nBEGIN; $holdfast0$ END\n$holdfast1$\nDELIMITER ;\n"
+        );
+    }
+}

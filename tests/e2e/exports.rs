@@ -1,0 +1,100 @@
+//! The way out: what is exported is loaded by the server's own client, without anything of ours, and equals the source.
+
+use std::process::Command;
+
+use holdfast_tests::oracle::Snapshot;
+use holdfast_tests::process::run;
+use holdfast_tests::server::{Kind, Server, ServerOptions};
+use holdfast_tests::site::Site;
+use holdfast_tests::workload::Workload;
+
+use crate::moments::MYSQL;
+use crate::stream::busy;
+
+/// Exports the newest backup into a folder of this name.
+fn export(site: &Site, name: &str, more: &[&str]) -> serde_json::Value {
+    let (kit, out) = (site.shown("kit"), site.shown(name));
+    let provider = format!("file:{}", site.shown("b"));
+    let from = [
+        "export",
+        "backup",
+        "--kit",
+        &kit,
+        "--provider",
+        &provider,
+        "--out",
+        &out,
+        "--json",
+    ];
+    site.bare(&[&from, more].concat()).succeeds().json()
+}
+
+/// A fresh server into which the script in an exported folder loaded everything.
+fn loaded(kind: Kind, site: &Site, name: &str) -> Server {
+    let target = Server::start(
+        kind,
+        ServerOptions::with(&["--log-bin-trust-function-creators=ON"]),
+    );
+    let client = target.client(&[]);
+    let mut command = Command::new("sh");
+    command
+        .arg(site.path(name).join("load.sh"))
+        .arg(client.get_program())
+        .args(client.get_args());
+    run(&mut command);
+    target
+}
+
+fn an_export_is_loaded_by_the_servers_own_client(kind: Kind) {
+    let source = Server::start(kind, ServerOptions::default());
+    Workload::prepare(&source);
+    let workload = Workload::start(&source, &busy());
+    workload.wait_for(100);
+    workload.stop();
+    // A view is made before the one that it shows, were they made by name.
+    source.sql("CREATE VIEW shop.z_last AS SELECT id FROM shop.items; CREATE VIEW shop.a_first AS SELECT * FROM shop.z_last");
+    source.sql("CREATE USER app@localhost; GRANT SELECT ON shop.* TO app@localhost");
+    let site = Site::new(&source);
+    site.backup();
+    let told = export(&site, "out", &[]);
+    assert!(told["rows"].as_u64() > Some(100), "{told}");
+    let accounts = std::fs::read_to_string(site.path("out/accounts.sql")).unwrap();
+    assert!(accounts.contains("app"), "{accounts}");
+    let target = loaded(kind, &site, "out");
+    Snapshot::of(&source).assert_same(&Snapshot::of(&target));
+    // Nobody else may read it, and nothing that is there is written over.
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(site.path("out")).unwrap().permissions());
+    assert_eq!(mode & 0o077, 0);
+    let (kit, out) = (site.shown("kit"), site.shown("out"));
+    let provider = format!("file:{}", site.shown("b"));
+    let again = [
+        "export",
+        "backup",
+        "--kit",
+        &kit,
+        "--provider",
+        &provider,
+        "--out",
+        &out,
+    ];
+    site.bare(&again)
+        .fails()
+        .says(&["HF-E050", "is not empty", "new folder"]);
+    let told = export(&site, "some", &["--only", "shop.lines"]);
+    assert!(
+        told["files"].to_string().contains("shop.lines.00000.sql"),
+        "{told}"
+    );
+    assert!(!told["files"].to_string().contains("shop.blobs"), "{told}");
+}
+
+#[test]
+fn an_export_is_loaded_by_the_servers_own_client_mariadb() {
+    an_export_is_loaded_by_the_servers_own_client(Kind::MariaDb1011);
+}
+
+#[test]
+fn an_export_is_loaded_by_the_servers_own_client_mysql() {
+    an_export_is_loaded_by_the_servers_own_client(MYSQL);
+}
