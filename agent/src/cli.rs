@@ -122,6 +122,17 @@ pub enum RestoreCommand {
     Status(TargetArgs),
 }
 
+/// Where to read a repository, and what opens what is encrypted in it.
+#[derive(Debug, Clone, Args)]
+pub struct OpenArgs {
+    /// Where to read.
+    #[command(flatten)]
+    pub reader: ReaderArgs,
+    /// An identity that opens what is encrypted, or a folder of them. Repeatable.
+    #[arg(long, value_name = "FILE")]
+    pub identity: Vec<PathBuf>,
+}
+
 /// See [`Command::Restore`].
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -131,10 +142,7 @@ pub struct RestoreArgs {
     pub command: Option<RestoreCommand>,
     /// Where to read.
     #[command(flatten)]
-    pub reader: ReaderArgs,
-    /// An identity that opens the backup, or a folder of them. Repeatable.
-    #[arg(long, value_name = "FILE")]
-    pub identity: Vec<PathBuf>,
+    pub from_repository: OpenArgs,
     /// The backup, by the beginning of its id; the newest one otherwise.
     #[arg(long, value_name = "ID")]
     pub backup: Option<String>,
@@ -208,10 +216,7 @@ fn account_names(text: &str) -> Result<(AccountName, AccountName), String> {
 pub struct FindArgs {
     /// Where to read.
     #[command(flatten)]
-    pub reader: ReaderArgs,
-    /// An identity that opens the archive, or a folder of them. Repeatable.
-    #[arg(long, value_name = "FILE")]
-    pub identity: Vec<PathBuf>,
+    pub from_repository: OpenArgs,
     /// Changes of this table: shop.orders, or 'shop.*'. Repeatable.
     #[arg(long, value_name = "SCHEMA.TABLE")]
     pub table: Vec<TablePattern>,
@@ -263,10 +268,7 @@ pub enum ExportCommand {
 pub struct ExportArgs {
     /// Where to read.
     #[command(flatten)]
-    pub reader: ReaderArgs,
-    /// An identity that opens the archive, or a folder of them. Repeatable.
-    #[arg(long, value_name = "FILE")]
-    pub identity: Vec<PathBuf>,
+    pub from_repository: OpenArgs,
     /// The folder to write to. Files that are there are not touched.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
@@ -283,10 +285,7 @@ pub struct ExportArgs {
 pub struct ExportBackupArgs {
     /// Where to read.
     #[command(flatten)]
-    pub reader: ReaderArgs,
-    /// An identity that opens the backup, or a folder of them. Repeatable.
-    #[arg(long, value_name = "FILE")]
-    pub identity: Vec<PathBuf>,
+    pub from_repository: OpenArgs,
     /// The backup, by the beginning of its id; the newest one otherwise.
     #[arg(long, value_name = "ID")]
     pub backup: Option<String>,

@@ -10,13 +10,16 @@ use holdfast_proto::keys::{Certificate, Descriptor, Identity, Role};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{
-    Cli, Command, ExportArgs, ExportBackupArgs, ExportCommand, FindArgs, KeysCommand, ReaderArgs, RoleArg,
+    Cli, Command, ExportArgs, ExportBackupArgs, ExportCommand, FindArgs, KeysCommand, OpenArgs, ReaderArgs,
+    RoleArg,
 };
 use crate::config::{self, Config, Provider};
 use crate::problem::{Code, Problem, Result};
 use crate::repository::{self, OpenProvider, Repository};
+use crate::restore::RestorePlan;
+use crate::restore::except::{self, ExceptArg};
+use crate::restore::select;
 use crate::restore::target_point::TargetPoint;
-use crate::restore::{except, select};
 use crate::store::config::{FileConfig, ProviderConfig};
 use crate::{backup, doctor, export, find, kit, service, status, words};
 
@@ -252,11 +255,11 @@ struct Reader {
     identities: Arc<Vec<Identity>>,
 }
 
-async fn open_reader(
-    config_path: &Path,
-    args: &ReaderArgs,
-    identities: &[std::path::PathBuf],
-) -> Result<Reader, Problem> {
+async fn open_reader(config_path: &Path, from: &OpenArgs) -> Result<Reader, Problem> {
+    let OpenArgs {
+        reader: args,
+        identity: identities,
+    } = from;
     let by_hand = !args.provider.is_empty() && (args.kit.is_some() || args.descriptor.is_some());
     let config = if by_hand {
         None
@@ -331,7 +334,11 @@ fn provider_from(text: &str) -> Result<Provider, Problem> {
 }
 
 async fn list(config_path: &Path, args: &ReaderArgs, json: bool) -> Result<()> {
-    let reader = open_reader(config_path, args, &[]).await?;
+    let from = OpenArgs {
+        reader: args.clone(),
+        identity: Vec::new(),
+    };
+    let reader = open_reader(config_path, &from).await?;
     let catalog = reader.repository.catalog(reader.cluster).await?;
     let all: Vec<&OpenProvider> = reader.repository.providers.iter().collect();
     let mut lines = Vec::new();
@@ -399,7 +406,7 @@ async fn one_cluster(reader: &Reader) -> Result<ClusterId> {
 }
 
 async fn find_transactions(config_path: &Path, args: &FindArgs, json: bool) -> Result<()> {
-    let reader = open_reader(config_path, &args.reader, &args.identity).await?;
+    let reader = open_reader(config_path, &args.from_repository).await?;
     let cluster = one_cluster(&reader).await?;
     let (repository, identities) = (&reader.repository, &reader.identities);
     let mut found = Vec::new();
@@ -414,7 +421,7 @@ async fn find_transactions(config_path: &Path, args: &FindArgs, json: bool) -> R
 }
 
 async fn export_binlog(config_path: &Path, args: &ExportArgs, json: bool) -> Result<()> {
-    let reader = open_reader(config_path, &args.reader, &args.identity).await?;
+    let reader = open_reader(config_path, &args.from_repository).await?;
     let cluster = one_cluster(&reader).await?;
     let range = export::FileRange {
         from: args.from.as_deref(),
@@ -451,22 +458,27 @@ async fn export_binlog(config_path: &Path, args: &ExportArgs, json: bool) -> Res
     .into())
 }
 
-async fn export_backup(config_path: &Path, args: &ExportBackupArgs, json: bool) -> Result<()> {
-    let reader = open_reader(config_path, &args.reader, &args.identity).await?;
+/// What a restore of a backup, the newest one or this, to a point means, as far as the repository decides it.
+async fn plan_of(
+    reader: &Reader,
+    backup: Option<&str>,
+    point: &TargetPoint,
+    except: &[ExceptArg],
+) -> Result<RestorePlan, Problem> {
     let (repository, identities) = (&reader.repository, &reader.identities);
     let catalog = repository.catalog(reader.cluster).await?;
+    catalog
+        .troubles
+        .iter()
+        .for_each(|trouble| words::print_error(format!("warning: {trouble}")));
     catalog.one_cluster(reader.cluster)?;
-    let point = TargetPoint::BackupOnly;
-    let choice = except::choose(
-        repository,
-        identities,
-        &catalog,
-        args.backup.as_deref(),
-        &point,
-        &[],
-    )
-    .await?;
-    let plan = select::plan(repository, choice, identities).await?;
+    let choice = except::choose(repository, identities, &catalog, backup, point, except).await?;
+    select::plan(repository, choice, identities).await
+}
+
+async fn export_backup(config_path: &Path, args: &ExportBackupArgs, json: bool) -> Result<()> {
+    let reader = open_reader(config_path, &args.from_repository).await?;
+    let plan = plan_of(&reader, args.backup.as_deref(), &TargetPoint::BackupOnly, &[]).await?;
     let plan = match args.only.as_slice() {
         [] => plan,
         patterns => plan.only(patterns).await?,
@@ -475,7 +487,7 @@ async fn export_backup(config_path: &Path, args: &ExportBackupArgs, json: bool) 
         say(json, &plan.to_json(), &plan.describe());
         return Ok(());
     }
-    let exported = export::backup::write(&plan, repository, identities, &args.out).await?;
+    let exported = export::backup::write(&plan, &reader.repository, &reader.identities, &args.out).await?;
     let mut lines = vec![
         format!(
             "exported   backup {}: {} rows, {} in {} files of {}",

@@ -203,9 +203,13 @@ impl Instance {
         Ok(instance)
     }
 
+    /// Whether a folder holds a server that a restore left unfinished.
+    pub fn is_unfinished(folder: &Path) -> bool {
+        folder.join(MARK).is_file()
+    }
+
     /// Refuses a folder that is neither empty nor absent, nor holds a server that a restore left unfinished.
     pub fn refuse_used(folder: &Path) -> Result<(), Problem> {
-        let is_unfinished = folder.join(MARK).is_file();
         let is_used = match std::fs::read_dir(folder) {
             Ok(mut entries) => entries.next().is_some(),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
@@ -217,7 +221,7 @@ impl Instance {
                 ));
             }
         };
-        if is_used && !is_unfinished {
+        if is_used && !Self::is_unfinished(folder) {
             return Err(Problem::new(
                 Code::TargetNotEmpty,
                 format!("{} is not empty", folder.display()),

@@ -8,25 +8,14 @@ use holdfast_tests::server::{Kind, Server, ServerOptions};
 use holdfast_tests::site::Site;
 use holdfast_tests::workload::Workload;
 
+use crate::find::with_kit;
 use crate::moments::MYSQL;
 use crate::stream::busy;
 
 /// Exports the newest backup into a folder of this name.
 fn export(site: &Site, name: &str, more: &[&str]) -> serde_json::Value {
-    let (kit, out) = (site.shown("kit"), site.shown(name));
-    let provider = format!("file:{}", site.shown("b"));
-    let from = [
-        "export",
-        "backup",
-        "--kit",
-        &kit,
-        "--provider",
-        &provider,
-        "--out",
-        &out,
-        "--json",
-    ];
-    site.bare(&[&from, more].concat()).succeeds().json()
+    let to = ["export", "backup", "--json", "--out", &site.shown(name)];
+    with_kit(site, &[&to, more].concat()).succeeds().json()
 }
 
 /// A fresh server into which the script in an exported folder loaded everything.
@@ -66,19 +55,7 @@ fn an_export_is_loaded_by_the_servers_own_client(kind: Kind) {
     let mode =
         std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(site.path("out")).unwrap().permissions());
     assert_eq!(mode & 0o077, 0);
-    let (kit, out) = (site.shown("kit"), site.shown("out"));
-    let provider = format!("file:{}", site.shown("b"));
-    let again = [
-        "export",
-        "backup",
-        "--kit",
-        &kit,
-        "--provider",
-        &provider,
-        "--out",
-        &out,
-    ];
-    site.bare(&again)
+    with_kit(&site, &["export", "backup", "--out", &site.shown("out")])
         .fails()
         .says(&["HF-E050", "is not empty", "new folder"]);
     let told = export(&site, "some", &["--only", "shop.lines"]);

@@ -12,7 +12,7 @@ use crate::moments::archived_after;
 
 const MYSQL: Kind = Kind::MySql97 { gtid: true };
 
-fn with_kit(site: &Site, arguments: &[&str]) -> holdfast_tests::holdfast::Holdfast {
+pub(crate) fn with_kit(site: &Site, arguments: &[&str]) -> holdfast_tests::holdfast::Holdfast {
     let (kit, provider) = (site.shown("kit"), format!("file:{}", site.shown("a")));
     site.bare(&[arguments, &["--kit", &kit, "--provider", &provider]].concat())
 }

@@ -199,20 +199,9 @@ fn damage_every_object_in_one_provider(story: &Story) {
 
 /// Closed files are the source's byte for byte; the open one has what is archived of it.
 fn export_is_what_the_source_has(story: &Story) {
-    let (kit, out) = (story.site.shown("kit"), story.site.shown("exported"));
-    let provider = format!("file:{}", story.site.shown("b"));
-    let command = [
-        "export",
-        "binlog",
-        "--kit",
-        &kit,
-        "--provider",
-        &provider,
-        "--out",
-        &out,
-        "--json",
-    ];
-    let files = story.site.bare(&command).succeeds().json()["files"]
+    let out = story.site.shown("exported");
+    let export = ["export", "binlog", "--out", &out, "--json"];
+    let files = crate::find::with_kit(&story.site, &export).succeeds().json()["files"]
         .as_array()
         .cloned()
         .unwrap();

@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Reader, open_reader, say};
+use super::{Reader, open_reader, plan_of, say};
 use crate::cli::{AccountsArg, RestoreArgs, RestoreCommand, TargetArgs};
 use crate::config;
 use crate::instance::{Instance, Programs};
@@ -20,7 +20,7 @@ pub(super) async fn run(config_path: &Path, args: &RestoreArgs, json: bool) -> R
         return status(target, json).await;
     }
     let started = std::time::Instant::now();
-    let reader = open_reader(config_path, &args.reader, &args.identity).await?;
+    let reader = open_reader(config_path, &args.from_repository).await?;
     let plan = make_plan(&reader, args).await?;
     if args.dry_run {
         return tell_plan(&reader, &plan, args, json).await;
@@ -43,7 +43,7 @@ pub(super) async fn run(config_path: &Path, args: &RestoreArgs, json: bool) -> R
         },
     };
     if let Some(folder) = &args.target.scratch {
-        refuse_too_little_space(Space::of(&plan, Some(folder)), args)?;
+        space_for_server(&plan, folder, args)?;
     }
     let (target, mut instance) = open_target(&args.target, &plan).await?;
     let whose = match instance {
@@ -73,25 +73,10 @@ pub(super) async fn run(config_path: &Path, args: &RestoreArgs, json: bool) -> R
     Ok(())
 }
 
-/// What is to be done, as far as the repository decides it.
+/// What is to be done.
 async fn make_plan(reader: &Reader, args: &RestoreArgs) -> Result<RestorePlan, Problem> {
-    let catalog = reader.repository.catalog(reader.cluster).await?;
-    catalog
-        .troubles
-        .iter()
-        .for_each(|trouble| words::print_error(format!("warning: {trouble}")));
-    catalog.one_cluster(reader.cluster)?;
-    let wanted = args.point.target_point();
-    let choice = restore::except::choose(
-        &reader.repository,
-        &reader.identities,
-        &catalog,
-        args.backup.as_deref(),
-        &wanted,
-        &args.except,
-    )
-    .await?;
-    let plan = restore::select::plan(&reader.repository, choice, &reader.identities).await?;
+    let point = args.point.target_point();
+    let plan = plan_of(reader, args.backup.as_deref(), &point, &args.except).await?;
     let plan = choose_accounts(plan, args)?;
     match args.only.as_slice() {
         [] => Ok(plan),
@@ -116,7 +101,7 @@ async fn restore_into(
         if !json {
             ready.describe().iter().for_each(words::print);
         }
-        refuse_too_little_space(ready.space, args)?;
+        refuse_too_little_space(ready.space, ready.is_resumed(), args)?;
         confirm(ready.host(), args.yes_replace.as_deref())?;
     }
     let begun = ready.begin().await?;
@@ -139,22 +124,21 @@ async fn tell_plan(reader: &Reader, plan: &RestorePlan, args: &RestoreArgs, json
             copy::check(&running_target(&args.target)?, &plan.inventory, &names).await?;
         }
         let folder = args.workspace.as_deref().unwrap_or(Path::new(WORKSPACES));
-        space = Some(Space::of(plan, Some(folder)));
+        space = Some(space_for_server(plan, folder, args)?);
     } else if let Some(folder) = &args.target.scratch {
         Programs::find(plan.manifest.source.flavour, args.target.server_prefix.as_deref())?;
         Instance::refuse_used(folder)?;
-        space = Some(Space::of(plan, Some(folder)));
+        space = Some(space_for_server(plan, folder, args)?);
     } else if names_a_server(&args.target) {
         let target = running_target(&args.target)?;
         let ready = Ready::look(plan, &reader.identities, &target, Whose::Theirs).await?;
         record["target"] = ready.to_json();
         lines.extend(ready.describe());
-        refuse_too_little_space(ready.space, args)?;
+        refuse_too_little_space(ready.space, ready.is_resumed(), args)?;
     }
     if let Some(space) = space {
         record["space"] = serde_json::json!(space);
         lines.push(space.describe());
-        refuse_too_little_space(space, args)?;
     }
     say(json, &record, &lines);
     Ok(())
@@ -164,8 +148,16 @@ fn names_a_server(target: &TargetArgs) -> bool {
     target.socket.is_some() || target.host.is_some()
 }
 
-fn refuse_too_little_space(space: Space, args: &RestoreArgs) -> Result<(), Problem> {
-    match args.despite_space {
+/// What a server of ours in this folder takes, refused where there is too little.
+fn space_for_server(plan: &RestorePlan, folder: &Path, args: &RestoreArgs) -> Result<Space, Problem> {
+    let space = Space::of(plan, Some(folder));
+    refuse_too_little_space(space, Instance::is_unfinished(folder), args)?;
+    Ok(space)
+}
+
+/// A restore that goes on has taken a part of what it needs already, and that part is not known.
+fn refuse_too_little_space(space: Space, goes_on: bool, args: &RestoreArgs) -> Result<(), Problem> {
+    match args.despite_space || goes_on {
         true => Ok(()),
         false => space.refuse_too_little(),
     }
@@ -197,7 +189,8 @@ fn confirm(host: &str, given: Option<&str>) -> Result<(), Problem> {
             line.trim().to_owned()
         }
     };
-    match typed == host {
+    // One that has no name cannot be told from others.
+    match typed == host && !host.is_empty() {
         true => Ok(()),
         false => Err(not_confirmed(format!(
             "the target server is on host {host}, not on `{}`",
@@ -255,6 +248,7 @@ async fn restore_beside(
     let target = running_target(&args.target)?;
     copy::check(&target, &plan.inventory, names).await?;
     let workspace = workspace(args)?;
+    space_for_server(plan, &workspace, args)?;
     let programs = Programs::find(plan.manifest.source.flavour, args.target.server_prefix.as_deref())?;
     let mut instance = Instance::create(programs, &workspace, &restore::scratch_options(plan)).await?;
     let options = RestoreOptions {

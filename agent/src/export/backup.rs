@@ -1,7 +1,8 @@
 //! Writes a backup as plain files, so that nobody needs Holdfast to get at their data: statements in SQL and rows as tab-separated text, in
-//! files named as mydumper names them, and a script that feeds them to the server's own client.
+//! files named after mydumper's, and a script that feeds them to the server's own client.
 //!
-//! What is in them is what a restore sends to a server; it is only written down here. Digests are compared on the way.
+//! What is in them is what a restore sends to a server; it is only written down here. Objects are authenticated and rows counted on the way;
+//! digests cannot be compared without a server.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -11,10 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use holdfast_proto::Flavour;
-use holdfast_proto::digest::RowDigest;
 use holdfast_proto::keys::Identity;
 use holdfast_proto::manifest::Part;
-use holdfast_proto::names::ObjectName;
 use serde::Serialize;
 
 use super::disk;
@@ -22,14 +21,14 @@ use crate::problem::{Code, Problem};
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::restore::RestorePlan;
-use crate::restore::select::{Misses, note_misses};
+use crate::restore::select::{Misses, note_misses, part_name};
 use crate::server::apply;
 use crate::server::columns::RowPlan;
 use crate::server::identifiers::TableName;
 use crate::server::inventory::ProgramKind;
 use crate::server::json;
 use crate::server::rebuild::{Phase, Step, StepKind};
-use crate::server::session::{DATA_SQL_MODE, Settings, load_session, rebuild_session};
+use crate::server::session::{Settings, load_session, rebuild_session};
 
 /// What an export of a backup wrote.
 #[derive(Debug, Default, Serialize)]
@@ -111,7 +110,7 @@ fn make_folder(out: &Path) -> Result<(), Problem> {
     }
 }
 
-/// Where the backup stands in the source's binlog, as mydumper writes it.
+/// Where the backup stands in the source's binlog, in the words of mydumper 0.10.
 fn metadata(plan: &RestorePlan) -> String {
     let position = &plan.manifest.position;
     let moment = chrono::DateTime::from_timestamp_millis(plan.manifest.started_ms as i64).unwrap_or_default();
@@ -152,6 +151,12 @@ impl Script {
             .iter()
             .for_each(|statement| script.add(statement.as_bytes()));
         script
+    }
+
+    fn step(&mut self, step: &Step) {
+        for statement in apply::statements(step) {
+            self.add(&statement);
+        }
     }
 
     fn add(&mut self, statement: &[u8]) {
@@ -249,9 +254,7 @@ impl Writer {
         let session = self.definition_session();
         for step in plan.rebuild.steps(Phase::Structure) {
             let mut script = Script::new(&session);
-            apply::statements(step)
-                .iter()
-                .for_each(|statement| script.add(statement));
+            script.step(step);
             let name = object_file(&step.object);
             let name = match step.kind {
                 StepKind::Schema => format!("{name}-schema-create.sql"),
@@ -294,13 +297,13 @@ impl Writer {
             let written = self
                 .text(plan, repository, identities, &text, &parts, &progress)
                 .await?;
-            refuse_other_count(&table.name, written.rows, rows.digest.rows)?;
+            refuse_other_count(&table.name, written, rows.digest.rows)?;
             let session = load_session(&self.known());
             let session: Vec<String> = session.iter().map(|set| self.optional(set)).collect();
             let mut script = Script::new(&session);
             script.add(row_plan.load(&table.name, &text).as_bytes());
             self.script(format!("{name}.sql"), &script)?;
-            self.done.rows += written.rows;
+            self.done.rows += written;
         }
         progress.finish();
         if has_typed_json {
@@ -311,7 +314,7 @@ impl Writer {
         Ok(())
     }
 
-    /// The text of a table's parts, one after the other.
+    /// The text of a table's parts, one after the other. Returns how many rows it has.
     async fn text(
         &mut self,
         plan: &RestorePlan,
@@ -320,7 +323,7 @@ impl Writer {
         name: &str,
         parts: &[&Part],
         progress: &Progress,
-    ) -> Result<RowDigest, Problem> {
+    ) -> Result<u64, Problem> {
         let path = self.folder.join(name);
         let fail = |error: std::io::Error| disk(&path, &error);
         let mut file = std::fs::File::options()
@@ -328,9 +331,9 @@ impl Writer {
             .create_new(true)
             .open(&path)
             .map_err(fail)?;
-        let mut digest = RowDigest::default();
+        let mut rows = 0;
         for part in parts {
-            let object = part_name(plan, part.sequence);
+            let object = part_name(&plan.listed.name, part.sequence);
             let (opened, missed) = repository
                 .open_object(&object, Some(part.hash), identities)
                 .await?;
@@ -351,15 +354,16 @@ impl Writer {
                 if count == 0 {
                     break;
                 }
-                file.write_all(piece.get(..count).unwrap_or_default())
-                    .map_err(fail)?;
+                let text = piece.get(..count).unwrap_or_default();
+                // One inside of a value is escaped.
+                rows += text.iter().filter(|byte| **byte == b'\n').count() as u64;
+                file.write_all(text).map_err(fail)?;
             }
-            digest.merge(&part.digest);
             self.done.bytes += part.plain_bytes;
             progress.add(part.plain_bytes);
         }
         file.sync_all().map_err(fail)?;
-        Ok(digest)
+        Ok(rows)
     }
 
     fn programs(&mut self, plan: &RestorePlan) -> Result<(), Problem> {
@@ -373,9 +377,7 @@ impl Writer {
             .collect();
         for step in steps {
             let mut script = Script::new(&session);
-            apply::statements(step)
-                .iter()
-                .for_each(|statement| script.add(statement));
+            script.step(step);
             let place = self.done.files.len();
             self.script(
                 format!("{place:05}-{}-schema-post.sql", object_file(&step.object)),
@@ -388,7 +390,6 @@ impl Writer {
     /// Accounts lie apart: those of the server that they would go into are others.
     fn accounts(&mut self, plan: &RestorePlan) -> Result<(), Problem> {
         let mut script = Script::new(&self.definition_session());
-        script.add(format!("SET SESSION sql_mode = '{DATA_SQL_MODE}'").as_bytes());
         let steps = [Phase::Accounts, Phase::Programs].map(|phase| plan.rebuild.steps(phase));
         let about_accounts: Vec<&Step> = steps
             .into_iter()
@@ -399,9 +400,7 @@ impl Writer {
             return Ok(());
         }
         for step in about_accounts {
-            apply::statements(step)
-                .iter()
-                .for_each(|statement| script.add(statement));
+            script.step(step);
         }
         self.plain("accounts.sql", &script.0)?;
         self.done.accounts = Some("accounts.sql".to_owned());
@@ -417,18 +416,6 @@ fn refuse_other_count(table: &TableName, written: u64, wanted: u64) -> Result<()
             format!("{table} has {written} rows in its parts, and should have {wanted}"),
             "export another backup: `holdfast list`",
         )),
-    }
-}
-
-fn part_name(plan: &RestorePlan, sequence: u64) -> ObjectName {
-    let ObjectName::Manifest { cluster, day, backup } = plan.listed.name else {
-        unreachable!("backups are listed by their manifests")
-    };
-    ObjectName::Part {
-        cluster,
-        day,
-        backup,
-        sequence,
     }
 }
 

@@ -235,7 +235,7 @@ impl Repository {
                     (_, Ok(opened)) => return Ok((opened, misses)),
                     (provider, Err(reason)) => misses.push(Miss { provider, reason }),
                 },
-                () = tokio::time::sleep(SLOW), if newest.is_some() => {
+                () = tokio::time::sleep(SLOW), if order.len() > 0 => {
                     let slow = newest.unwrap_or_default();
                     tracing::warn!("{slow} is slow with {name}: another provider is asked as well");
                     self.reads.failed(&slow);

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use super::journal::{self, Journal};
 use super::resume::Engines;
-use super::select::{Misses, RestorePlan, note_misses};
+use super::select::{Misses, RestorePlan, note_misses, part_name};
 use crate::problem::{Code, Problem};
 use crate::progress::Progress;
 use crate::repository::Repository;
@@ -79,7 +79,7 @@ struct Shared {
     plans: Vec<(TableName, RowPlan)>,
     /// The tables, by their index, whose units the journal tells of.
     journaled: BTreeSet<usize>,
-    cluster_day_backup: ObjectName,
+    manifest_name: ObjectName,
     /// Which providers failed how often, for the final report.
     misses: Mutex<Misses>,
     progress: Progress,
@@ -89,15 +89,7 @@ struct Shared {
 
 impl Shared {
     async fn fetch(&self, part: &Part) -> Result<Reader, Problem> {
-        let ObjectName::Manifest { cluster, day, backup } = self.cluster_day_backup else {
-            unreachable!("backups are listed by their manifests")
-        };
-        let name = ObjectName::Part {
-            cluster,
-            day,
-            backup,
-            sequence: part.sequence,
-        };
+        let name = part_name(&self.manifest_name, part.sequence);
         let (opened, misses) = self
             .repository
             .open_object(&name, Some(part.hash), &self.identities)
@@ -211,7 +203,7 @@ async fn load_rows(
         repository: repository.clone(),
         identities: identities.clone(),
         plans,
-        cluster_day_backup: plan.listed.name,
+        manifest_name: plan.listed.name,
         misses: Mutex::new(plan.misses.clone()),
         progress: Progress::bytes("load", total),
         bulk_bytes_max: bulk_bytes_max(settings),

@@ -184,7 +184,7 @@ pub struct Begun<'plan> {
 
 /// Added to the hint of whatever fails after the first change.
 const HALF_RESTORED: &str = "\nthe target server is half restored and must not be used; its schema holdfast-unfinished-restore says so. \
-     The same command goes on where this one stopped, or says why it cannot";
+     It is closed to all but administrators. The same command goes on where this one stopped, or says why it cannot";
 
 impl<'plan> Begun<'plan> {
     async fn new(

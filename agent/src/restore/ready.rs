@@ -135,6 +135,8 @@ impl<'plan> Ready<'plan> {
 
     async fn begin_anew(self) -> Result<Begun<'plan>, Problem> {
         let (plan, target) = (self.plan, &self.target);
+        // Whoever confirmed it may have taken their time, and somebody else begun to use it.
+        refuse_unfit(plan, target).await?;
         let mut connection = connected(target).await?;
         let started = resume::server_started(&mut connection, plan.manifest.source.flavour).await;
         let started = started.map_err(|e| target_problem("ask when the server was started", &e))?;

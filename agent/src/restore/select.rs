@@ -151,21 +151,23 @@ pub async fn plan(
     Ok(plan)
 }
 
+/// The name of a part of the backup that is listed as `manifest`.
+pub(crate) fn part_name(manifest: &ObjectName, sequence: u64) -> ObjectName {
+    let ObjectName::Manifest { cluster, day, backup } = *manifest else {
+        unreachable!("backups are listed by their manifests")
+    };
+    ObjectName::Part {
+        cluster,
+        day,
+        backup,
+        sequence,
+    }
+}
+
 /// Refuses a backup of which a part is nowhere in its full length, by listing and before anything is touched. A provider
 /// that cannot be listed may have everything.
 async fn refuse_missing_parts(plan: &RestorePlan, repository: &Repository) -> Result<(), Problem> {
-    let ObjectName::Manifest { cluster, day, backup } = plan.listed.name else {
-        unreachable!("backups are listed by their manifests")
-    };
-    let name = |sequence| {
-        ObjectName::Part {
-            cluster,
-            day,
-            backup,
-            sequence,
-        }
-        .to_string()
-    };
+    let name = |sequence| part_name(&plan.listed.name, sequence).to_string();
     let folder = name(0);
     let folder = folder.rfind('/').map_or("", |slash| &folder[..=slash]);
     let mut missing: BTreeMap<String, u64> = plan

@@ -210,6 +210,10 @@ fn setting_findings(settings: &Settings) -> Vec<Finding> {
             "SET GLOBAL local_infile = ON.",
         )
     });
+    if settings.is_on("offline_mode") {
+        let fact = "the target server is offline for all but administrators, and would be so again after the restore";
+        findings.push(Finding::fail("offline", fact, "SET GLOBAL offline_mode = OFF."));
+    }
     if settings.is_on("super_read_only") || settings.is_on("read_only") {
         let hint = "SET GLOBAL read_only = OFF (on MySQL also super_read_only).";
         findings.push(Finding::fail("read-only", "the target server is read only", hint));
