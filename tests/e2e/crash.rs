@@ -14,17 +14,19 @@ use holdfast_tests::server::{Kind, Server, ServerOptions};
 use holdfast_tests::site::{self, Site};
 use holdfast_tests::workload::{Commit, Workload};
 
-use crate::moments::{MYSQL, Story, by, restored_equals, restored_is};
+use crate::moments::{MYSQL, Story, by, parted, restored_equals, restored_is};
 use crate::restore::MEMORY_BYTES_MAX;
 use crate::stream::{PATIENCE, busy, start, status, wait_for_manifests, wait_until_archived};
 
 /// How long what was asked to end may take.
 const END: Duration = Duration::from_secs(10);
 
-/// 6 MB that cannot be compressed, so that there is a middle of a dump and of a load.
-const FILLER: &str = "CREATE TABLE shop.filler (id INT PRIMARY KEY, data VARBINARY(1000));
+/// 6 MB that cannot be compressed, so that there is a middle of a dump and of a load, and of making indexes afterwards.
+const FILLER: &str =
+    "CREATE TABLE shop.filler (id INT PRIMARY KEY, data VARBINARY(1000), INDEX (data), INDEX (data(10), id));
     INSERT INTO shop.filler WITH RECURSIVE n AS (SELECT 0 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 99)
-      SELECT a.i * 100 + b.i, RANDOM_BYTES(1000) FROM n AS a JOIN n AS b WHERE a.i < 60";
+      SELECT a.i * 100 + b.i, RANDOM_BYTES(1000) FROM n AS a JOIN n AS b WHERE a.i < 60;
+    ANALYZE TABLE shop.filler";
 
 /// Moments to strike at, from a seed that is printed; `HOLDFAST_SEED` brings the same ones again.
 pub(crate) struct Moments(u64);
@@ -80,15 +82,14 @@ fn story(source: Server, site: Site, mut agent: Background, commits: Vec<Commit>
     wait_until_archived(&site, &source, &["a", "b"]);
     assert!(agent.terminate(END * 3).success(), "{}", agent.output());
     let backup = site.listed().pop().unwrap();
-    let at = (backup.file.clone(), backup.offset_bytes);
-    let is_after = |commit: &Commit| (commit.file.clone(), commit.offset_bytes) > at;
-    let after: Vec<Commit> = commits.into_iter().filter(is_after).collect();
+    let (before, after) = parted(commits, &backup);
     assert!(after.len() >= 20, "{} transactions after the backup", after.len());
     let end = replica::now(&source);
     Story {
         source,
         site,
         backup,
+        before,
         after,
         end,
     }

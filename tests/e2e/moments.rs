@@ -19,7 +19,9 @@ pub(crate) struct Story {
     pub(crate) source: Server,
     pub(crate) site: Site,
     pub(crate) backup: Backup,
-    /// What was committed after the backup, in the order of the binlog.
+    /// What was committed by the backup's moment, in the order of the binlog.
+    pub(crate) before: Vec<Commit>,
+    /// What was committed after it.
     pub(crate) after: Vec<Commit>,
     /// What was committed last of all.
     pub(crate) end: Until,
@@ -78,18 +80,23 @@ fn story(kind: Kind) -> Story {
     let commits = workload.stop().commits;
     let end = replica::now(&source);
     end_archived(archiving, &site, &source);
-    let at = (backup.file.clone(), backup.offset_bytes);
-    let after = commits
-        .into_iter()
-        .filter(|commit| (commit.file.clone(), commit.offset_bytes) > at)
-        .collect();
+    let (before, after) = parted(commits, &backup);
     Story {
         source,
         site,
         backup,
+        before,
         after,
         end,
     }
+}
+
+/// What was committed by a backup's moment, and what after it.
+pub(crate) fn parted(commits: Vec<Commit>, backup: &Backup) -> (Vec<Commit>, Vec<Commit>) {
+    let at = (backup.file.clone(), backup.offset_bytes);
+    commits
+        .into_iter()
+        .partition(|commit| (commit.file.clone(), commit.offset_bytes) <= at)
 }
 
 /// Restores with these options and compares everything with a replica that stopped at `until`.
@@ -265,6 +272,7 @@ fn a_dropped_table_comes_back(kind: Kind) {
         source,
         site,
         backup,
+        before: Vec::new(),
         after: Vec::new(),
         end: before.clone(),
     };

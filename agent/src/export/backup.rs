@@ -21,13 +21,14 @@ use crate::problem::{Code, Problem};
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::restore::RestorePlan;
+use crate::restore::accounts::unusable;
 use crate::restore::select::{Misses, note_misses, part_name};
 use crate::server::apply;
 use crate::server::columns::RowPlan;
 use crate::server::identifiers::TableName;
 use crate::server::inventory::ProgramKind;
 use crate::server::json;
-use crate::server::rebuild::{Phase, Step, StepKind};
+use crate::server::rebuild::{Phase, RebuildPlan, Step, StepKind};
 use crate::server::session::{Settings, load_session, rebuild_session};
 
 /// What an export of a backup wrote.
@@ -56,6 +57,8 @@ pub async fn write(
     out: &Path,
 ) -> Result<ExportedBackup, Problem> {
     make_folder(out)?;
+    // Tables with all their indexes, as myloader knows them.
+    let rebuild = &RebuildPlan::new(&plan.inventory).map_err(|error| unusable(&error))?;
     let mut writer = Writer {
         folder: out.to_owned(),
         settings: Settings::new(plan.inventory.server.settings.clone()),
@@ -65,10 +68,10 @@ pub async fn write(
             ..ExportedBackup::default()
         },
     };
-    writer.structure(plan)?;
+    writer.structure(rebuild)?;
     writer.rows(plan, repository, identities).await?;
-    writer.programs(plan)?;
-    writer.accounts(plan)?;
+    writer.programs(rebuild)?;
+    writer.accounts(rebuild)?;
     writer.plain("metadata", metadata(plan).as_bytes())?;
     let order = writer.done.files.join("\n") + "\n";
     writer.plain("order", order.as_bytes())?;
@@ -250,9 +253,9 @@ impl Writer {
         }
     }
 
-    fn structure(&mut self, plan: &RestorePlan) -> Result<(), Problem> {
+    fn structure(&mut self, rebuild: &RebuildPlan) -> Result<(), Problem> {
         let session = self.definition_session();
-        for step in plan.rebuild.steps(Phase::Structure) {
+        for step in rebuild.steps(Phase::Structure) {
             let mut script = Script::new(&session);
             script.step(step);
             let name = object_file(&step.object);
@@ -366,14 +369,14 @@ impl Writer {
         Ok(rows)
     }
 
-    fn programs(&mut self, plan: &RestorePlan) -> Result<(), Problem> {
+    fn programs(&mut self, rebuild: &RebuildPlan) -> Result<(), Problem> {
         let session = self.definition_session();
-        let positions = plan.rebuild.steps(Phase::Positions).iter();
-        let programs = plan.rebuild.steps(Phase::Programs).iter();
+        let positions = rebuild.steps(Phase::Positions).iter();
+        let programs = rebuild.steps(Phase::Programs).iter();
         let programs = programs.filter(|step| !matches!(step.kind, StepKind::Account | StepKind::Grant));
         let steps: Vec<&Step> = positions
             .chain(in_order(programs.collect()))
-            .chain(plan.rebuild.steps(Phase::Finish))
+            .chain(rebuild.steps(Phase::Finish))
             .collect();
         for step in steps {
             let mut script = Script::new(&session);
@@ -388,9 +391,9 @@ impl Writer {
     }
 
     /// Accounts lie apart: those of the server that they would go into are others.
-    fn accounts(&mut self, plan: &RestorePlan) -> Result<(), Problem> {
+    fn accounts(&mut self, rebuild: &RebuildPlan) -> Result<(), Problem> {
         let mut script = Script::new(&self.definition_session());
-        let steps = [Phase::Accounts, Phase::Programs].map(|phase| plan.rebuild.steps(phase));
+        let steps = [Phase::Accounts, Phase::Programs].map(|phase| rebuild.steps(phase));
         let about_accounts: Vec<&Step> = steps
             .into_iter()
             .flatten()

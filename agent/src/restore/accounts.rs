@@ -9,6 +9,7 @@ use holdfast_proto::ids::BackupId;
 use holdfast_proto::keys::Identity;
 use zeroize::Zeroizing;
 
+use super::indexes;
 use crate::problem::{Code, Problem};
 use crate::restore::{RestorePlan, target_problem, without_binlog};
 use crate::server::accounts::{self, AccountKind, AccountName, OWN_PREFIX, RESTORE_ACCOUNT};
@@ -89,7 +90,8 @@ impl RestorePlan {
     }
 }
 
-fn unusable(error: &dyn std::fmt::Display) -> Problem {
+/// Definitions that no plan can be made of.
+pub(crate) fn unusable(error: &dyn std::fmt::Display) -> Problem {
     Problem::new(
         Code::ObjectCorrupt,
         format!("the definitions in the backup: {error}"),
@@ -98,7 +100,7 @@ fn unusable(error: &dyn std::fmt::Display) -> Problem {
 }
 
 fn rebuild(inventory: &Inventory) -> Result<RebuildPlan, Problem> {
-    RebuildPlan::new(inventory).map_err(|error| unusable(&error))
+    indexes::later(inventory).map_err(|error| unusable(&error))
 }
 
 /// The name and password of an account of ours.

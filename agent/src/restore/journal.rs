@@ -34,6 +34,8 @@ pub(super) enum Entry {
     Began,
     /// How many units of rows there are.
     Units,
+    /// How many tables have got their indexes, as `done/total`, where there are such that get them later.
+    Indexes,
     /// How much is replayed, as `done/total` in bytes. Now and then.
     ReplayedBytes,
     /// When the server was started, in seconds since 1970 by its own clock.
@@ -59,6 +61,7 @@ impl Entry {
             Self::Backup => "backup",
             Self::Began => "began",
             Self::Units => "units",
+            Self::Indexes => "indexes",
             Self::ReplayedBytes => "replayed bytes",
             Self::ServerStarted => "server started",
             Self::Settings => "settings",
@@ -169,9 +172,8 @@ impl Journal {
         }
         let entries = read_entries(&mut connection).await.map_err(fail)?;
         let counted = format!(
-            "SELECT COUNT(*) AS n, IS_USED_LOCK({}) IS NOT NULL AS l FROM {QUOTED}.unit WHERE sequence <> {}",
-            quote_text(LOCK),
-            u64::MAX
+            "SELECT COUNT(*) AS n, IS_USED_LOCK({}) IS NOT NULL AS l FROM {QUOTED}.unit",
+            quote_text(LOCK)
         );
         let rows = connection.query(counted).await.map_err(fail)?;
         let row = rows.one().map_err(fail)?;
@@ -196,9 +198,6 @@ impl Journal {
             let create = format!("CREATE TABLE IF NOT EXISTS {QUOTED}.{table} ENGINE=InnoDB");
             self.connection.execute(create).await?;
         }
-        // Never empty: where unique keys are not checked, MariaDB locks an empty table as a whole for the first who writes to it.
-        let mark = format!("INSERT IGNORE INTO {QUOTED}.unit VALUES ({})", u64::MAX);
-        self.connection.execute(mark).await?;
         Ok(())
     }
 
@@ -318,6 +317,7 @@ pub(super) fn what(plan: &RestorePlan) -> String {
     add(format!("{:?}", plan.accounts).as_bytes());
     for phase in [
         Phase::Structure,
+        Phase::Indexes,
         Phase::Positions,
         Phase::Accounts,
         Phase::Programs,

@@ -1,11 +1,11 @@
 //! Loads every part of a backup into the target server, in parallel, straight from the providers.
 //!
-//! A load unit is one part, or the run of parts that a large row spans. Each is one LOAD DATA, whose row count and
-//! warnings are checked: LOAD DATA LOCAL drops bad rows without an error.
+//! Each [unit](super::units) is one LOAD DATA, whose row count and warnings are checked: LOAD DATA LOCAL drops bad rows without
+//! an error.
 
 use std::collections::BTreeSet;
 use std::io::Read as _;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use holdfast_proto::container::PlainReader;
@@ -13,12 +13,13 @@ use holdfast_proto::digest::RowDigest;
 use holdfast_proto::keys::Identity;
 use holdfast_proto::manifest::{Manifest, Part};
 use holdfast_proto::names::ObjectName;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 use super::journal::{self, Journal};
 use super::resume::Engines;
 use super::select::{Misses, RestorePlan, note_misses, part_name};
+use super::units::{self, Queue, Unit};
 use crate::problem::{Code, Problem};
 use crate::progress::Progress;
 use crate::repository::Repository;
@@ -35,42 +36,10 @@ const PIECE_BYTES: usize = 256 << 10;
 /// What MySQL 9 says of the first InnoDB table that is loaded after a MEMORY one, transaction ended or not: about engines,
 /// not about rows.
 const ENGINES_COMBINED: u16 = 6414;
-/// Units whose first part is fetched ahead.
-const PREFETCHED_UNITS: usize = 2;
-
-/// The parts that are loaded by one statement.
-struct Unit {
-    table: usize,
-    parts: Vec<Part>,
-}
-
-impl Unit {
-    /// The number that it is known by.
-    fn first_part(&self) -> u64 {
-        self.parts.first().expect("a unit has a part").sequence
-    }
-}
-
-/// The run of parts that each unit is made of, in the order of the manifest.
-fn units(manifest: &Manifest) -> Vec<Unit> {
-    let mut units: Vec<Unit> = Vec::new();
-    let mut open = false;
-    for part in &manifest.parts {
-        match units.last_mut() {
-            Some(unit) if open => unit.parts.push(part.clone()),
-            _ => units.push(Unit {
-                table: part.table as usize,
-                parts: vec![part.clone()],
-            }),
-        }
-        open = part.continues;
-    }
-    units
-}
 
 /// How many units of rows a backup has.
 pub(super) fn unit_count(manifest: &Manifest) -> usize {
-    units(manifest).len()
+    units::of(manifest).len()
 }
 
 struct Shared {
@@ -83,8 +52,6 @@ struct Shared {
     /// Which providers failed how often, for the final report.
     misses: Mutex<Misses>,
     progress: Progress,
-    /// A unit of more bytes is loaded row by row; see [`without_bulk`].
-    bulk_bytes_max: u64,
 }
 
 impl Shared {
@@ -194,10 +161,9 @@ async fn load_rows(
     threads: usize,
     loaded: &BTreeSet<u64>,
 ) -> Result<Misses, Problem> {
-    let mut units = units(&plan.manifest);
+    let mut units = units::of(&plan.manifest);
     units.retain(|unit| !loaded.contains(&unit.first_part()));
-    let bytes = |unit: &Unit| unit.parts.iter().map(|part| part.plain_bytes).sum::<u64>();
-    let total = units.iter().map(bytes).sum();
+    let total = units.iter().map(Unit::plain_bytes).sum();
     let shared = Arc::new(Shared {
         journaled: journaled(plan, target).await?,
         repository: repository.clone(),
@@ -206,37 +172,31 @@ async fn load_rows(
         manifest_name: plan.listed.name,
         misses: Mutex::new(plan.misses.clone()),
         progress: Progress::bytes("load", total),
-        bulk_bytes_max: bulk_bytes_max(settings),
     });
-    let (sender, receiver) = mpsc::channel::<Prefetched>(PREFETCHED_UNITS);
-    let receiver = Arc::new(Mutex::new(receiver));
+    let loaders = threads.max(1);
+    let queue = Arc::new(std::sync::Mutex::new(Queue::new(units, loaders)));
     let mut workers = tokio::task::JoinSet::new();
-    for _ in 0..threads.max(1) {
+    for loader in 0..loaders {
         let connection = connect(target, settings)
             .await
             .map_err(|e| load_problem("connect to the target server", &e))?;
-        workers.spawn(work(connection, receiver.clone(), shared.clone()));
+        workers.spawn(work(connection, loader, queue.clone(), shared.clone()));
     }
-    let feeder = tokio::spawn(feed(units, sender, shared.clone()));
-    drop(receiver);
     while let Some(ended) = workers.join_next().await {
         ended.expect("loaders do not panic")?;
     }
-    feeder.await.expect("the feeder does not panic");
     shared.progress.finish();
     let misses = shared.misses.lock().await.clone();
     Ok(misses)
 }
 
-async fn feed(units: Vec<Unit>, sender: mpsc::Sender<Prefetched>, shared: Arc<Shared>) {
-    for unit in units {
-        let first = unit.parts.first().expect("a unit has a part").clone();
-        let shared = shared.clone();
-        let fetch = tokio::spawn(async move { shared.fetch(&first).await });
-        if sender.send((unit, fetch)).await.is_err() {
-            return; // every loader has ended: one of them tells why
-        }
-    }
+/// A loader's next unit, whose first part is being fetched.
+fn fetch_ahead(loader: usize, queue: &std::sync::Mutex<Queue>, shared: &Arc<Shared>) -> Option<Prefetched> {
+    let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+    let unit = queue.next(loader)?;
+    let (first, shared) = (unit.first().clone(), shared.clone());
+    let fetch = tokio::spawn(async move { shared.fetch(&first).await });
+    Some((unit, fetch))
 }
 
 /// The tables of the manifest, by their index, that have transactions on the target server.
@@ -292,39 +252,19 @@ pub fn load_problem(doing: &str, error: &WireError) -> Problem {
 
 async fn work(
     mut connection: Connection,
-    queue: Arc<Mutex<mpsc::Receiver<Prefetched>>>,
+    loader: usize,
+    queue: Arc<std::sync::Mutex<Queue>>,
     shared: Arc<Shared>,
 ) -> Result<(), Problem> {
-    loop {
-        let next = queue.lock().await.recv().await;
-        let Some((unit, first)) = next else { return Ok(()) };
+    let mut next = fetch_ahead(loader, &queue, &shared);
+    while let Some((unit, first)) = next {
+        next = fetch_ahead(loader, &queue, &shared);
         let first = first.await.expect("fetching does not panic")?;
-        let plain_bytes = unit.parts.iter().map(|part| part.plain_bytes).sum();
-        let row_is_large = plain_bytes > shared.bulk_bytes_max;
-        if row_is_large {
-            without_bulk(&mut connection, true).await?;
-        }
+        let plain_bytes = unit.plain_bytes();
         load_journaled(&mut connection, unit, first, &shared).await?;
-        if row_is_large {
-            without_bulk(&mut connection, false).await?;
-        }
         shared.progress.add(plain_bytes);
     }
-}
-
-/// How large a unit may be, in bytes, for none of its rows to be larger than three quarters of the redo log.
-fn bulk_bytes_max(settings: &Settings) -> u64 {
-    let log_bytes = settings.number("innodb_log_file_size").unwrap_or(u64::MAX);
-    log_bytes / 4 * 3
-}
-
-/// MariaDB loads in bulk where unique keys are not checked, and then waits for ever where a value is larger than its redo log:
-/// the log has no room until the value is written, and the value no room in the log.
-async fn without_bulk(connection: &mut Connection, without: bool) -> Result<(), Problem> {
-    let set = format!("SET SESSION unique_checks = {}", u8::from(without));
-    let done = connection.execute(set).await;
-    done.map(drop)
-        .map_err(|e| load_problem("set how rows are loaded", &e))
+    Ok(())
 }
 
 /// Loads a unit and writes that into the journal, both or neither. Written first, so that whoever reads the journal after a kill
@@ -408,42 +348,4 @@ pub(super) async fn check_warnings(
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use holdfast_proto::ids::ObjectHash;
-
-    #[test]
-    fn a_row_that_goes_on_keeps_its_parts_in_one_unit() {
-        let part = |sequence, table, continues| Part {
-            sequence,
-            table,
-            hash: ObjectHash::NONE,
-            stored_bytes: 0,
-            plain_bytes: 0,
-            digest: RowDigest::default(),
-            continues,
-        };
-        let parts = vec![
-            part(4, 0, false),
-            part(0, 1, true),
-            part(7, 1, true),
-            part(2, 1, false),
-            part(3, 1, false),
-        ];
-        let manifest: Manifest = serde_json::from_value(serde_json::json!({
-            "backup": "00".repeat(16), "cluster": "c", "host": "h", "tool": "0", "started_ms": 0, "finished_ms": 0,
-            "source": {"flavour": "mariadb", "version": "", "server_id": 1, "server_uuid": ""},
-            "position": {"file": "", "offset": 0, "gtid": ""}, "recipe": "", "secret": "00".repeat(64),
-            "definitions": {}, "tables": [], "parts": parts, "exceptions": [],
-        }))
-        .unwrap();
-        let sequences: Vec<Vec<u64>> = units(&manifest)
-            .iter()
-            .map(|unit| unit.parts.iter().map(|p| p.sequence).collect())
-            .collect();
-        assert_eq!(sequences, [vec![4], vec![0, 7, 2], vec![3]]);
-    }
 }

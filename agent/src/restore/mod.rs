@@ -11,6 +11,7 @@ pub mod coverage;
 mod events;
 pub mod except;
 pub mod feed;
+mod indexes;
 pub mod journal;
 pub mod load;
 pub mod moment;
@@ -26,6 +27,7 @@ pub mod select;
 pub mod space;
 pub mod status;
 pub mod target_point;
+mod units;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -367,6 +369,8 @@ impl<'plan> Begun<'plan> {
         let misses = loaded?;
         put_back.map_err(|e| target_problem("put the target server's settings back", &e))?;
         phases.lap("load");
+        indexes::add(plan, target, settings, options.threads, &mut self.journal).await?;
+        phases.lap("indexes");
         if plan.accounts.are_made() {
             accounts::make_room(&mut control, &plan.inventory).await?;
         }

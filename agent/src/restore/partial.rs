@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use holdfast_proto::manifest::{Manifest, Part};
 
 use super::accounts::Accounts;
+use super::indexes;
 use super::moment::ReplayPlan;
 use super::scan::{Scanner, Seen};
 use super::select::RestorePlan;
@@ -17,7 +18,6 @@ use crate::server::identifiers::TablePattern;
 use crate::server::indexes::foreign_keys;
 use crate::server::inventory::Inventory;
 use crate::server::named::{Name, object_kind, tables_in};
-use crate::server::rebuild::RebuildPlan;
 use crate::wire::event::{Changes, Statement, first_words};
 use crate::wire::source::{LeftOut, Place};
 
@@ -152,7 +152,7 @@ impl RestorePlan {
             .histograms
             .retain(|histogram| is_kept(histogram.table.schema.as_str(), histogram.table.name.as_str()));
         self.accounts = Accounts::LeftOut;
-        self.rebuild = RebuildPlan::new(inventory).map_err(|error| {
+        self.rebuild = indexes::later(inventory).map_err(|error| {
             Problem::new(
                 Code::ObjectCorrupt,
                 format!("the definitions in the backup: {error}"),

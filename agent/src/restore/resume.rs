@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use holdfast_proto::Flavour;
 
+use super::indexes;
 use super::journal::{self, Entry, Journal};
 use super::replica::{self, Replica};
 use super::{RestorePlan, Whose, cannot_make, refuse_findings, target_problem};
@@ -49,6 +50,8 @@ pub(super) fn refuse_another(plan: &RestorePlan, journal: &Journal) -> Result<()
 
 /// Refuses a server that others use: what was begun there may have been given up, and the server be theirs now.
 pub(super) async fn refuse_in_use(control: &mut Connection, journal: &Journal) -> Result<(), Problem> {
+    let ended = indexes::end_abandoned(control).await;
+    ended.map_err(|e| target_problem("end what an interrupted restore left at work", &e))?;
     let finding = preflight::check_unused(control, &[journal.connection_id()]).await;
     let finding = finding.map_err(|error| {
         Problem::new(

@@ -10,6 +10,7 @@ use holdfast_proto::record::Record as _;
 
 use super::accounts::Accounts;
 use super::except;
+use super::indexes;
 use super::moment::{self, Choice, ReplayPlan};
 use super::partial::Narrowed;
 use crate::problem::{Code, Problem};
@@ -127,7 +128,7 @@ pub async fn plan(
     };
     let inventory: Inventory =
         serde_json::from_value(manifest.definitions.clone()).map_err(|e| unusable(e.to_string()))?;
-    let rebuild = RebuildPlan::new(&inventory).map_err(|e| unusable(e.to_string()))?;
+    let rebuild = indexes::later(&inventory).map_err(|e| unusable(e.to_string()))?;
     if let Some(replay) = &mut replay {
         except::work_out(replay, &inventory).await?;
     }

@@ -24,7 +24,7 @@ pub enum State {
 /// What is done of a phase.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Phase {
-    /// `structure`, `load`, `programs`, `replay` or `finish`.
+    /// `structure`, `load`, `indexes`, `programs`, `replay` or `finish`.
     pub phase: &'static str,
     /// How much of it is done, in its own unit; `None`: it is not counted.
     pub done: Option<u64>,
@@ -57,15 +57,17 @@ fn describe(entries: &BTreeMap<String, String>, units: u64, is_running: bool) ->
     let get = |entry| journal::of(entries, entry);
     let number = |entry| get(entry).and_then(|text| text.parse().ok());
     let paused_at = get(Entry::PausedAt).map(str::to_owned);
+    let share = |entry| -> (Option<u64>, Option<u64>) {
+        let parts = get(entry).and_then(|text| text.split_once('/'));
+        parts.map_or((None, None), |(done, total)| {
+            (done.parse().ok(), total.parse().ok())
+        })
+    };
     let counted = |phase, done, total| Phase { phase, done, total };
     let phase = if paused_at.is_some() {
         counted("finish", None, None)
     } else if get(Entry::Replaying).is_some() {
-        let (done, total) = get(Entry::ReplayedBytes)
-            .and_then(|text| text.split_once('/'))
-            .map_or((None, None), |(done, total)| {
-                (done.parse().ok(), total.parse().ok())
-            });
+        let (done, total) = share(Entry::ReplayedBytes);
         counted("replay", done, total)
     } else if get(Entry::Compared).is_some() {
         counted("finish", None, None)
@@ -73,9 +75,10 @@ fn describe(entries: &BTreeMap<String, String>, units: u64, is_running: bool) ->
         counted("structure", None, None)
     } else {
         let total: Option<u64> = number(Entry::Units);
-        match total.is_some_and(|total| units >= total) {
-            true => counted("programs", None, None),
-            false => counted("load", Some(units), total),
+        match (total.is_some_and(|total| units >= total), share(Entry::Indexes)) {
+            (false, _) => counted("load", Some(units), total),
+            (true, (Some(done), Some(total))) if done < total => counted("indexes", Some(done), Some(total)),
+            (true, _) => counted("programs", None, None),
         }
     };
     Unfinished {
@@ -102,7 +105,11 @@ impl Unfinished {
                     "replay" => words::bytes(count),
                     _ => words::count(count),
                 };
-                let what = if *phase == "load" { " parts" } else { "" };
+                let what = match *phase {
+                    "load" => " parts",
+                    "indexes" => " tables",
+                    _ => "",
+                };
                 format!(", {} of {}{what} ({percent} %)", shown(*done), shown(*total))
             }
             _ => String::new(),

@@ -1,0 +1,158 @@
+//! Adds the secondary indexes and foreign keys that tables were made without, once their rows are loaded.
+//!
+//! One statement per table, the largest first, on several connections. Each is whole or not there: the server sees to that.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::journal::{Entry, Journal};
+use super::{RestorePlan, cannot_make, connected, target_problem, without_binlog};
+use crate::problem::Problem;
+use crate::progress::Progress;
+use crate::server::apply::{self, RebuildError};
+use crate::server::identifiers::{quote_identifier, quote_text};
+use crate::server::inventory::Inventory;
+use crate::server::rebuild::{Phase, PlanError, RebuildPlan, Step};
+use crate::server::session::Settings;
+use crate::wire::{ConnectOptions, Connection, WireError};
+
+/// Tables with so many bytes of rows get their indexes later; for smaller ones a second statement costs more than it saves.
+const LATER_BYTES_MIN: u64 = 4 << 20;
+/// How it is told from other people's work if nobody waits for it any more.
+const MARK: &str = "/* holdfast-unfinished-restore */";
+/// How long what was killed may take to be undone.
+const UNDO: Duration = Duration::from_secs(600);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
+/// For sorting; MySQL's own is 1 MiB.
+const SORT_BYTES: &str = "67108864";
+const ER_LOCK_DEADLOCK: u16 = 1213;
+/// Foreign keys to each other's tables may be in each other's way so often.
+const TRIES: u32 = 10;
+
+/// Makes everything of an inventory again, secondary indexes of large tables last.
+pub(super) fn later(inventory: &Inventory) -> Result<RebuildPlan, PlanError> {
+    RebuildPlan::deferring_indexes(inventory, LATER_BYTES_MIN)
+}
+
+/// Adds what is not there yet.
+pub(super) async fn add(
+    plan: &RestorePlan,
+    target: &ConnectOptions,
+    settings: &Settings,
+    threads: usize,
+    journal: &mut Journal,
+) -> Result<(), Problem> {
+    let mut steps: Vec<Step> = plan.rebuild.steps(Phase::Indexes).to_vec();
+    if steps.is_empty() {
+        return Ok(());
+    }
+    let total = steps.len();
+    if journal.is_resumed() {
+        let mut control = connected(target).await?;
+        let indexed = with_indexes(&mut control)
+            .await
+            .map_err(|e| target_problem("look for indexes", &e))?;
+        steps.retain(|step| !indexed.contains(&step.object));
+    }
+    let mut done = total - steps.len();
+    journal.write(Entry::Indexes, &format!("{done}/{total}")).await?;
+    let progress = Progress::count("indexes", steps.len() as u64);
+    let workers = threads.clamp(1, steps.len().max(1));
+    let queue = Arc::new(Mutex::new(VecDeque::from(steps)));
+    let (told, mut tell) = mpsc::unbounded_channel();
+    let mut at_work = JoinSet::new();
+    for _ in 0..workers {
+        let connection = prepared(target, settings).await?;
+        at_work.spawn(work(connection, queue.clone(), told.clone()));
+    }
+    drop(told);
+    while tell.recv().await.is_some() {
+        done += 1;
+        progress.add(1);
+        journal.write(Entry::Indexes, &format!("{done}/{total}")).await?;
+    }
+    while let Some(ended) = at_work.join_next().await {
+        ended
+            .expect("those who add indexes do not panic")
+            .map_err(cannot_make)?;
+    }
+    progress.finish();
+    Ok(())
+}
+
+async fn prepared(target: &ConnectOptions, settings: &Settings) -> Result<Connection, Problem> {
+    let mut connection = connected(target).await?;
+    without_binlog(&mut connection).await;
+    apply::prepare(&mut connection).await.map_err(cannot_make)?;
+    if settings.has("innodb_ddl_buffer_size") {
+        let sort = format!("SET SESSION innodb_ddl_buffer_size = {SORT_BYTES}");
+        let set = connection.execute(sort).await;
+        set.map_err(|e| target_problem("prepare the target server", &e))?;
+    }
+    Ok(connection)
+}
+
+async fn work(
+    mut connection: Connection,
+    queue: Arc<Mutex<VecDeque<Step>>>,
+    told: mpsc::UnboundedSender<()>,
+) -> Result<(), RebuildError> {
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    while let Some(mut step) = next() {
+        step.statement.splice(..0, MARK.bytes());
+        let mut tries = 1;
+        loop {
+            match apply::apply_step(&mut connection, &step).await {
+                Err(RebuildError::Failed { source, .. })
+                    if source.server_code() == Some(ER_LOCK_DEADLOCK) && tries < TRIES =>
+                {
+                    tries += 1;
+                }
+                done => break done?,
+            }
+        }
+        // Nobody listens where another one has failed.
+        let _ = told.send(());
+    }
+    Ok(())
+}
+
+/// The tables, as steps name them, that have more than a primary key: such a one was made without, so they were added since.
+async fn with_indexes(control: &mut Connection) -> Result<BTreeSet<String>, WireError> {
+    let sql = "SELECT TABLE_SCHEMA AS s, TABLE_NAME AS t FROM information_schema.STATISTICS WHERE INDEX_NAME <> 'PRIMARY' \
+         UNION SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLE_CONSTRAINTS WHERE CONSTRAINT_TYPE = 'FOREIGN KEY'";
+    let rows = control.query(sql).await?;
+    let name =
+        |schema: &str, table: &str| format!("{}.{}", quote_identifier(schema), quote_identifier(table));
+    rows.iter()
+        .map(|row| Ok(name(&row.str("s")?, &row.str("t")?)))
+        .collect()
+}
+
+/// Ends what an interrupted restore still adds, and waits until that is undone. Servers do not notice that nobody waits for it.
+pub(super) async fn end_abandoned(control: &mut Connection) -> Result<(), WireError> {
+    let abandoned = format!(
+        "SELECT ID AS n FROM information_schema.PROCESSLIST WHERE INFO LIKE {}",
+        quote_text(&format!("{MARK}%"))
+    );
+    let began = Instant::now();
+    loop {
+        let rows = control.query(abandoned.as_str()).await?;
+        if rows.first().is_none() || began.elapsed() > UNDO {
+            return Ok(()); // who is still there is seen by those who look for others
+        }
+        for row in &rows {
+            let kill = format!("KILL {}", row.u64("n")?);
+            match control.execute(kill).await {
+                // It has ended meanwhile.
+                Err(error) if error.server_code().is_some() => tracing::debug!("{error}"),
+                done => drop(done?),
+            }
+        }
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+    }
+}
