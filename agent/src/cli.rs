@@ -197,6 +197,13 @@ pub struct RestoreArgs {
     pub map_account: Vec<(AccountName, AccountName)>,
 }
 
+impl RestoreArgs {
+    /// Whether tables are brought beside those of a running server.
+    pub fn is_beside(&self) -> bool {
+        !self.only.is_empty() && self.target.scratch.is_none()
+    }
+}
+
 /// See [`RestoreArgs::accounts`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum AccountsArg {

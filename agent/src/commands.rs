@@ -25,8 +25,13 @@ use crate::{backup, doctor, export, find, kit, service, status, words};
 
 /// Does what the command line says, until it is done or this process is told to end.
 pub async fn run(cli: Cli) -> Result<()> {
-    if matches!(cli.command, Command::Run) {
-        return execute(&cli).await; // ends in order when it is asked to
+    let ends_in_order = match &cli.command {
+        Command::Run => true,
+        Command::Restore(args) => args.is_beside(),
+        _ => false,
+    };
+    if ends_in_order {
+        return execute(&cli).await;
     }
     let interrupted = interruption()?;
     tokio::select! {

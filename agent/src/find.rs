@@ -22,6 +22,9 @@ use crate::wire::event::{Changes, RowCounts, Statement, first_words, has_word, i
 use crate::wire::source::Place;
 use crate::words;
 
+/// So much of a statement is told, in characters. All of it is searched.
+const SHOWN_CHARS_MAX: usize = 4096;
+
 /// What a change is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -54,6 +57,30 @@ fn may_be_about(pattern: &TablePattern, statement: &Statement) -> bool {
         .iter()
         .any(|word| word == "DATABASE" || word == "SCHEMA");
     in_schema && (says(&pattern.table) || about_schema)
+}
+
+/// All that a statement does: what its first words say, and what else loses data by it.
+fn kinds_of_statement(statement: &Statement) -> Vec<Kind> {
+    let first = kind_of(statement);
+    let mut kinds = vec![first];
+    let says = |word| has_word(&statement.text, word);
+    match first {
+        // Of columns and partitions.
+        Kind::Alter => {
+            kinds.extend(says("DROP").then_some(Kind::Drop));
+            kinds.extend(says("TRUNCATE").then_some(Kind::Truncate));
+        }
+        Kind::Create => {
+            let words = first_words(statement.text.as_bytes());
+            kinds.extend(words.iter().any(|word| word == "REPLACE").then_some(Kind::Drop));
+        }
+        Kind::Insert => {
+            let words = first_words(statement.text.as_bytes());
+            kinds.extend(words.iter().any(|word| word == "REPLACE").then_some(Kind::Delete));
+        }
+        _ => {}
+    }
+    kinds
 }
 
 /// What a statement does, by its first words.
@@ -160,7 +187,7 @@ impl Wanted {
                 .any(|statement| {
                     let is_table =
                         self.tables.is_empty() || self.tables.iter().any(|p| may_be_about(p, statement));
-                    is_table && is_kind(kind_of(statement))
+                    is_table && kinds_of_statement(statement).into_iter().any(is_kind)
                 })
     }
 }
@@ -180,6 +207,9 @@ fn kinds_of(rows: RowCounts) -> impl IntoIterator<Item = Kind> {
 /// A transaction that was found.
 #[derive(Debug, Clone, Serialize)]
 pub struct Found {
+    /// Whether there are other streams, in which names may begin anew.
+    #[serde(skip)]
+    pub one_of_several: bool,
     /// Its stream.
     pub stream: String,
     /// Where it is, and when it was committed.
@@ -217,7 +247,7 @@ pub struct FoundStatement {
     pub kind: Option<Kind>,
     /// The default database.
     pub database: String,
-    /// Its text, at most 4 KiB of it.
+    /// Its text, at most 4096 characters of it.
     pub text: String,
 }
 
@@ -265,9 +295,11 @@ pub async fn search(
             "`holdfast status` says whether the agent archives them",
         ));
     }
+    let one_of_several = streams.len() > 1;
     for StreamSegments { stream, segments } in streams {
         let archive = Archive::new(repository.clone(), identities.clone(), segments);
         let mut search = Search {
+            one_of_several,
             stream: stream.to_string(),
             archive,
             wanted,
@@ -281,6 +313,7 @@ pub async fn search(
 }
 
 struct Search<'a, T> {
+    one_of_several: bool,
     stream: String,
     archive: Archive,
     wanted: &'a Wanted,
@@ -344,7 +377,9 @@ impl<T: FnMut(&Found)> Search<'_, T> {
             }
             self.searched.found += 1;
             let bytes = place.position_bytes.saturating_sub(begins.position_bytes);
-            (self.tell)(&found(&self.stream, transaction, bytes, changes));
+            let mut found = found(&self.stream, transaction, bytes, changes);
+            found.one_of_several = self.one_of_several;
+            (self.tell)(&found);
         }
         Ok(())
     }
@@ -364,9 +399,10 @@ fn found(stream: &str, transaction: Transaction, bytes: u64, changes: Changes) -
     let statements = changes.statements.into_iter().map(|statement| FoundStatement {
         kind: (!statement.is_told_only).then(|| kind_of(&statement)),
         database: statement.database,
-        text: statement.text,
+        text: statement.text.chars().take(SHOWN_CHARS_MAX).collect(),
     });
     Found {
+        one_of_several: false,
         stream: stream.to_owned(),
         transaction,
         bytes,
@@ -431,8 +467,12 @@ impl Found {
             .as_ref()
             .map(|gtid| format!("  GTID {gtid}"))
             .unwrap_or_default();
+        let stream = match self.one_of_several {
+            true => format!("  stream {:.8}", self.stream),
+            false => String::new(),
+        };
         let mut lines = vec![format!(
-            "{}{gtid}  {file}:{begin}{end}  {}",
+            "{}{gtid}  {file}:{begin}{end}  {}{stream}",
             words::moment_us(*commit_us),
             words::bytes(self.bytes)
         )];

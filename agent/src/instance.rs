@@ -19,6 +19,8 @@ use crate::wire::{ConnectOptions, Connection, Endpoint, TlsMode};
 
 /// See [`Instance::mark`].
 const MARK: &str = "UNFINISHED-DO-NOT-USE";
+/// Before the backup's id in it.
+const MARK_OF_BACKUP: &str = "backup ";
 /// Stands in the folder when the server's own files are complete.
 const INITIALISED: &str = "initialised";
 const START_SECONDS: u64 = 120;
@@ -157,10 +159,25 @@ impl Programs {
     }
 }
 
+/// How a server of ours is started, besides what every one of them needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceOptions {
+    /// For its command line.
+    pub arguments: Vec<String>,
+    /// Its host's time zone, as it sees it; `None`: that of this host.
+    pub time_zone: Option<String>,
+    /// The backup that it is made for, by its id.
+    pub restores: Option<String>,
+}
+
 impl Instance {
     /// Makes a new server in `folder`, which must be empty or absent, and starts it. One that a restore left unfinished there is
     /// started again as it is.
-    pub async fn create(programs: Programs, folder: &Path, options: &[String]) -> Result<Self, Problem> {
+    pub async fn create(
+        programs: Programs,
+        folder: &Path,
+        options: &InstanceOptions,
+    ) -> Result<Self, Problem> {
         let disk = |error: std::io::Error| {
             Problem::new(
                 Code::LocalDisk,
@@ -188,7 +205,7 @@ impl Instance {
                 instance.socket().display()
             )));
         }
-        instance.lock().await?;
+        instance.lock(options.restores.as_deref()).await?;
         std::fs::create_dir_all(instance.folder.join("tmp")).map_err(disk)?;
         let initialised = instance.folder.join(INITIALISED);
         if !(initialised.is_file() && instance.data().is_dir()) {
@@ -206,6 +223,14 @@ impl Instance {
     /// Whether a folder holds a server that a restore left unfinished.
     pub fn is_unfinished(folder: &Path) -> bool {
         folder.join(MARK).is_file()
+    }
+
+    /// The backup that such a server was made for, by its id.
+    pub fn unfinished_backup(folder: &Path) -> Option<String> {
+        let mark = std::fs::read_to_string(folder.join(MARK)).ok()?;
+        mark.lines()
+            .find_map(|line| line.strip_prefix(MARK_OF_BACKUP))
+            .map(str::to_owned)
     }
 
     /// Refuses a folder that is neither empty nor absent, nor holds a server that a restore left unfinished.
@@ -232,7 +257,7 @@ impl Instance {
     }
 
     /// Marks the folder as unfinished and ours alone. Whoever used it before us may have been killed, and its server not be gone yet.
-    async fn lock(&mut self) -> Result<(), Problem> {
+    async fn lock(&mut self, restores: Option<&str>) -> Result<(), Problem> {
         let cannot =
             |error: std::io::Error| failed(format!("cannot mark {}: {error}", self.folder.display()));
         let mut mark = std::fs::File::options()
@@ -248,8 +273,11 @@ impl Instance {
                 "wait for it, or stop it and run this command again: it goes on where that one stopped",
             ));
         }
-        mark.write_all(b"This server was never finished: do not use its data.\n")
-            .map_err(cannot)?;
+        if mark.metadata().map_err(cannot)?.len() == 0 {
+            let of_backup = restores.map_or_else(String::new, |id| format!("{MARK_OF_BACKUP}{id}\n"));
+            let text = format!("This server was never finished: do not use its data.\n{of_backup}");
+            mark.write_all(text.as_bytes()).map_err(cannot)?;
+        }
         self.mark = Some(mark);
         let deadline = Instant::now() + Duration::from_secs(STOP_SECONDS);
         if let Some(paused) = self.running_server() {
@@ -419,7 +447,7 @@ impl Instance {
         Ok(())
     }
 
-    async fn start(&mut self, options: &[String]) -> Result<(), Problem> {
+    async fn start(&mut self, options: &InstanceOptions) -> Result<(), Problem> {
         let mut command = Command::new(&self.programs.server);
         // It is not the service that systemd waits for.
         command
@@ -434,7 +462,10 @@ impl Instance {
                 "--event-scheduler=OFF",
                 "--max-allowed-packet=1G",
             ])
-            .args(options);
+            .args(&options.arguments);
+        if let Some(zone) = &options.time_zone {
+            command.env("TZ", zone);
+        }
         // One that was killed while it replayed does not know exactly how far it was in what it had received.
         command.args(match self.programs.flavour {
             Flavour::MariaDb => &["--skip-slave-start"][..],

@@ -15,6 +15,7 @@ mod exports;
 mod find;
 mod golden;
 mod harness;
+mod hazards;
 mod moments;
 mod operator;
 mod packaging;

@@ -79,7 +79,11 @@ fn a_restore_says_what_it_will_do_and_asks(kind: Kind) {
         .filter(|event| event["event"] == "phase")
         .map(|event| event["phase"].as_str().unwrap().to_owned())
         .collect();
-    assert_eq!(phases, ["load", "indexes", "programs", "compare", "replay"], "{told}");
+    assert_eq!(
+        phases,
+        ["load", "indexes", "programs", "compare", "replay"],
+        "{told}"
+    );
     let mut replayed = events(&told.stderr)
         .into_iter()
         .filter(|event| event["phase"] == "replay");

@@ -74,6 +74,8 @@ pub struct ServerOptions {
     pub tls: bool,
     /// Whether binlogs are encrypted at rest.
     pub encrypted_binlogs: bool,
+    /// The time zone of its host, as it sees it (`TZ`); `None`: that of this machine.
+    pub time_zone: Option<&'static str>,
     /// More options of the server's program, after ours, so that they win.
     pub extra: Vec<String>,
 }
@@ -85,6 +87,7 @@ impl Default for ServerOptions {
             tcp: true,
             tls: false,
             encrypted_binlogs: false,
+            time_zone: None,
             extra: Vec::new(),
         }
     }
@@ -113,6 +116,7 @@ pub struct Server {
     server_id: u32,
     port: Option<u16>,
     certificates: Option<Certificates>,
+    time_zone: Option<&'static str>,
     arguments: Vec<String>,
 }
 
@@ -147,6 +151,7 @@ impl Server {
             server_id: 0,
             port: None,
             certificates: None,
+            time_zone: None,
             arguments: Vec::new(),
         }
     }
@@ -183,6 +188,7 @@ impl Server {
             server_id,
             port,
             certificates,
+            time_zone: options.time_zone,
             arguments: Vec::new(),
         };
         server.arguments = server.command_line(&options);
@@ -271,6 +277,9 @@ impl Server {
     fn launch(&mut self) {
         let mut command = Command::new(self.kind.daemon());
         command.args(&self.arguments);
+        if let Some(zone) = self.time_zone {
+            command.env("TZ", zone);
+        }
         let name = format!("{:?} {}", self.kind, self.server_id);
         let mut process = Process::start(&name, &mut command, &self.error_log());
         let socket = self.socket();

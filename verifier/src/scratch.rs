@@ -47,7 +47,7 @@ impl Scratch {
             .folder
             .join(format!("{PREFIX}{}-{nth}", &report.to_string()[..8]));
         let mut options = restore::scratch_options(plan);
-        options.push("--skip-symbolic-links".into());
+        options.arguments.push("--skip-symbolic-links".into());
         let instance = Instance::create(programs, &folder, &options).await?;
         let own = OwnAccount::create(&instance.connect_options()).await?;
         Ok(Self { instance, own })

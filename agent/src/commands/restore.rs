@@ -11,7 +11,7 @@ use crate::instance::{Instance, Programs};
 use crate::problem::{Code, Problem, Result};
 use crate::restore::copy::{self, new_names};
 use crate::restore::space::Space;
-use crate::restore::{self, Ready, RestoreOptions, RestorePlan, Restored, Then, Whose};
+use crate::restore::{self, Purpose, Ready, RestoreOptions, RestorePlan, Restored, Then, Whose};
 use crate::wire::{ConnectOptions, Endpoint, TlsMode};
 use crate::words;
 
@@ -76,12 +76,29 @@ pub(super) async fn run(config_path: &Path, args: &RestoreArgs, json: bool) -> R
 /// What is to be done.
 async fn make_plan(reader: &Reader, args: &RestoreArgs) -> Result<RestorePlan, Problem> {
     let point = args.point.target_point();
-    let plan = plan_of(reader, args.backup.as_deref(), &point, &args.except).await?;
+    let begun = match &args.backup {
+        Some(_) => None,
+        None => begun_backup(reader, &args.target).await?,
+    };
+    let backup = args.backup.as_deref().or(begun.as_deref());
+    let plan = plan_of(reader, backup, &point, &args.except).await?;
     let plan = choose_accounts(plan, args)?;
     match args.only.as_slice() {
         [] => Ok(plan),
         patterns => plan.only(patterns).await,
     }
+}
+
+/// The backup of the unfinished restore that the target server holds: a newer one may be there by now.
+async fn begun_backup(reader: &Reader, target: &TargetArgs) -> Result<Option<String>, Problem> {
+    if let Some(folder) = &target.scratch {
+        return Ok(Instance::unfinished_backup(folder));
+    }
+    if !names_a_server(target) {
+        return Ok(None);
+    }
+    let begun = restore::ready::begun_backup(&reader.identities, &running_target(target)?).await;
+    Ok(begun)
 }
 
 const PAUSED: &str = "paused     the server is not finished: it is closed to all but administrators, and marked with the schema holdfast-unfinished-restore. \
@@ -96,7 +113,7 @@ async fn restore_into(
     options: &RestoreOptions,
     json: bool,
 ) -> Result<Restored, Problem> {
-    let ready = Ready::look(plan, &reader.identities, target, whose).await?;
+    let ready = Ready::look(plan, &reader.identities, target, whose, Purpose::Begin).await?;
     if whose == Whose::Theirs {
         if !json {
             ready.describe().iter().for_each(words::print);
@@ -123,15 +140,14 @@ async fn tell_plan(reader: &Reader, plan: &RestorePlan, args: &RestoreArgs, json
         if names_a_server(&args.target) {
             copy::check(&running_target(&args.target)?, &plan.inventory, &names).await?;
         }
-        let folder = args.workspace.as_deref().unwrap_or(Path::new(WORKSPACES));
-        space = Some(space_for_server(plan, folder, args)?);
+        space = Some(space_for_server(plan, &workspace(args)?, args)?);
     } else if let Some(folder) = &args.target.scratch {
         Programs::find(plan.manifest.source.flavour, args.target.server_prefix.as_deref())?;
         Instance::refuse_used(folder)?;
         space = Some(space_for_server(plan, folder, args)?);
     } else if names_a_server(&args.target) {
         let target = running_target(&args.target)?;
-        let ready = Ready::look(plan, &reader.identities, &target, Whose::Theirs).await?;
+        let ready = Ready::look(plan, &reader.identities, &target, Whose::Theirs, Purpose::Tell).await?;
         record["target"] = ready.to_json();
         lines.extend(ready.describe());
         refuse_too_little_space(ready.space, ready.is_resumed(), args)?;
@@ -247,6 +263,7 @@ async fn restore_beside(
     let started = std::time::Instant::now();
     let target = running_target(&args.target)?;
     copy::check(&target, &plan.inventory, names).await?;
+    let interrupted = super::interruption()?;
     let workspace = workspace(args)?;
     space_for_server(plan, &workspace, args)?;
     let programs = Programs::find(plan.manifest.source.flavour, args.target.server_prefix.as_deref())?;
@@ -256,16 +273,30 @@ async fn restore_beside(
         then: Then::Finish,
     };
     let from = instance.connect_options();
-    let copied = async {
-        restore::run(plan, &reader.repository, &reader.identities, &from, &options).await?;
-        copy::copy(&from, &target, &args.only, names, options.threads).await
+    let restored = tokio::select! {
+        restored = restore::run(plan, &reader.repository, &reader.identities, &from, &options) => restored,
+        signal = interrupted => Err(copy::ended_by(signal)),
     };
-    let copied = copied.await;
+    let interrupted = super::interruption()?;
+    let copied = match restored {
+        Ok(restored) => copy::copy(&from, &target, &args.only, names, options.threads, interrupted)
+            .await
+            .map(|copied| (restored, copied)),
+        Err(problem) => Err(problem),
+    };
     instance.discard().await;
     if let Err(error) = std::fs::remove_dir_all(&workspace) {
         words::print_error(format!("warning: {} stays behind: {error}", workspace.display()));
     }
-    let copied = copied?;
+    let (restored, copied) = copied?;
+    let mut warnings = copied.notes.clone();
+    warnings.extend(
+        restored
+            .exceptions
+            .iter()
+            .map(|e| format!("{}: {}", e.object, e.reason)),
+    );
+    warnings.extend(restored.warnings);
     let tables: Vec<String> = copied.tables.iter().map(ToString::to_string).collect();
     let took = started.elapsed();
     let mut lines = vec![format!(
@@ -276,10 +307,10 @@ async fn restore_beside(
         words::span(took),
         tables.join(", ")
     )];
-    lines.extend(copied.notes.iter().map(|note| format!("warning    {note}")));
+    lines.extend(warnings.iter().map(|warning| format!("warning    {warning}")));
     let record = serde_json::json!({
         "restored": plan.manifest.backup, "target": target.endpoint.to_string(), "tables": tables, "rows": copied.rows, "equal": true,
-        "seconds": took.as_secs_f64(), "plan": plan.to_json(), "warnings": copied.notes,
+        "seconds": took.as_secs_f64(), "plan": plan.to_json(), "warnings": warnings,
     });
     say(json, &record, &lines);
     Ok(())
@@ -291,6 +322,15 @@ const WORKSPACES: &str = "/var/tmp";
 /// The folder of a server that will be removed again.
 fn workspace(args: &RestoreArgs) -> Result<std::path::PathBuf, Problem> {
     if let Some(folder) = &args.workspace {
+        Instance::refuse_used(folder)?;
+        if Instance::is_unfinished(folder) {
+            // It would be removed at the end.
+            return Err(Problem::new(
+                Code::TargetNotEmpty,
+                format!("{} holds an unfinished restore", folder.display()),
+                "name a new folder; nothing in this one was touched",
+            ));
+        }
         return Ok(folder.clone());
     }
     let mut tag = [0; 4];

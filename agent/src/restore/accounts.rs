@@ -5,7 +5,6 @@
 //! that the restore was given.
 
 use holdfast_proto::Flavour;
-use holdfast_proto::ids::BackupId;
 use holdfast_proto::keys::Identity;
 use zeroize::Zeroizing;
 
@@ -123,11 +122,11 @@ impl Login {
     }
 
     /// That of a restore: who holds the kit can come back as it, whatever became of the account that the restore was given.
-    pub(super) fn of_restore(identities: &[Identity], backup: BackupId) -> Result<Self, WireError> {
+    pub(super) fn of_restore(identities: &[Identity]) -> Result<Self, WireError> {
         let Some(identity) = identities.first() else {
             return Self::random();
         };
-        let secret = identity.derive(format!("restore account\0{backup}").as_bytes());
+        let secret = identity.derive(b"restore account");
         let hex = Zeroizing::new(
             secret
                 .iter()

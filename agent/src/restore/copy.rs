@@ -174,13 +174,15 @@ async fn settings(connection: &mut Connection) -> Result<Settings, Problem> {
     })
 }
 
-/// Copies the tables of `patterns` from one server to another and compares them there.
+/// Copies the tables of `patterns` from one server to another and compares them there. What is made is taken away again if that fails, or if
+/// `interrupted` names the signal that ends it.
 pub async fn copy(
     from: &ConnectOptions,
     to: &ConnectOptions,
     patterns: &[TablePattern],
     names: &NewNames,
     threads: usize,
+    interrupted: impl Future<Output = &'static str>,
 ) -> Result<Copied, Problem> {
     let restored = capture_target(from).await?;
     let (chosen, renamed, notes) = renamed(&restored, patterns, names)?;
@@ -207,7 +209,11 @@ pub async fn copy(
         }
         Ok(rows)
     };
-    match done.await {
+    let done = tokio::select! {
+        done = done => done,
+        signal = interrupted => Err(ended_by(signal)),
+    };
+    match done {
         Ok(rows) => Ok(Copied {
             tables: renamed.tables.iter().map(|table| table.name.clone()).collect(),
             rows,
@@ -215,6 +221,15 @@ pub async fn copy(
         }),
         Err(problem) => Err(take_away(to, &made, problem).await),
     }
+}
+
+/// What a signal means to a copy.
+pub fn ended_by(signal: &str) -> Problem {
+    Problem::new(
+        Code::Interrupted,
+        format!("ended by {signal} before the work was done"),
+        "type the same command again",
+    )
 }
 
 /// The schemas that a failed copy made (their quoted names) are gone again, or are said to be there.

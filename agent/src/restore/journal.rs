@@ -144,6 +144,18 @@ impl Journal {
         Ok(Some(journal))
     }
 
+    /// The same, but nothing is changed, locked or waited for there.
+    pub(super) async fn look(target: &ConnectOptions) -> Result<Option<Self>, Problem> {
+        let fail = |error: WireError| journal_problem(&error);
+        let mut connection = connected(target).await.map_err(fail)?;
+        if !is_there(&mut connection).await.map_err(fail)? {
+            return Ok(None);
+        }
+        let mut journal = Self::over(connection, true);
+        journal.entries = read_entries(&mut journal.connection).await.map_err(fail)?;
+        Ok(journal.get(Entry::What).is_some().then_some(journal))
+    }
+
     /// Begins one: from here on the server is marked.
     pub(super) async fn begin(target: &ConnectOptions, entries: &[(Entry, String)]) -> Result<Self, Problem> {
         let fail = |error: WireError| journal_problem(&error);

@@ -8,6 +8,7 @@ pub mod accounts;
 pub mod compare;
 pub mod copy;
 pub mod coverage;
+mod elsewhere;
 mod events;
 pub mod except;
 pub mod feed;
@@ -37,6 +38,7 @@ use holdfast_proto::Flavour;
 use holdfast_proto::keys::Identity;
 use serde::{Deserialize, Serialize};
 
+use crate::instance::InstanceOptions;
 use crate::problem::{Code, Problem};
 use crate::progress;
 use crate::repository::Repository;
@@ -49,12 +51,13 @@ use crate::server::inventory::Inventory;
 use crate::server::preflight::{Finding, Severity};
 use crate::server::rebuild::Phase;
 use crate::server::session::Settings;
+use crate::server::zone::SYSTEM_ZONE;
 use crate::wire::{ConnectOptions, Connection, WireError};
 use accounts::OwnAccount;
 use journal::{Entry, Journal};
 
 pub use moment::ReplayPlan;
-pub use ready::{Ready, Whose};
+pub use ready::{Purpose, Ready, Whose};
 pub use replay::Replayed;
 use select::Misses;
 pub use select::RestorePlan;
@@ -169,7 +172,7 @@ pub async fn run(
     target: &ConnectOptions,
     options: &RestoreOptions,
 ) -> Result<Restored, Problem> {
-    let ready = Ready::look(plan, identities, target, Whose::Theirs).await?;
+    let ready = Ready::look(plan, identities, target, Whose::Theirs, Purpose::Begin).await?;
     let begun = ready.begin().await?;
     begun.finish(repository, identities, options).await
 }
@@ -297,8 +300,11 @@ impl<'plan> Begun<'plan> {
             let flavour = plan.manifest.source.flavour;
             let workers = (2 * options.threads).max(REPLAY_WORKERS_MIN);
             let (accounts, target) = (plan.accounts, &self.target);
-            let done = replay::run(replay, flavour, accounts, target, workers, &mut self.journal).await?;
+            let to = (target, workers);
+            let done = replay::run(replay, &plan.inventory, flavour, accounts, to, &mut self.journal).await?;
             exceptions.extend(events::put_right(target, &plan.inventory, &done.about_events).await?);
+            // Only now: who goes on from there does not read the statements about events again.
+            replay::rests(replay, &mut self.journal).await?;
             replayed = Some(done);
             phases.lap("replay");
             for (provider, count) in replay.archive.misses() {
@@ -511,7 +517,16 @@ async fn capture_target(target: &ConnectOptions) -> Result<Inventory, Problem> {
 }
 
 /// Options of a server that we start to restore into: those of the source that decide what it can hold.
-pub fn scratch_options(plan: &RestorePlan) -> Vec<String> {
+pub fn scratch_options(plan: &RestorePlan) -> InstanceOptions {
+    InstanceOptions {
+        arguments: scratch_arguments(plan),
+        // Statements may go by the clock of the source's host.
+        time_zone: plan.inventory.server.settings.get(SYSTEM_ZONE).cloned(),
+        restores: Some(plan.manifest.backup.to_string()),
+    }
+}
+
+fn scratch_arguments(plan: &RestorePlan) -> Vec<String> {
     let mut options = vec![
         "--server-id=4294967295".to_owned(),
         format!("--innodb-buffer-pool-size={}M", buffer_pool_mib()),
@@ -526,6 +541,8 @@ pub fn scratch_options(plan: &RestorePlan) -> Vec<String> {
         ("innodb_page_size", "innodb-page-size"),
         ("character_set_server", "character-set-server"),
         ("collation_server", "collation-server"),
+        // What is replayed may leave them to the server.
+        ("default_storage_engine", "default-storage-engine"),
     ] {
         let value = plan.inventory.server.settings.get(setting);
         let plain = |v: &&String| !v.is_empty() && v.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
@@ -537,6 +554,17 @@ pub fn scratch_options(plan: &RestorePlan) -> Vec<String> {
             .chain(authentication_plugins(&plan.inventory))
             .map(|library| format!("--plugin-load-add={library}")),
     );
+    if let Some(mode) = plan.inventory.server.settings.get("old_mode") {
+        let is_plain = mode
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"_,".contains(&b));
+        options.extend(is_plain.then(|| format!("--old-mode={mode}")));
+    }
+    if plan.manifest.source.flavour == Flavour::MariaDb {
+        // Tables are made in its own folder, wherever they lay at the source: it may run on the source's host. MySQL allows no other
+        // folders by itself.
+        options.push("--skip-symbolic-links".to_owned());
+    }
     if plan.replay.is_some() {
         // What is received and not applied yet must not fill the disk.
         options.push("--relay-log-space-limit=4G".to_owned());

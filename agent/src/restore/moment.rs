@@ -31,6 +31,8 @@ use crate::wire::source::Place;
 use crate::words;
 
 const DAY_MS: u64 = 86_400_000;
+/// So many older backups are asked whether they know a name as well.
+const HISTORIES_MAX: u32 = 50;
 const ORIGIN_BYTES_MAX: u64 = 64 << 10;
 
 /// What is to be replayed on top of a backup.
@@ -108,6 +110,12 @@ pub async fn choose(
                 }));
             }
             Considered::Chosen(replay) => {
+                if let (Some(first), None) = (&replay, backup)
+                    && names_a_transaction(wanted)
+                {
+                    let of = (repository, identities);
+                    refuse_ambiguous(of, &candidates, (listed, first), wanted, &mut notes).await?;
+                }
                 return Ok(Choice {
                     listed: (*listed).clone(),
                     replay: replay.map(|plan| *plan),
@@ -131,6 +139,61 @@ pub async fn choose(
     Err(surpassed
         .or(unattached)
         .unwrap_or_else(|| before_all(wanted, &candidates)))
+}
+
+/// Names of transactions and files begin anew after a reset: refuses one that an older history knows as well, but for another transaction.
+async fn refuse_ambiguous(
+    (repository, identities): (&Repository, &Arc<Vec<Identity>>),
+    candidates: &[&ListedBackup],
+    (chosen, first): (&ListedBackup, &ReplayPlan),
+    wanted: &TargetPoint,
+    notes: &mut Vec<String>,
+) -> Result<(), Problem> {
+    let mut before_ms = began_ms(repository, chosen, first.archive.stream()).await?;
+    let mut looked_at = 0;
+    for listed in candidates {
+        if listed.summary.started_ms >= before_ms {
+            continue;
+        }
+        looked_at += 1;
+        if looked_at > HISTORIES_MAX {
+            notes.push(format!(
+                "whether {wanted} is also the name of another transaction was not looked for before backup {listed:.12}",
+                listed = listed.backup.to_string()
+            ));
+            return Ok(());
+        }
+        match consider(repository, identities, listed, wanted, &mut Vec::new()).await? {
+            Considered::Chosen(Some(other)) => {
+                let (one, two) = (named_by(wanted, first), named_by(wanted, &other));
+                if one == two {
+                    return Ok(()); // the same history, archived twice
+                }
+                let id = |listed: &ListedBackup| listed.backup.to_string()[..12].to_owned();
+                let tell = |transaction: Option<&Transaction>| transaction.map_or("nothing".to_owned(), tell);
+                return Err(Problem::new(
+                    Code::TargetPoint,
+                    format!("{wanted} names two places: {}; and {}", tell(one), tell(two)),
+                    format!(
+                        "say which is meant by the backup before it: --backup {} for the first, --backup {} for the second",
+                        id(chosen),
+                        id(listed)
+                    ),
+                ));
+            }
+            Considered::NotInStream(_, stream) => before_ms = began_ms(repository, listed, stream).await?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The transaction that a target point names in a history.
+fn named_by<'a>(wanted: &TargetPoint, replay: &'a ReplayPlan) -> Option<&'a Transaction> {
+    match wanted {
+        TargetPoint::BeforeGtid(_) | TargetPoint::Before(_) => replay.resolved.next.as_ref(),
+        _ => replay.resolved.last.as_ref(),
+    }
 }
 
 fn passed_over(listed: &ListedBackup) -> String {

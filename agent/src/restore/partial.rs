@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use holdfast_proto::manifest::{Manifest, Part};
 
 use super::accounts::Accounts;
+use super::elsewhere;
 use super::indexes;
 use super::moment::ReplayPlan;
 use super::scan::{Scanner, Seen};
@@ -118,7 +119,16 @@ impl RestorePlan {
                 "see when there was one with `holdfast find --table`, and give a target point or a --backup of that time",
             ));
         }
+        let elsewhere = elsewhere::tables(&self.inventory);
+        if let Some((schema, name)) = narrowed.wanted.iter().find(|name| elsewhere.contains(name)) {
+            return Err(Problem::new(
+                Code::Configuration,
+                format!("the rows of {schema}.{name} lie outside the server: no backup has them"),
+                "name other tables",
+            ));
+        }
         narrowed.tables = closure(&narrowed.wanted, &self.inventory, &walked);
+        narrowed.tables.retain(|name| !elsewhere.contains(name));
         narrowed.left_out = left_out(&narrowed, &walked);
         narrowed.notes = notes(&narrowed, &walked);
         self.keep(&narrowed)?;

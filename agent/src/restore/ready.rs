@@ -3,6 +3,7 @@
 //!
 //! What is restored and how is not decided here.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use holdfast_proto::keys::Identity;
@@ -29,6 +30,33 @@ pub enum Whose {
     Theirs,
 }
 
+/// Why a target server is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To begin, or to go on.
+    Begin,
+    /// To say what would be done.
+    Tell,
+}
+
+/// The backup of the restore that a running target server holds unfinished, by its id; `None`: it holds none, or cannot be asked.
+pub async fn begun_backup(identities: &[Identity], target: &ConnectOptions) -> Option<String> {
+    let id = |(entries, ..): (BTreeMap<String, String>, u64, bool)| {
+        journal::of(&entries, Entry::Backup).map(str::to_owned)
+    };
+    if let Ok(Some(journal)) = Journal::peek(target).await {
+        return id(journal);
+    }
+    // The accounts of that server may be those of the backup already.
+    let login = Login::of_restore(identities).ok()?;
+    let own = OwnAccount::find(target, &login).await?;
+    Journal::peek(own.connect_options())
+        .await
+        .ok()
+        .flatten()
+        .and_then(id)
+}
+
 /// A target server that a plan can be applied to. Nothing is changed there yet.
 pub struct Ready<'plan> {
     plan: &'plan RestorePlan,
@@ -47,15 +75,16 @@ pub struct Ready<'plan> {
 
 impl<'plan> Ready<'plan> {
     /// Refuses a target server that is not empty, in use, of another flavour or an older version, or that holds another unfinished restore.
+    /// To tell about it nothing is changed or locked there.
     pub async fn look(
         plan: &'plan RestorePlan,
         identities: &[Identity],
         target: &ConnectOptions,
         whose: Whose,
+        purpose: Purpose,
     ) -> Result<Self, Problem> {
-        let login = Login::of_restore(identities, plan.manifest.backup)
-            .map_err(|e| target_problem("prepare an account", &e))?;
-        let (interrupted, way_in) = match interrupted(target, &login).await? {
+        let login = Login::of_restore(identities).map_err(|e| target_problem("prepare an account", &e))?;
+        let (interrupted, way_in) = match interrupted(target, &login, purpose).await? {
             Some((journal, way_in)) => (Some(journal), way_in),
             None => (None, target.clone()),
         };
@@ -238,8 +267,13 @@ async fn own_account(
 async fn interrupted(
     target: &ConnectOptions,
     login: &Login,
+    purpose: Purpose,
 ) -> Result<Option<(Journal, ConnectOptions)>, Problem> {
-    let given = match Journal::open(target).await {
+    let open = async |target: &ConnectOptions| match purpose {
+        Purpose::Begin => Journal::open(target).await,
+        Purpose::Tell => Journal::look(target).await,
+    };
+    let given = match open(target).await {
         Ok(Some(journal)) => return Ok(Some((journal, target.clone()))),
         Ok(None) if sees_everything(target).await? => return Ok(None),
         Err(problem) if problem.code != Code::TargetServer => return Err(problem),
@@ -249,7 +283,7 @@ async fn interrupted(
         return given;
     };
     let way_in = own.connect_options().clone();
-    match Journal::open(&way_in).await? {
+    match open(&way_in).await? {
         Some(journal) => Ok(Some((journal, way_in))),
         None => given,
     }

@@ -14,14 +14,16 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::accounts::Accounts;
+use super::elsewhere;
 use super::feed::ArchiveFeed;
 use super::journal::{self, Entry, Journal};
 use super::moment::ReplayPlan;
 use super::partial::Narrowed;
-use super::replica::{Replica, ReplicaStatus};
+use super::replica::{Filter, Replica, ReplicaStatus};
 use super::target_point::FilePosition;
 use crate::problem::{Code, Problem};
 use crate::progress::Progress;
+use crate::server::inventory::Inventory;
 use crate::server::session::Settings;
 use crate::wire::event::{FormatDescription, HEADER_BYTES};
 use crate::wire::source::{
@@ -84,6 +86,17 @@ pub(super) async fn check_target(
         );
     }
     let replica = Replica { flavour };
+    // One that an interrupted restore set is set again, and taken away at the end.
+    let silenced = match is_resumed {
+        true => Ok(None),
+        false => replica.silenced_by(connection, settings).await,
+    };
+    if let Some(by) = silenced.map_err(|e| replay_problem("look for replication filters", &e))? {
+        return refuse(
+            &format!("the target server is set up to leave out some of what it replicates: {by}"),
+            "start it without that, or restore into a new server: --scratch DIR makes one; nothing was changed here",
+        );
+    }
     let status = replica
         .status(connection)
         .await
@@ -114,10 +127,10 @@ pub(super) fn is_on_this_machine(endpoint: &Endpoint, settings: &Settings) -> bo
 /// Replays the plan on a target server that holds just the backup, or what an earlier run of the restore replayed on it.
 pub(super) async fn run(
     plan: &ReplayPlan,
+    inventory: &Inventory,
     flavour: Flavour,
     accounts: Accounts,
-    target: &ConnectOptions,
-    workers: usize,
+    (target, workers): (&ConnectOptions, usize),
     journal: &mut Journal,
 ) -> Result<Replayed, Problem> {
     let started = Instant::now();
@@ -125,15 +138,26 @@ pub(super) async fn run(
         .await
         .map_err(|e| replay_problem("connect to the target server", &e))?;
     let replica = Replica { flavour };
-    let tables = plan.narrowed.as_ref().map(|narrowed| &narrowed.tables);
+    let filter = match &plan.narrowed {
+        Some(narrowed) => Filter::Only(narrowed.tables.clone()),
+        None => Filter::Without(elsewhere::tables(inventory)),
+    };
     let what = journal::what_is_replayed(plan);
     let is_resumed = journal.get(Entry::Replaying).is_some();
     let applied = match is_resumed {
         true => applied(plan, &replica, &mut control, journal).await?,
         false => Applied::Nothing,
     };
+    let leaves_out = !plan.excepting.excepted.is_empty();
     let put_back = replica
-        .prepare(&mut control, &plan.base.gtid, workers, tables, is_resumed)
+        .prepare(
+            &mut control,
+            &plan.base.gtid,
+            workers,
+            &filter,
+            leaves_out,
+            is_resumed,
+        )
         .await
         .map_err(|e| replay_problem("prepare the target server for replay", &e))?;
     if !is_resumed {
@@ -145,13 +169,12 @@ pub(super) async fn run(
         Ok(SourceStatus::default())
     } else {
         journal.forget(Entry::PausedAt).await?;
-        replicate(plan, flavour, accounts, applied, &mut control, journal).await
+        let selection = selection(plan, inventory, accounts, applied, &mut control).await?;
+        replicate(plan, flavour, selection, &mut control, journal).await
     };
     let detached = async {
         replica.detach(&mut control).await?;
-        if plan.narrowed.is_some() {
-            replica.filter(&mut control, &BTreeSet::new()).await?;
-        }
+        replica.end_filter(&mut control, &filter).await?;
         put_back.put_back(&mut control).await
     };
     let detached = detached
@@ -164,13 +187,18 @@ pub(super) async fn run(
         .await
         .map_err(|e| replay_problem("read what is committed", &e))?;
     refuse_difference(plan, &found)?;
-    journal.write(Entry::PausedAt, &plan.archive.tell(end)).await?;
     Ok(Replayed {
         transactions: sent.transactions_sent,
         about_accounts: sent.about_accounts,
         about_events: sent.about_events,
         took: started.elapsed(),
     })
+}
+
+/// Writes down that all is applied up to the target point, and nothing is left to be done about it.
+pub(super) async fn rests(plan: &ReplayPlan, journal: &mut Journal) -> Result<(), Problem> {
+    let end = plan.archive.tell(plan.resolved.target.place);
+    journal.write(Entry::PausedAt, &end).await
 }
 
 fn refuse_difference(plan: &ReplayPlan, found: &GtidSet) -> Result<(), Problem> {
@@ -254,13 +282,12 @@ fn paused_at(plan: &ReplayPlan, journal: &Journal) -> Result<Place, Problem> {
 async fn replicate(
     plan: &ReplayPlan,
     flavour: Flavour,
-    accounts: Accounts,
-    applied: Applied,
+    selection: Selection,
     control: &mut Connection,
     journal: &mut Journal,
 ) -> Result<SourceStatus, Problem> {
     let (base, end) = (plan.base.place, plan.resolved.target.place);
-    let options = source_options(plan, flavour, accounts, applied, end).await?;
+    let options = source_options(plan, flavour, selection).await?;
     let source = Source::bind(options).await.map_err(source_problem)?;
     let status = source.status();
     let file = plan.archive.file_name(base.file_sequence).to_owned();
@@ -291,9 +318,7 @@ async fn replicate(
 async fn source_options(
     plan: &ReplayPlan,
     flavour: Flavour,
-    accounts: Accounts,
-    applied: Applied,
-    end: Place,
+    selection: Selection,
 ) -> Result<SourceOptions, Problem> {
     let file = plan.base.place.file_sequence;
     let format = plan.archive.format(file).await?;
@@ -303,12 +328,25 @@ async fn source_options(
         flavour,
         server_version: format.server_version,
         gtid_mode_on: plan.has_gtids(),
-        selection: Selection {
-            stop: StopPoint::At(end),
-            accounts: accounts == Accounts::Restored,
-            left_out: left_out(plan),
-            applied,
-        },
+        selection,
+    })
+}
+
+/// What is sent.
+async fn selection(
+    plan: &ReplayPlan,
+    inventory: &Inventory,
+    accounts: Accounts,
+    applied: Applied,
+    control: &mut Connection,
+) -> Result<Selection, Problem> {
+    let refusals = elsewhere::refusals(control, inventory).await;
+    Ok(Selection {
+        stop: StopPoint::At(plan.resolved.target.place),
+        accounts: accounts == Accounts::Restored,
+        left_out: left_out(plan),
+        applied,
+        refusals: refusals.map_err(|e| replay_problem("look at the target server's time zone", &e))?,
     })
 }
 

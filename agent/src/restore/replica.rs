@@ -37,6 +37,24 @@ pub(super) struct ReplicaStatus {
     pub(super) receiver_error: Option<String>,
 }
 
+/// Which tables a replay is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Filter {
+    /// These. At least one.
+    Only(BTreeSet<Name>),
+    /// All but these.
+    Without(BTreeSet<Name>),
+}
+
+impl Filter {
+    fn parts(&self) -> (&'static str, &BTreeSet<Name>) {
+        match self {
+            Self::Only(tables) => ("replicate_do_table", tables),
+            Self::Without(tables) => ("replicate_ignore_table", tables),
+        }
+    }
+}
+
 /// Settings as they were before.
 pub(super) struct PutBack(Vec<(String, String)>);
 
@@ -55,6 +73,27 @@ const SETTINGS: &[(&str, &str)] = &[
     ("slave_preserve_commit_order", "ON"),
     ("replica_preserve_commit_order", "ON"),
     ("replica_checkpoint_period", "100"),
+    // Rows that do not fit are an error, whatever the server makes of them otherwise.
+    ("slave_exec_mode", "STRICT"),
+    ("replica_exec_mode", "STRICT"),
+];
+/// Under its own value MariaDB makes a table anew where one of that name is there, which is wanted only after its crash: where a
+/// transaction is left out, what it would have dropped must not be replaced.
+const DDL_EXEC_MODE: &str = "slave_ddl_exec_mode";
+/// What has a replica leave transactions out and count them as applied, and its value where it leaves out nothing.
+const SILENCERS: &[(&str, &str)] = &[
+    ("replicate_do_db", ""),
+    ("replicate_ignore_db", ""),
+    ("replicate_do_table", ""),
+    ("replicate_ignore_table", ""),
+    ("replicate_wild_do_table", ""),
+    ("replicate_wild_ignore_table", ""),
+    ("replicate_rewrite_db", ""),
+    ("replicate_events_marked_for_skip", "REPLICATE"),
+    ("slave_skip_errors", "OFF"),
+    ("replica_skip_errors", "OFF"),
+    ("sql_slave_skip_counter", "0"),
+    ("sql_replica_skip_counter", "0"),
 ];
 
 /// The setting under which only administrators may write. A MySQL that is read only makes no histograms, and replays none, whoever asks;
@@ -73,7 +112,8 @@ impl Replica {
         control: &mut Connection,
         base: &GtidSet,
         workers: usize,
-        tables: Option<&BTreeSet<Name>>,
+        filter: &Filter,
+        leaves_out: bool,
         is_resumed: bool,
     ) -> Result<PutBack, WireError> {
         let settings = read_settings(control).await?;
@@ -93,19 +133,62 @@ impl Replica {
         for (name, value) in first.iter().chain(SETTINGS) {
             put_back.set(control, &settings, name, value).await?;
         }
-        if let Some(tables) = tables {
-            self.filter(control, tables).await?;
+        if leaves_out {
+            put_back.set(control, &settings, DDL_EXEC_MODE, "STRICT").await?;
         }
+        self.begin_filter(control, filter).await?;
         if !is_resumed {
             self.start_from(control, &settings, base).await?;
         }
         Ok(put_back)
     }
 
-    /// Applies only rows of these tables; none: of all.
-    pub(super) async fn filter(
+    /// What would have the server leave out some of what it is sent, and say nothing; `None`: nothing would.
+    pub(super) async fn silenced_by(
         self,
         control: &mut Connection,
+        settings: &Settings,
+    ) -> Result<Option<String>, WireError> {
+        let differs = |(name, value): &&(&str, &str)| {
+            settings
+                .get(name)
+                .is_some_and(|now| !now.is_empty() && !now.eq_ignore_ascii_case(value))
+        };
+        if let Some((name, _)) = SILENCERS.iter().find(differs) {
+            let value = settings.get(name).unwrap_or_default();
+            return Ok(Some(format!("{name}={value:.200}")));
+        }
+        if self.flavour == Flavour::MariaDb {
+            return Ok(None);
+        }
+        let filters = "SELECT CONCAT(FILTER_NAME, '=', FILTER_RULE) AS f FROM performance_schema.replication_applier_global_filters \
+             UNION ALL SELECT CONCAT(FILTER_NAME, '=', FILTER_RULE) FROM performance_schema.replication_applier_filters LIMIT 1";
+        let rows = control.query(filters).await?;
+        rows.first().map(|row| row.str("f")).transpose()
+    }
+
+    /// Applies only what the filter passes.
+    async fn begin_filter(self, control: &mut Connection, filter: &Filter) -> Result<(), WireError> {
+        let (word, tables) = filter.parts();
+        match tables.is_empty() {
+            true => Ok(()),
+            false => self.set_filter(control, word, tables).await,
+        }
+    }
+
+    /// Applies everything again.
+    pub(super) async fn end_filter(self, control: &mut Connection, filter: &Filter) -> Result<(), WireError> {
+        let (word, tables) = filter.parts();
+        match tables.is_empty() {
+            true => Ok(()),
+            false => self.set_filter(control, word, &BTreeSet::new()).await,
+        }
+    }
+
+    async fn set_filter(
+        self,
+        control: &mut Connection,
+        word: &str,
         tables: &BTreeSet<Name>,
     ) -> Result<(), WireError> {
         let statement = match self.flavour {
@@ -114,7 +197,7 @@ impl Replica {
                     .iter()
                     .map(|(schema, name)| format!("{}.{}", quote_identifier(schema), quote_identifier(name)));
                 format!(
-                    "CHANGE REPLICATION FILTER REPLICATE_DO_TABLE = ({})",
+                    "CHANGE REPLICATION FILTER {word} = ({})",
                     names.collect::<Vec<_>>().join(", ")
                 )
             }
@@ -129,7 +212,7 @@ impl Replica {
                 }
                 let names = tables.iter().map(|(schema, name)| format!("{schema}.{name}"));
                 let list = names.collect::<Vec<_>>().join(",");
-                format!("SET GLOBAL replicate_do_table = {}", quote_text(&list))
+                format!("SET GLOBAL {word} = {}", quote_text(&list))
             }
         };
         control.execute(statement).await.map(|_| ())
@@ -282,6 +365,7 @@ pub(super) async fn open(control: &mut Connection, flavour: Flavour) -> Result<(
 /// Those settings of a server that a restore may change.
 pub(super) fn changed_by_restores(settings: &Settings) -> Vec<(String, String)> {
     let more = [
+        DDL_EXEC_MODE,
         "server_id",
         "slave_parallel_threads",
         "slave_parallel_workers",

@@ -204,18 +204,14 @@ impl History {
     fn before_piece(&self, nth: usize) -> Committed {
         let known = self.known();
         let earlier = known.partition_point(|(piece, _)| *piece < nth);
-        earlier
-            .checked_sub(2)
-            .map_or(self.base.clone(), |at| known[at].1.clone())
+        self.one_before(&known, earlier)
     }
 
     /// The same for every transaction that ends behind `place`.
     fn before_place(&self, place: Place) -> Committed {
         let known = self.known();
         let earlier = known.partition_point(|(_, known)| known.place < place);
-        earlier
-            .checked_sub(1)
-            .map_or(self.base.clone(), |at| known[at].1.clone())
+        self.one_before(&known, earlier)
     }
 
     /// The same for every transaction behind the last boundary at which `is_committed` does not hold yet.
@@ -225,8 +221,13 @@ impl History {
             .iter()
             .take_while(|(_, known)| !is_committed(&known.gtid))
             .count();
-        earlier
-            .checked_sub(1)
+        self.one_before(&known, earlier)
+    }
+
+    /// The last but one of the first so many known places: between the two lies a transaction, which is walked past and can be named.
+    fn one_before(&self, known: &[(usize, Committed)], count: usize) -> Committed {
+        count
+            .checked_sub(2)
             .map_or(self.base.clone(), |at| known[at].1.clone())
     }
 

@@ -44,7 +44,7 @@ pub(super) fn refuse_another(plan: &RestorePlan, journal: &Journal) -> Result<()
             "the target server is not empty: it holds an unfinished restore of backup {}, and {what}",
             journal.get(Entry::Backup).unwrap_or("unknown")
         ),
-        "run the command that began it, or restore into a new server: --scratch DIR makes one; nothing was changed here",
+        "run the command that began it, with --backup as above, or restore into a new server: --scratch DIR makes one; nothing was changed here",
     ))
 }
 

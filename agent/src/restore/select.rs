@@ -9,6 +9,7 @@ use holdfast_proto::names::ObjectName;
 use holdfast_proto::record::Record as _;
 
 use super::accounts::Accounts;
+use super::elsewhere;
 use super::except;
 use super::indexes;
 use super::moment::{self, Choice, ReplayPlan};
@@ -113,7 +114,7 @@ pub async fn plan(
     let Choice {
         listed,
         mut replay,
-        notes,
+        mut notes,
     } = choice;
     let (manifest, misses) = manifest(repository, &listed, identities).await?;
     if let Some(replay) = &replay {
@@ -131,6 +132,7 @@ pub async fn plan(
     let rebuild = indexes::later(&inventory).map_err(|e| unusable(e.to_string()))?;
     if let Some(replay) = &mut replay {
         except::work_out(replay, &inventory).await?;
+        notes.extend(elsewhere::note(&inventory));
     }
     // A backup without any was taken by an agent that may not read them.
     let accounts = match inventory.accounts.is_empty() {

@@ -15,6 +15,7 @@ use super::identifiers::NameError;
 use super::inventory::{Inventory, NotCarried, Schema, ServerFacts};
 use super::referred;
 use super::session::{Settings, definition_session};
+use super::zone::{self, SYSTEM_ZONE};
 use crate::wire::{Connection, Row, Rows, WireError};
 
 pub use tables::refresh_sequences;
@@ -204,6 +205,9 @@ async fn server_facts(connection: &mut Connection, settings: &Settings) -> Resul
          WHERE PLUGIN_STATUS = 'ACTIVE' AND PLUGIN_LIBRARY IS NOT NULL ORDER BY PLUGIN_NAME",
     )
     .await?;
+    let offsets = zone::offsets(connection).await;
+    let system_zone = zone::name_of(&offsets.map_err(reading("the time zone of the host"))?);
+    let system_zone = system_zone.map(|name| (SYSTEM_ZONE.to_owned(), name.to_owned()));
     Ok(ServerFacts {
         flavour: connection.flavour(),
         version: text("version"),
@@ -218,6 +222,7 @@ async fn server_facts(connection: &mut Connection, settings: &Settings) -> Resul
         settings: SETTINGS_THAT_MATTER
             .iter()
             .filter_map(|name| Some((name.to_string(), settings.get(name)?.to_string())))
+            .chain(system_zone)
             .collect(),
     })
 }

@@ -247,12 +247,24 @@ pub fn carry_of(flavour: Flavour, data_type: &str, extra: &str, generation_expre
     }
 }
 
+/// Storage engines that keep rows outside their server.
+pub const ELSEWHERE: [&str; 8] = [
+    "FEDERATED",
+    "CONNECT",
+    "SPIDER",
+    "OQGRAPH",
+    "SPHINX",
+    "S3",
+    "NDBCLUSTER",
+    "NDBINFO",
+];
+
 /// Which rows of a table are dumped, from its engine and columns.
 pub fn row_source(engine: &str, versioned: bool, columns: &[Column]) -> RowSource {
     match engine.to_ascii_uppercase().as_str() {
         "BLACKHOLE" => return RowSource::None("the BLACKHOLE engine keeps no rows".to_string()),
         "MRG_MYISAM" => return RowSource::None("a MERGE table's rows are in its parts".to_string()),
-        "FEDERATED" | "CONNECT" | "SPIDER" | "OQGRAPH" | "SPHINX" | "S3" | "NDBCLUSTER" | "NDBINFO" => {
+        engine if ELSEWHERE.contains(&engine) => {
             return RowSource::None(format!("the {engine} engine keeps its rows outside this server"));
         }
         _ => {}

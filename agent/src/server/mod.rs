@@ -23,3 +23,4 @@ pub mod rebuild;
 pub mod referred;
 pub mod session;
 mod tokens;
+pub mod zone;

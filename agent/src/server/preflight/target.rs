@@ -265,11 +265,13 @@ fn compatibility_findings(flavour: Flavour, settings: &Settings, inventory: &Inv
         ("character_set_server", Severity::Warn),
         ("collation_server", Severity::Warn),
         ("sql_mode", Severity::Warn),
+        ("default_storage_engine", Severity::Warn),
+        ("old_mode", Severity::Warn),
         ("time_zone", Severity::Warn),
         ("system_time_zone", Severity::Warn),
     ] {
         let (was, is) = (source.settings.get(name).map(String::as_str), settings.get(name));
-        if was != is {
+        if was.is_some() && was != is {
             let show = |value: Option<&str>| value.unwrap_or("unknown").to_string();
             findings.push(Finding {
                 severity,

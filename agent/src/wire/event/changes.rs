@@ -21,8 +21,10 @@ use crate::wire::fields::Fields;
 
 /// A larger event is not looked into: it is counted among those that were not read.
 const EVENT_BYTES_MAX: u64 = 64 << 20;
-/// So much of a statement is kept, in bytes.
-const STATEMENT_BYTES_MAX: usize = 4096;
+/// So much of a statement is kept, in bytes. What is cut is counted: a name may stand in it.
+const STATEMENT_BYTES_MAX: usize = 1 << 20;
+/// So much of all statements of a transaction is kept, in bytes.
+const STATEMENTS_BYTES_MAX: usize = 16 << 20;
 /// So many statements of a transaction are kept.
 const STATEMENTS_MAX: usize = 1000;
 /// Columns of a table: more than servers allow.
@@ -61,7 +63,7 @@ pub struct Changes {
     pub statements: Vec<Statement>,
     /// Which rows those are, where that is asked for, by schema and table.
     pub rows: BTreeMap<(String, String), RowKeys>,
-    /// Events that were too large or are not known, and statements beyond those kept.
+    /// Events that were too large or are not known, and statements of which not all is kept.
     pub not_read: u64,
 }
 
@@ -86,6 +88,8 @@ enum Width {
 pub struct ChangeReader {
     maps: HashMap<u64, TableMap>,
     changes: Changes,
+    /// How long the statements in it are.
+    statement_bytes: usize,
     /// None: rows are not told apart.
     keys: Option<Keys>,
 }
@@ -122,6 +126,7 @@ impl ChangeReader {
     /// What was read since the transaction began.
     pub fn take(&mut self) -> Changes {
         self.maps.clear();
+        self.statement_bytes = 0;
         std::mem::take(&mut self.changes)
     }
 
@@ -185,7 +190,12 @@ impl ChangeReader {
         if self.changes.statements.len() >= STATEMENTS_MAX {
             return self.not_read();
         }
-        let kept = &text[..text.len().min(STATEMENT_BYTES_MAX)];
+        let left = STATEMENTS_BYTES_MAX.saturating_sub(self.statement_bytes);
+        let kept = &text[..text.len().min(STATEMENT_BYTES_MAX).min(left)];
+        self.statement_bytes += kept.len();
+        if kept.len() < text.len() {
+            self.not_read();
+        }
         self.changes.statements.push(Statement {
             database: String::from_utf8_lossy(database).into_owned(),
             text: String::from_utf8_lossy(kept).into_owned(),

@@ -92,21 +92,22 @@ pub(super) fn expanded(
     Ok(Cow::Owned(plain))
 }
 
-/// The sql_mode and the number of the client's character set among a statement's session settings; 0 for what is not there. They
-/// come first, with few others before them.
-fn session_of(mut settings: &[u8]) -> (u64, u16) {
+/// The sql_mode and the number of the client's character set among a statement's session settings, 0 for what is not there, and whether
+/// it goes by the time zone of the server's host. They come first, with few others before them.
+fn session_of(mut settings: &[u8]) -> (u64, u16, bool) {
     const FLAGS: u8 = 0;
     const SQL_MODE: u8 = 1;
     const AUTO_INCREMENT: u8 = 3;
     const CHARACTER_SETS: u8 = 4;
+    const TIME_ZONE: u8 = 5;
     const CATALOG: u8 = 6;
-    let (mut sql_mode, mut character_set) = (0, 0);
+    let (mut sql_mode, mut character_set, mut is_in_system_zone) = (0, 0, false);
     while let [code, rest @ ..] = settings {
         let length = match (*code, rest) {
             (FLAGS | AUTO_INCREMENT, _) => 4,
             (SQL_MODE, _) => 8,
             (CHARACTER_SETS, _) => 6,
-            (CATALOG, [length, ..]) => 1 + usize::from(*length),
+            (CATALOG | TIME_ZONE, [length, ..]) => 1 + usize::from(*length),
             _ => break,
         };
         let Some((value, behind)) = rest.split_at_checked(length) else {
@@ -115,11 +116,12 @@ fn session_of(mut settings: &[u8]) -> (u64, u16) {
         match (*code, value) {
             (SQL_MODE, &[a, b, c, d, e, f, g, h]) => sql_mode = u64::from_le_bytes([a, b, c, d, e, f, g, h]),
             (CHARACTER_SETS, &[a, b, ..]) => character_set = u16::from_le_bytes([a, b]),
+            (TIME_ZONE, [_, name @ ..]) => is_in_system_zone = name == b"SYSTEM",
             _ => {}
         }
         settings = behind;
     }
-    (sql_mode, character_set)
+    (sql_mode, character_set, is_in_system_zone)
 }
 
 /// A QUERY or QUERY_COMPRESSED event.
@@ -135,6 +137,8 @@ pub struct Query<'a> {
     pub sql_mode: u64,
     /// The number (of a collation) of the character set of the statement; 0 where the event says none.
     pub character_set: u16,
+    /// Whether it goes by the time zone of the server's host.
+    pub is_in_system_zone: bool,
     /// The default database, as bytes (utf8). Empty for none.
     pub database: &'a [u8],
     /// The statement as stored, as far as it was given. Compressed if the event is.
@@ -148,7 +152,7 @@ impl<'a> Query<'a> {
         read(kind, body, |fields| {
             let (thread_id, execution_seconds) = (fields.u32()?, fields.u32()?);
             let (database_bytes, error_code, status_bytes) = (fields.u8()?, fields.u16()?, fields.u16()?);
-            let (sql_mode, character_set) = session_of(fields.bytes(status_bytes.into())?);
+            let (sql_mode, character_set, is_in_system_zone) = session_of(fields.bytes(status_bytes.into())?);
             let database = fields.bytes(database_bytes.into())?;
             fields.u8()?; // the NUL behind the name
             let compressed = kind == EventType::QUERY_COMPRESSED;
@@ -158,6 +162,7 @@ impl<'a> Query<'a> {
                 error_code,
                 sql_mode,
                 character_set,
+                is_in_system_zone,
                 database,
                 stored: fields.rest(),
                 compressed,
@@ -243,12 +248,14 @@ mod account_tests {
         let more = [6, 3, b's', b't', b'd', 3, 2, 0, 2, 0, 4, 13, 0, 13, 0, 8, 0, 5, 3];
         assert_eq!(
             session_of(&[&flags_and_mode[..], &more].concat()),
-            (0x10_0005, 13)
+            (0x10_0005, 13, false)
         );
-        assert_eq!(session_of(&flags_and_mode), (0x10_0005, 0));
-        assert_eq!(session_of(&flags_and_mode[..9]), (0, 0));
-        assert_eq!(session_of(&[]), (0, 0));
-        assert_eq!(session_of(&[6, 200, 1]), (0, 0));
+        let zone = [&flags_and_mode[..], b"\x05\x06SYSTEM"].concat();
+        assert_eq!(session_of(&zone), (0x10_0005, 0, true));
+        assert_eq!(session_of(&flags_and_mode), (0x10_0005, 0, false));
+        assert_eq!(session_of(&flags_and_mode[..9]), (0, 0, false));
+        assert_eq!(session_of(&[]), (0, 0, false));
+        assert_eq!(session_of(&[6, 200, 1]), (0, 0, false));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::conversation::DumpRequest;
 use super::feed::{EventStream, FeedError, FeedItem, StartPoint};
+use super::refusals::Refusals;
 use super::selection::{Place, Selection, Selector, Verdict};
 use super::status::{Reporter, StatementSent};
 use super::{SourceError, made_up};
@@ -58,6 +59,7 @@ pub(super) struct Dump<'a, W> {
     server_id: u32,
     selector: Selector<'a>,
     accounts: bool,
+    refusals: &'a Refusals,
     reporter: &'a Reporter,
     tracker: TransactionTracker,
     cutter: EventCutter,
@@ -86,6 +88,7 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
             request,
             server_id,
             accounts: selection.accounts,
+            refusals: &selection.refusals,
             selector: Selector::new(selection, had).map_err(SourceError::Refused)?,
             reporter,
             tracker: TransactionTracker::new(),
@@ -293,6 +296,15 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
         if matches!(self.treatment, Treatment::Send | Treatment::SentBefore) {
             self.look_into(&step, header, body);
         }
+        if self.treatment == Treatment::Send
+            && let Some(query) = self.query(header, body)
+            && let Some(why) = self.refusals.why(&query)
+        {
+            let file = self.file.as_ref().map_or("", |file| file.name.as_str());
+            return Err(SourceError::Refused(format!(
+                "the statement at {file}:{position_bytes} must not be run: {why}. --except leaves a transaction out"
+            )));
+        }
         if header.server_id == self.request.replica_server_id && is_begin {
             // It would silently skip them, and MariaDB even count them as applied.
             let number = header.server_id;
@@ -320,24 +332,13 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
     /// Leaves out a statement by itself about accounts where those are not wanted. Keeps in mind
     /// one about a scheduled event: the replica will switch that off.
     fn look_into(&mut self, step: &Step, header: &EventHeader, body: &[u8]) {
-        let is_statement = matches!(header.kind, EventType::QUERY | EventType::QUERY_COMPRESSED);
         let is_standalone = step
             .end
             .as_ref()
             .is_some_and(|end| end.kind == EndKind::Standalone);
-        if !is_statement || !is_standalone {
+        let Some(query) = self.query(header, body).filter(|_| is_standalone) else {
             return;
-        }
-        let trailer = self.tracker.checksum().trailer_bytes(header.kind);
-        let whole = HEADER_BYTES + body.len() == header.length_bytes as usize;
-        // Of a longer statement only the beginning is here, without the checksum.
-        let text = if whole {
-            body.len().checked_sub(trailer)
-        } else {
-            Some(body.len())
         };
-        let query = text.and_then(|length| Query::parse(header.kind, &body[..length]).ok());
-        let Some(query) = query else { return };
         if query.is_about_accounts() {
             if self.accounts {
                 return;
@@ -359,6 +360,21 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
                 sql,
             });
         }
+    }
+
+    /// The statement that an event holds, if it holds one; of a long one the beginning.
+    fn query<'b>(&self, header: &EventHeader, body: &'b [u8]) -> Option<Query<'b>> {
+        if !matches!(header.kind, EventType::QUERY | EventType::QUERY_COMPRESSED) {
+            return None;
+        }
+        let trailer = self.tracker.checksum().trailer_bytes(header.kind);
+        let whole = HEADER_BYTES + body.len() == header.length_bytes as usize;
+        // Of a longer statement only the beginning is here, without the checksum.
+        let length = match whole {
+            true => body.len().checked_sub(trailer)?,
+            false => body.len(),
+        };
+        Query::parse(header.kind, &body[..length]).ok()
     }
 
     /// What the step means for the events that follow.

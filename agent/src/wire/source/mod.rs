@@ -13,6 +13,7 @@ mod dump;
 mod feed;
 mod greeting;
 mod made_up;
+mod refusals;
 mod replies;
 mod selection;
 mod status;
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use attach::{AttachBy, attach_statements};
 pub use feed::{EventFeed, EventStream, FeedError, FeedItem, StartPoint};
+pub use refusals::Refusals;
 pub use selection::{Applied, LeftOut, Place, Selection, StopPoint};
 pub use status::{EndReached, SentTransaction, SourceStatus, StatementSent};
 

@@ -5,6 +5,7 @@
 use holdfast_proto::gtid::{Gtid, GtidList, GtidSet, MariaDbGtid, MySqlGtidSet};
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::refusals::Refusals;
 use crate::wire::event::{TransactionBegin, TransactionEnd};
 
 /// A place between two events of the history.
@@ -74,6 +75,8 @@ pub struct Selection {
     pub accounts: bool,
     /// What is not sent again.
     pub applied: Applied,
+    /// What ends the stream with an error.
+    pub refusals: Refusals,
 }
 
 impl Selection {
@@ -84,6 +87,7 @@ impl Selection {
             left_out: BTreeSet::new(),
             accounts: true,
             applied: Applied::Nothing,
+            refusals: Refusals::default(),
         }
     }
 }
@@ -315,6 +319,7 @@ mod tests {
             left_out: BTreeSet::new(),
             accounts: true,
             applied: Applied::Nothing,
+            refusals: Refusals::default(),
         }
     }
 
@@ -488,6 +493,7 @@ mod tests {
             left_out: [LeftOut::Gtid(gtid)].into(),
             accounts: true,
             applied: Applied::Nothing,
+            refusals: Refusals::default(),
         };
         let mut selector = Selector::new(&left_out, mariadb("")).unwrap();
         assert_eq!(

@@ -264,6 +264,7 @@ async fn the_stop_is_exact_and_the_left_out_one_is_empty() {
                 left_out: [left_out].into(),
                 accounts: true,
                 applied: Applied::Nothing,
+                refusals: Refusals::default(),
             };
             let items = vec![
                 file(0, "binlog.000001", None),

@@ -1,0 +1,65 @@
+//! What a replay must not touch: tables whose rows lie outside the server, which the source may be using, and the clock of another host.
+
+use std::collections::BTreeSet;
+
+use crate::server::columns::ELSEWHERE;
+use crate::server::inventory::Inventory;
+use crate::server::named::Name;
+use crate::server::zone::{self, SYSTEM_ZONE};
+use crate::wire::source::Refusals;
+use crate::wire::{Connection, WireError};
+
+/// The tables of a backup whose rows lie outside the server.
+pub(super) fn tables(inventory: &Inventory) -> BTreeSet<Name> {
+    let is_elsewhere = |engine: &str| ELSEWHERE.iter().any(|one| one.eq_ignore_ascii_case(engine));
+    let tables = inventory.tables.iter();
+    tables
+        .filter(|table| is_elsewhere(&table.engine))
+        .map(|table| {
+            let name = &table.name;
+            (name.schema.as_str().to_owned(), name.name.as_str().to_owned())
+        })
+        .collect()
+}
+
+/// What people should know of them.
+pub(super) fn note(inventory: &Inventory) -> Option<String> {
+    let names: Vec<String> = tables(inventory)
+        .iter()
+        .map(|(schema, name)| format!("{schema}.{name}"))
+        .collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "nothing is replayed on these tables, whose rows lie outside the server: {}",
+            names.join(", ")
+        )
+    })
+}
+
+/// What the target server must not be sent.
+pub(super) async fn refusals(control: &mut Connection, inventory: &Inventory) -> Result<Refusals, WireError> {
+    Ok(Refusals {
+        engines: ELSEWHERE.map(str::to_owned).to_vec(),
+        tables: tables(inventory).into_iter().map(|(_, name)| name).collect(),
+        zones: other_zones(control, inventory).await?,
+    })
+}
+
+/// The time zones of the source's host and of the target server's, where they differ.
+async fn other_zones(
+    control: &mut Connection,
+    inventory: &Inventory,
+) -> Result<Option<(String, String)>, WireError> {
+    let settings = &inventory.server.settings;
+    let Some(source) = settings.get(SYSTEM_ZONE) else {
+        // Of an older backup, or of no zone that is known, only the abbreviation is there, which may be that of another season.
+        let rows = control.query("SELECT @@GLOBAL.system_time_zone").await?;
+        let (source, target) = (settings.get("system_time_zone"), rows.one()?.text(0)?);
+        return Ok(source
+            .filter(|source| **source != target)
+            .map(|source| (source.clone(), target)));
+    };
+    let offsets = zone::offsets(control).await?;
+    let target = || zone::name_of(&offsets).unwrap_or("another one").to_owned();
+    Ok((!zone::is(source, &offsets)).then(|| (source.clone(), target())))
+}
