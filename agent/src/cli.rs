@@ -161,7 +161,7 @@ pub struct RestoreArgs {
         conflicts_with = "scratch"
     )]
     pub new_names: Vec<NewName>,
-    /// The folder for the server that the tables are restored into before they are copied; it is removed again. /var/tmp has one otherwise.
+    /// The folder for the server that the tables are restored into before they are copied; it must be new or empty and is removed again. /var/tmp has one otherwise.
     #[arg(long, value_name = "DIR", requires = "new_names")]
     pub workspace: Option<PathBuf>,
     /// Leave this transaction out of the replay and keep everything else. Repeatable.

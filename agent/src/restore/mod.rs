@@ -579,25 +579,25 @@ fn scratch_arguments(plan: &RestorePlan) -> Vec<String> {
         options.push("--partial-revokes=ON".to_owned());
     }
     if plan.manifest.source.flavour == Flavour::MySql {
-        // What is replayed must have names where the source's transactions have, and none where they have none.
-        let with_gtids = match &plan.replay {
-            Some(replay) => replay.has_gtids(),
-            None => plan
-                .inventory
-                .server
-                .settings
-                .get("gtid_mode")
-                .is_some_and(|mode| mode == "ON"),
-        };
-        let mode = if with_gtids { "ON" } else { "OFF" };
-        options.extend([
-            // What it has committed is then written with the rows, so that a crash cannot part the two.
-            "--skip-log-bin".to_owned(),
-            format!("--gtid-mode={mode}"),
-            format!("--enforce-gtid-consistency={mode}"),
-        ]);
+        options.extend(gtid_arguments(plan));
     }
     options
+}
+
+/// What is replayed must have names where the source's transactions have, and none where they have none.
+fn gtid_arguments(plan: &RestorePlan) -> [String; 3] {
+    let settings = &plan.inventory.server.settings;
+    let with_gtids = match &plan.replay {
+        Some(replay) => replay.has_gtids(),
+        None => settings.get("gtid_mode").is_some_and(|mode| mode == "ON"),
+    };
+    let mode = if with_gtids { "ON" } else { "OFF" };
+    [
+        // What it has committed is then written with the rows, so that a crash cannot part the two.
+        "--skip-log-bin".to_owned(),
+        format!("--gtid-mode={mode}"),
+        format!("--enforce-gtid-consistency={mode}"),
+    ]
 }
 
 /// A quarter of the memory that is free, from 256 MiB to 2 GiB.

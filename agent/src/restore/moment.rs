@@ -110,9 +110,7 @@ pub async fn choose(
                 }));
             }
             Considered::Chosen(replay) => {
-                if let (Some(first), None) = (&replay, backup)
-                    && names_a_transaction(wanted)
-                {
+                if let Some(first) = &replay {
                     let of = (repository, identities);
                     refuse_ambiguous(of, &candidates, (listed, first), wanted, &mut notes).await?;
                 }
@@ -142,6 +140,7 @@ pub async fn choose(
 }
 
 /// Names of transactions and files begin anew after a reset: refuses one that an older history knows as well, but for another transaction.
+/// Where the backup was named there is one candidate, and no question.
 async fn refuse_ambiguous(
     (repository, identities): (&Repository, &Arc<Vec<Identity>>),
     candidates: &[&ListedBackup],
@@ -149,6 +148,9 @@ async fn refuse_ambiguous(
     wanted: &TargetPoint,
     notes: &mut Vec<String>,
 ) -> Result<(), Problem> {
+    if !names_a_transaction(wanted) || candidates.len() < 2 {
+        return Ok(());
+    }
     let mut before_ms = began_ms(repository, chosen, first.archive.stream()).await?;
     let mut looked_at = 0;
     for listed in candidates {
