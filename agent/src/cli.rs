@@ -242,6 +242,9 @@ pub struct FindArgs {
     /// With this in the text of a statement.
     #[arg(long)]
     pub text: Option<String>,
+    /// Show the rows of the tables that are looked for, before (-) and after (+) the change: so many of each table of a transaction.
+    #[arg(long, value_name = "COUNT", num_args = 0..=1, default_missing_value = "100")]
+    pub rows: Option<u64>,
     /// Show so many transactions at most.
     #[arg(long, default_value_t = 1000)]
     pub limit: u64,
@@ -257,6 +260,7 @@ impl FindArgs {
             until_us: self.until.as_ref().map(|moment| moment.us),
             gtid: self.gtid.clone(),
             text: self.text.clone(),
+            rows_max: self.rows.unwrap_or(0),
         }
     }
 }

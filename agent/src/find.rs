@@ -3,6 +3,7 @@
 //! Reads every segment of the time asked for, and says what it could not see: holes, and events that it does not understand.
 //! Not responsible for where a restore goes ([`crate::restore::resolve`]).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use holdfast_proto::gtid::{Gtid, MariaDbGtid, MySqlGtidSet};
@@ -17,8 +18,13 @@ use crate::repository::segments::{SmallSegments, StreamSegments};
 use crate::restore::coverage;
 use crate::restore::feed::Archive;
 use crate::restore::scan::{Scanner, Seen, Transaction};
+use crate::restore::select;
 use crate::server::identifiers::TablePattern;
-use crate::wire::event::{Changes, RowCounts, Statement, first_words, has_word, is_about_accounts};
+use crate::server::inventory::{Column, Inventory};
+use crate::wire::event::{
+    Changes, ColumnHint, ImagesWanted, RowCounts, RowImage, Statement, Value, first_words, has_word,
+    is_about_accounts,
+};
 use crate::wire::source::Place;
 use crate::words;
 
@@ -151,6 +157,8 @@ pub struct Wanted {
     pub gtid: Option<GtidPattern>,
     /// This stands in one of its statements, in any case.
     pub text: Option<String>,
+    /// So many rows of each table are shown.
+    pub rows_max: u64,
 }
 
 impl Wanted {
@@ -221,8 +229,58 @@ pub struct Found {
     pub tables: Vec<FoundTable>,
     /// Its statements, and those that are told beside rows.
     pub statements: Vec<FoundStatement>,
+    /// Rows of the tables that are looked for, where they are wanted.
+    pub rows: Vec<FoundRow>,
+    /// How many more there are.
+    pub rows_left_out: u64,
     /// Events of it that were not understood.
     pub not_read: u64,
+}
+
+/// See [`Found::rows`]. Values by the names of their columns: null, text as people read it, or bytes as `{"hex": "…"}`.
+#[derive(Debug, Clone, Serialize)]
+pub struct FoundRow {
+    /// Its schema.
+    pub schema: String,
+    /// Its table.
+    pub table: String,
+    /// As it was; none: it is new.
+    pub before: Option<ShownRow>,
+    /// As it is then; none: it is gone.
+    pub after: Option<ShownRow>,
+}
+
+/// Columns of a row and their values.
+#[derive(Debug, Clone)]
+pub struct ShownRow(Vec<(String, Value)>);
+
+impl Serialize for ShownRow {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let value = |value: &Value| match value {
+            Value::Null => serde_json::Value::Null,
+            Value::Plain(text) | Value::Text(text) => text.as_str().into(),
+            Value::Bytes(bytes) => {
+                let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                serde_json::json!({ "hex": hex })
+            }
+        };
+        serializer.collect_map(self.0.iter().map(|(name, of)| (name, value(of))))
+    }
+}
+
+impl ShownRow {
+    /// In one line, long values cut.
+    fn describe(&self) -> String {
+        const VALUE_CHARS_MAX: usize = 200;
+        let shown = |(name, value): &(String, Value)| {
+            let text = value.to_string();
+            match text.char_indices().nth(VALUE_CHARS_MAX) {
+                Some((at, _)) => format!("{name}={}…", &text[..at]),
+                None => format!("{name}={text}"),
+            }
+        };
+        self.0.iter().map(shown).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// See [`Found::tables`].
@@ -296,10 +354,15 @@ pub async fn search(
         ));
     }
     let one_of_several = streams.len() > 1;
+    let columns = match wanted.rows_max {
+        0 => HashMap::new(),
+        _ => columns_of_newest_backup(repository, identities, cluster, &mut searched).await,
+    };
     for StreamSegments { stream, segments } in streams {
         let archive = Archive::new(repository.clone(), identities.clone(), segments);
         let mut search = Search {
             one_of_several,
+            columns: &columns,
             stream: stream.to_string(),
             archive,
             wanted,
@@ -314,6 +377,7 @@ pub async fn search(
 
 struct Search<'a, T> {
     one_of_several: bool,
+    columns: &'a Columns,
     stream: String,
     archive: Archive,
     wanted: &'a Wanted,
@@ -330,7 +394,7 @@ impl<T: FnMut(&Found)> Search<'_, T> {
         while from < to && !self.searched.ended_at_limit {
             let coverage = coverage::cover(&summaries, from);
             match Scanner::new(&archive, &coverage.pieces, from, to.min(coverage.end)).await {
-                Ok(scanner) => self.scan(scanner.with_changes()).await?,
+                Ok(scanner) => self.scan(self.looking(scanner)).await?,
                 // A file whose beginning is not there cannot be read.
                 Err(problem) if problem.code == Code::TargetPoint => self.searched.missing.push(problem.fact),
                 Err(problem) => return Err(problem),
@@ -348,6 +412,16 @@ impl<T: FnMut(&Found)> Search<'_, T> {
             };
         }
         Ok(())
+    }
+
+    fn looking(&self, scanner: Scanner) -> Scanner {
+        match self.wanted.rows_max {
+            0 => scanner.with_changes(),
+            rows_max => scanner.with_images(ImagesWanted {
+                of_each_table_max: rows_max,
+                columns: self.columns.clone(),
+            }),
+        }
     }
 
     async fn scan(&mut self, mut scanner: Scanner) -> Result<(), Problem> {
@@ -379,6 +453,10 @@ impl<T: FnMut(&Found)> Search<'_, T> {
             let bytes = place.position_bytes.saturating_sub(begins.position_bytes);
             let mut found = found(&self.stream, transaction, bytes, changes);
             found.one_of_several = self.one_of_several;
+            let tables = &self.wanted.tables;
+            let is_wanted =
+                |row: &FoundRow| tables.is_empty() || tables.iter().any(|p| p.is(&row.schema, &row.table));
+            found.rows.retain(is_wanted);
             (self.tell)(&found);
         }
         Ok(())
@@ -408,8 +486,88 @@ fn found(stream: &str, transaction: Transaction, bytes: u64, changes: Changes) -
         bytes,
         tables: tables.collect(),
         statements: statements.collect(),
+        rows: changes.images.into_iter().map(found_row).collect(),
+        rows_left_out: changes.images_left_out,
         not_read: changes.not_read,
     }
+}
+
+fn found_row(image: RowImage) -> FoundRow {
+    let (schema, table) = image.table;
+    FoundRow {
+        schema,
+        table,
+        before: image.before.map(ShownRow),
+        after: image.after.map(ShownRow),
+    }
+}
+
+/// The columns of tables, by schema and table.
+type Columns = HashMap<(String, String), Vec<ColumnHint>>;
+
+/// What most binlogs do not say of columns. Where no backup says it either, rows are shown by the numbers of their columns.
+async fn columns_of_newest_backup(
+    repository: &Repository,
+    identities: &Arc<Vec<Identity>>,
+    cluster: ClusterId,
+    searched: &mut Searched,
+) -> Columns {
+    let read = async {
+        let catalog = repository.catalog(Some(cluster)).await?;
+        let newest = catalog.choose(None)?;
+        let (manifest, _) = select::manifest(repository, newest, identities).await?;
+        Ok::<_, Problem>(serde_json::from_value::<Inventory>(manifest.definitions).ok())
+    };
+    let inventory = match read.await {
+        Ok(inventory) => inventory,
+        Err(problem) => {
+            let trouble = format!("columns are shown by their numbers: {}", problem.fact);
+            searched.troubles.push(trouble);
+            None
+        }
+    };
+    let tables = inventory.iter().flat_map(|inventory| &inventory.tables);
+    tables
+        .map(|table| {
+            let name = (
+                table.name.schema.as_str().to_owned(),
+                table.name.name.as_str().to_owned(),
+            );
+            (name, table.columns.iter().map(hint).collect())
+        })
+        .collect()
+}
+
+fn hint(column: &Column) -> ColumnHint {
+    let members = match column.data_type.as_str() {
+        "enum" | "set" => members(&column.column_type),
+        _ => Vec::new(),
+    };
+    ColumnHint {
+        name: column.name.as_str().to_owned(),
+        is_unsigned: column.column_type.contains("unsigned"),
+        members,
+    }
+}
+
+/// Those of `enum('a','b''c')`.
+fn members(column_type: &str) -> Vec<String> {
+    let list = column_type.split_once('(').map_or("", |(_, list)| list);
+    let (mut members, mut open) = (Vec::new(), None::<String>);
+    let mut chars = list.chars().peekable();
+    while let Some(c) = chars.next() {
+        match (&mut open, c) {
+            (None, '\'') => open = Some(String::new()),
+            (Some(member), '\'') if chars.peek() == Some(&'\'') => {
+                chars.next();
+                member.push('\'');
+            }
+            (Some(_), '\'') => members.extend(open.take()),
+            (Some(member), c) => member.push(c),
+            (None, _) => {}
+        }
+    }
+    members
 }
 
 /// Where to begin and to end, so that no transaction of the time that is wanted lies outside.
@@ -493,6 +651,7 @@ impl Found {
                 counts.join(", ")
             ));
         }
+        self.describe_rows(&mut lines);
         for statement in &self.statements {
             let shown: String = statement
                 .text
@@ -518,6 +677,23 @@ impl Found {
             ));
         }
         lines
+    }
+
+    fn describe_rows(&self, lines: &mut Vec<String>) {
+        for row in &self.rows {
+            let table = format!("{}.{}", row.schema, row.table);
+            let images = [("-", &row.before), ("+", &row.after)];
+            let shown = images.into_iter().filter_map(|(sign, image)| {
+                Some(format!("    {sign} {table}: {}", image.as_ref()?.describe()))
+            });
+            lines.extend(shown);
+        }
+        if self.rows_left_out > 0 {
+            lines.push(format!(
+                "    and {} more row(s): --rows shows so many of each table",
+                words::count(self.rows_left_out)
+            ));
+        }
     }
 }
 

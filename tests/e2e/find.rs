@@ -223,3 +223,115 @@ fn a_mistake_is_found_and_undone_mariadb() {
 fn a_mistake_is_found_and_undone_mysql() {
     a_mistake_is_found_and_undone(MYSQL);
 }
+
+/// What `find --rows` shows of rows is what the server shows of them.
+fn rows_are_shown_as_the_server_shows_them(kind: Kind) {
+    const TABLES: [(&str, &str); 4] = [
+        ("whole", "id, t, tu, s, su, m, mu, i, iu, b, bu, bo"),
+        ("decimals", "id, d65_30, d65, d30_30, d1, du"),
+        ("moments", "id, y, d, t, t3, t6, dt, dt1, dt6, ts, ts2, ts6"),
+        ("shown", "id, e, s, v, x, n"),
+    ];
+    let source = Server::start(kind, ServerOptions::with(&["--binlog-format=ROW"]));
+    source.feed(include_bytes!("../torture/types.sql"));
+    source.sql(
+        "SET NAMES utf8mb4; CREATE TABLE types.shown (id INT PRIMARY KEY, e ENUM('a','it''s','c'), s SET('x','y','z'), v VARCHAR(300), x TEXT, n CHAR(9)); \
+         INSERT INTO types.shown VALUES (1, 'it''s', 'x,z', 'zwölf\\n', REPEAT('long ', 100), 'end'), (2, NULL, '', '', NULL, ' ')",
+    );
+    let wanted: Vec<(String, Vec<Vec<String>>)> = TABLES
+        .iter()
+        .map(|(table, columns)| {
+            let rows = format!("SET time_zone = '+00:00'; SELECT {columns} FROM types.{table} ORDER BY id");
+            ((*table).to_owned(), source.query(&rows))
+        })
+        .collect();
+    let (source, site, _) = archived_after(source, |source| {
+        for (table, _) in TABLES {
+            source.sql(&format!("DELETE FROM types.{table}"));
+        }
+        source.sql("INSERT INTO types.shown (id, v) VALUES (7, 'old'); UPDATE types.shown SET v = 'new' WHERE id = 7");
+    });
+    let shown = found(
+        &site,
+        &["--table", "types.*", "--kind", "delete", "--rows", "1000"],
+    );
+    for ((table, rows), (_, columns)) in wanted.iter().zip(TABLES) {
+        let images: Vec<&serde_json::Value> = shown
+            .iter()
+            .flat_map(|transaction| transaction["rows"].as_array().unwrap())
+            .filter(|row| row["table"] == **table)
+            .collect();
+        let mut told: Vec<Vec<String>> = images
+            .iter()
+            .map(|row| {
+                assert!(row["after"].is_null(), "{row}");
+                let value = |column: &str| match &row["before"][column] {
+                    serde_json::Value::Null => "NULL".to_owned(),
+                    serde_json::Value::String(text) => text.clone(),
+                    other => panic!("{table}.{column}: {other}"),
+                };
+                columns.split(", ").map(value).collect()
+            })
+            .collect();
+        told.sort_by_key(|row| row[0].parse::<i64>().unwrap());
+        assert_eq!(&told, rows, "{table}");
+    }
+    if !kind.is_mariadb() {
+        documents_are_shown(&source, &site);
+    }
+    let changed = find(&site, &["--table", "types.shown", "--kind", "update", "--rows"]);
+    changed
+        .stdout
+        .contains("- types.shown: id=7")
+        .then_some(())
+        .unwrap();
+    assert!(
+        changed.stdout.contains("v='old'") && changed.stdout.contains("+ types.shown: id=7"),
+        "{changed}"
+    );
+    let cut = find(
+        &site,
+        &["--table", "types.whole", "--kind", "delete", "--rows", "2"],
+    );
+    assert!(cut.stdout.contains("and 3 more row(s)"), "{cut}");
+}
+
+/// The table of documents was written before the backup: what is found is what is written after it.
+fn documents_are_shown(source: &Server, site: &Site) {
+    let documents = [
+        r#"{"a": [1, -70000, 18446744073709551615, 1.5, null, true], "ü": {"deep": "x\ty"}, "b": false}"#,
+        r#"[]"#,
+        r#""just text""#,
+        r#"{}"#,
+    ];
+    let agent = crate::moments::start_archiving(site);
+    source.sql("CREATE TABLE types.papers (id INT PRIMARY KEY, d JSON)");
+    for (id, document) in documents.iter().enumerate() {
+        let document = document.replace('\\', "\\\\").replace('\'', "''");
+        source.sql(&format!(
+            "SET NAMES utf8mb4; INSERT INTO types.papers VALUES ({id}, '{document}')"
+        ));
+    }
+    source.sql("SET NAMES utf8mb4; INSERT INTO types.papers SELECT 9, JSON_OBJECT('long', REPEAT('x', 70000), 'n', 1.25)");
+    crate::moments::end_archived(agent, site, source);
+    let shown = found(site, &["--table", "types.papers", "--kind", "insert", "--rows"]);
+    let rows = source.query("SELECT id, d FROM types.papers ORDER BY id");
+    assert_eq!(shown.len(), rows.len());
+    for (transaction, row) in shown.iter().zip(rows) {
+        // No backup knows that table: its columns have numbers.
+        let told = transaction["rows"][0]["after"]["@2"].as_str().unwrap();
+        let told: serde_json::Value = serde_json::from_str(told).unwrap();
+        let wanted: serde_json::Value = serde_json::from_str(&row[1]).unwrap();
+        assert_eq!(told, wanted);
+    }
+}
+
+#[test]
+fn rows_are_shown_as_the_server_shows_them_mariadb() {
+    rows_are_shown_as_the_server_shows_them(Kind::MariaDb1011);
+}
+
+#[test]
+fn rows_are_shown_as_the_server_shows_them_mysql() {
+    rows_are_shown_as_the_server_shows_them(MYSQL);
+}

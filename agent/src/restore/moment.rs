@@ -90,11 +90,7 @@ pub async fn choose(
     // Backups that began later are of histories which were searched already.
     let mut before_ms = u64::MAX;
     for listed in &candidates {
-        // Everything in a backup was committed by `taken_ms`; where that is not known, by its end.
-        let latest_ms = match listed.summary.taken_ms {
-            0 => listed.summary.finished_ms,
-            taken_ms => taken_ms,
-        };
+        let latest_ms = latest_ms(listed);
         let is_later = |moment: &super::target_point::Moment| latest_ms.saturating_mul(1000) > moment.us;
         let is_behind = matches!(wanted, TargetPoint::Time(moment) if is_later(moment));
         if is_behind || listed.summary.started_ms >= before_ms {
@@ -137,6 +133,14 @@ pub async fn choose(
     Err(surpassed
         .or(unattached)
         .unwrap_or_else(|| before_all(wanted, &candidates)))
+}
+
+/// By when everything in a backup was committed: when it was taken, or where that is not known, by its end.
+fn latest_ms(listed: &ListedBackup) -> u64 {
+    match listed.summary.taken_ms {
+        0 => listed.summary.finished_ms,
+        taken_ms => taken_ms,
+    }
 }
 
 /// Names of transactions and files begin anew after a reset: refuses one that an older history knows as well, but for another transaction.

@@ -12,8 +12,8 @@ use super::feed::{Archive, ArchiveReader};
 use crate::problem::Problem;
 use crate::wire::event::{
     ChangeReader, Changes, ChecksumAlgorithm, EventCutter, EventError, EventHeader, EventType, FILE_MAGIC,
-    FormatDescription, Gathered, Gatherer, HEADER_BYTES, Keys, Piece as EventPiece, Step, TransactionBegin,
-    TransactionEnd, TransactionTracker,
+    FormatDescription, Gathered, Gatherer, HEADER_BYTES, ImagesWanted, Keys, Piece as EventPiece, Step,
+    TransactionBegin, TransactionEnd, TransactionTracker,
 };
 use crate::wire::source::Place;
 
@@ -114,6 +114,12 @@ impl Scanner {
     /// Likewise, and which rows those are.
     pub fn with_rows(mut self, keys: Keys) -> Self {
         self.changes = Some((Gatherer::default(), ChangeReader::telling_rows_apart(keys)));
+        self
+    }
+
+    /// Likewise, and shows rows.
+    pub fn with_images(mut self, images: ImagesWanted) -> Self {
+        self.changes = Some((Gatherer::default(), ChangeReader::showing_rows(images)));
         self
     }
 

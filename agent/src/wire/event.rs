@@ -12,17 +12,19 @@ mod changes;
 mod checksum;
 mod cutter;
 mod gtid;
+mod json_values;
 mod query;
 mod row_keys;
 mod tracker;
 mod types;
+mod values;
 mod varint;
 
 #[cfg(test)]
 mod tests;
 
 pub use bodies::{FormatDescription, Heartbeat, Incident, PayloadHeader, Rotate, XaPrepare};
-pub use changes::{ChangeReader, Changes, Gathered, Gatherer, RowCounts, Statement};
+pub use changes::{ChangeReader, Changes, Gathered, Gatherer, ImagesWanted, RowCounts, RowImage, Statement};
 pub use checksum::{ChecksumAlgorithm, EventChecksum, verify_event};
 pub use cutter::{EventCutter, Piece};
 pub use gtid::{MariaDbGtidEvent, MySqlGtidEvent, mariadb_gtid_flags};
@@ -32,6 +34,7 @@ pub use tracker::{
     EndKind, FileBoundary, Step, TransactionBegin, TransactionEnd, TransactionTracker, body_bytes_wanted,
 };
 pub use types::EventType;
+pub use values::{ColumnHint, Value};
 
 use super::WireError;
 use super::fields::Fields;

@@ -1,9 +1,10 @@
 //! What a transaction changes: statements, and tables with how many of their rows.
 //!
-//! Row values are passed over by their lengths and never decoded. What cannot be read is counted, not guessed: a search
-//! must say that it did not see all. Sources: "Rows_event" and "Table_map_event" in MySQL's internals documentation,
+//! Row values are passed over by their lengths, and decoded only where somebody wants to see them. What cannot be read is counted, not guessed:
+//! a search must say that it did not see all. Sources: "Rows_event" and "Table_map_event" in MySQL's internals documentation,
 //! "Rows Event" in MariaDB's, and what real servers wrote.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read as _;
 
@@ -12,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use super::bodies::without_checksum;
 use super::query::{expanded, first_words, has_word};
 use super::row_keys::{Keys, RowKeys, key_hash};
+use super::values::{self, ColumnHint, ColumnType, Value};
 use super::{
     ChecksumAlgorithm, EventCutter, EventError, EventHeader, EventType, HEADER_BYTES, PayloadHeader, Piece,
     Query, read,
@@ -29,6 +31,8 @@ const STATEMENTS_BYTES_MAX: usize = 16 << 20;
 const STATEMENTS_MAX: usize = 1000;
 /// Columns of a table: more than servers allow.
 const COLUMNS_MAX: usize = 8192;
+/// So much of the values of a transaction is kept, in bytes.
+const IMAGES_BYTES_MAX: u64 = 64 << 20;
 /// So many tables may be mapped at once.
 const TABLES_MAX: usize = 10_000;
 
@@ -41,6 +45,27 @@ pub struct RowCounts {
     pub updated: u64,
     /// Rows that are gone.
     pub deleted: u64,
+}
+
+/// A row before and after a change: its columns by name (`@3` for the third of a table that nothing names) with their values, those that the
+/// event has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowImage {
+    /// Its schema and table.
+    pub table: (String, String),
+    /// As it was; `None`: it is new.
+    pub before: Option<Vec<(String, Value)>>,
+    /// As it is then; `None`: it is gone.
+    pub after: Option<Vec<(String, Value)>>,
+}
+
+/// Which rows are to be seen, and what their events do not say of them.
+#[derive(Debug, Clone, Default)]
+pub struct ImagesWanted {
+    /// So many of each table of a transaction.
+    pub of_each_table_max: u64,
+    /// The columns of tables, in order, by schema and table.
+    pub columns: HashMap<(String, String), Vec<ColumnHint>>,
 }
 
 /// A statement in a transaction.
@@ -63,6 +88,10 @@ pub struct Changes {
     pub statements: Vec<Statement>,
     /// Which rows those are, where that is asked for, by schema and table.
     pub rows: BTreeMap<(String, String), RowKeys>,
+    /// Rows that are to be seen.
+    pub images: Vec<RowImage>,
+    /// How many more there are of tables of which not all are to be seen.
+    pub images_left_out: u64,
     /// Events that were too large or are not known, and statements of which not all is kept.
     pub not_read: u64,
 }
@@ -71,6 +100,9 @@ pub struct Changes {
 struct TableMap {
     name: (String, String),
     columns: Vec<Width>,
+    types: Vec<ColumnType>,
+    /// What the event itself says of its columns.
+    hints: Vec<ColumnHint>,
 }
 
 /// How long a column's values are.
@@ -92,6 +124,10 @@ pub struct ChangeReader {
     statement_bytes: usize,
     /// None: rows are not told apart.
     keys: Option<Keys>,
+    /// None: no row is to be seen.
+    images: Option<ImagesWanted>,
+    /// How long the values in `changes` are.
+    image_bytes: u64,
 }
 
 impl ChangeReader {
@@ -118,6 +154,14 @@ impl ChangeReader {
         }
     }
 
+    /// One that shows rows.
+    pub fn showing_rows(images: ImagesWanted) -> Self {
+        Self {
+            images: Some(images),
+            ..Self::default()
+        }
+    }
+
     /// A transaction begins: what was read before is of another one.
     pub fn begin(&mut self) {
         self.take();
@@ -126,7 +170,7 @@ impl ChangeReader {
     /// What was read since the transaction began.
     pub fn take(&mut self) -> Changes {
         self.maps.clear();
-        self.statement_bytes = 0;
+        (self.statement_bytes, self.image_bytes) = (0, 0);
         std::mem::take(&mut self.changes)
     }
 
@@ -252,42 +296,41 @@ impl ChangeReader {
         if map.columns.len() != head.columns {
             return Err(EventError::malformed(kind, "it has other columns than its table"));
         }
-        let expanded = match kind.0 {
-            166..=171 => expanded(
-                kind,
-                head.rows,
-                usize::try_from(EVENT_BYTES_MAX).unwrap_or(usize::MAX),
-            )?,
-            _ => head.rows.into(),
-        };
+        let expanded = plain_rows(kind, head.rows)?;
         let key = self.keys.as_ref().map(|keys| match keys.get(&map.name) {
             Some(of) if of.columns == map.columns.len() => of.key.as_slice(),
             _ => &[],
         });
+        let shown = self.changes.images.iter();
+        let mut sight = Sight::new(
+            map,
+            self.images.as_ref(),
+            shown.filter(|image| image.table == map.name).count(),
+            IMAGES_BYTES_MAX.saturating_sub(self.image_bytes),
+        );
         let mut touched = RowKeys::default();
         let count = read(kind, &expanded, |fields| {
             let mut count = 0;
             while !fields.is_empty() {
                 let left_bytes = fields.len();
-                let before = image(fields, &map.columns, head.first, false, key.unwrap_or_default())?;
-                if key.is_some() {
-                    touched.add(before);
-                }
-                if rows == RowKind::Update {
-                    let partial = kind == EventType::PARTIAL_UPDATE_ROWS;
-                    let after = image(
-                        fields,
-                        &map.columns,
-                        head.second,
-                        partial,
-                        key.unwrap_or_default(),
-                    )?;
+                let first = image(fields, &map.columns, head.first, false)?;
+                let second = match rows {
+                    RowKind::Update => {
+                        let partial = kind == EventType::PARTIAL_UPDATE_ROWS;
+                        Some(image(fields, &map.columns, head.second, partial)?)
+                    }
+                    _ => None,
+                };
+                if let Some(key) = key {
+                    touched.add(first.key_hash(key));
+                    let after = second.as_ref().and_then(|second| second.key_hash(key));
                     // Without any of its key in the second image a row keeps the one it has.
-                    let has_some = |key: &[usize]| key.iter().any(|column| is_set(head.second, *column));
-                    if after.is_some() || key.is_some_and(has_some) {
+                    let has_some = || key.iter().any(|column| is_set(head.second, *column));
+                    if second.is_some() && (after.is_some() || has_some()) {
                         touched.add(after);
                     }
                 }
+                sight.take(rows, &first, second.as_ref());
                 if fields.len() == left_bytes {
                     return Err(WireError::Protocol("rows without any column".to_owned()));
                 }
@@ -295,6 +338,9 @@ impl ChangeReader {
             }
             Ok(count)
         })?;
+        self.image_bytes += sight.bytes;
+        self.changes.images.extend(sight.images);
+        self.changes.images_left_out += sight.left_out;
         let counts = self.changes.tables.entry(map.name.clone()).or_default();
         if key.is_some() {
             self.changes
@@ -454,32 +500,63 @@ fn row_head<'a>(kind: EventType, rows: RowKind, fields: &mut Fields<'a>) -> Resu
     })
 }
 
+/// The rows of an event, expanded where MariaDB stored them compressed.
+fn plain_rows(kind: EventType, stored: &[u8]) -> Result<Cow<'_, [u8]>, EventError> {
+    match kind.0 {
+        166..=171 => expanded(
+            kind,
+            stored,
+            usize::try_from(EVENT_BYTES_MAX).unwrap_or(usize::MAX),
+        ),
+        _ => Ok(stored.into()),
+    }
+}
+
 fn is_set(bitmap: &[u8], bit: usize) -> bool {
     bitmap.get(bit / 8).is_some_and(|byte| byte >> (bit % 8) & 1 == 1)
 }
 
-/// Passes over one image of a row. Returns a hash of the values in the columns of `key`, if all are there.
-fn image(
-    fields: &mut Fields<'_>,
+/// One image of a row: by column, nothing where the event has none of it, and there nothing for NULL.
+struct Image<'a>(Vec<Option<Stored<'a>>>);
+
+/// The bytes of a value; of a document they may be what changes it only.
+type Stored<'a> = Option<(&'a [u8], bool)>;
+
+impl Image<'_> {
+    /// A hash of the values in the columns of `key`, if all are there.
+    fn key_hash(&self, key: &[usize]) -> Option<[u8; 16]> {
+        let stored = |column: &usize| self.0.get(*column).copied().flatten().flatten();
+        let values: Vec<Option<&[u8]>> = key
+            .iter()
+            .map(|column| stored(column).map(|(bytes, _)| bytes))
+            .collect();
+        key_hash(&values)
+    }
+}
+
+/// Cuts one image of a row into its values.
+fn image<'a>(
+    fields: &mut Fields<'a>,
     columns: &[Width],
     present: &[u8],
     may_be_partial: bool,
-    key: &[usize],
-) -> Result<Option<[u8; 16]>, WireError> {
+) -> Result<Image<'a>, WireError> {
     const PARTIAL_JSON: u64 = 1;
+    let mut partial: &[u8] = &[];
     if may_be_partial && fields.lenenc()? & PARTIAL_JSON != 0 {
         let documents = columns
             .iter()
             .filter(|column| matches!(column, Width::Document(_)));
-        fields.bytes(documents.count().div_ceil(8))?;
+        partial = fields.bytes(documents.count().div_ceil(8))?;
     }
     let there: Vec<usize> = (0..columns.len())
         .filter(|column| is_set(present, *column))
         .collect();
     let nulls = fields.bytes(there.len().div_ceil(8))?;
-    let mut values: Vec<Option<&[u8]>> = vec![None; key.len()];
+    let mut values = vec![None; columns.len()];
     for (place, column) in there.into_iter().enumerate() {
         if is_set(nulls, place) {
+            values[column] = Some(None);
             continue;
         }
         let value = match &columns[column] {
@@ -490,11 +567,86 @@ fn image(
                 fields.bytes(length)?
             }
         };
-        if let Some(of_key) = key.iter().position(|wanted| *wanted == column) {
-            values[of_key] = Some(value);
+        // The bits are those of all documents of the table.
+        let is_document = |width: &&Width| matches!(width, Width::Document(_));
+        let nth = || columns[..column].iter().filter(is_document).count();
+        let is_part = is_document(&&columns[column]) && is_set(partial, nth());
+        values[column] = Some(Some((value, is_part)));
+    }
+    Ok(Image(values))
+}
+
+/// Decodes the rows of one event that are to be seen.
+struct Sight<'a> {
+    map: &'a TableMap,
+    wanted: Option<&'a ImagesWanted>,
+    /// So many more may be seen.
+    left: u64,
+    left_bytes: u64,
+    bytes: u64,
+    images: Vec<RowImage>,
+    left_out: u64,
+}
+
+impl<'a> Sight<'a> {
+    fn new(map: &'a TableMap, wanted: Option<&'a ImagesWanted>, shown: usize, left_bytes: u64) -> Self {
+        let most = wanted.map_or(0, |wanted| wanted.of_each_table_max);
+        Self {
+            map,
+            wanted,
+            left: most.saturating_sub(shown as u64),
+            left_bytes,
+            bytes: 0,
+            images: Vec::new(),
+            left_out: 0,
         }
     }
-    Ok(key_hash(&values))
+
+    fn take(&mut self, rows: RowKind, first: &Image<'_>, second: Option<&Image<'_>>) {
+        if self.wanted.is_none() {
+            return;
+        }
+        let length = |image: &Image<'_>| {
+            let stored = image.0.iter().flatten().flatten();
+            stored.map(|(bytes, _)| bytes.len() as u64).sum::<u64>()
+        };
+        let bytes = length(first) + second.map_or(0, length);
+        if self.left == 0 || self.bytes + bytes > self.left_bytes {
+            self.left_out += 1;
+            return;
+        }
+        self.left -= 1;
+        self.bytes += bytes;
+        let first = self.decoded(first);
+        let (before, after) = match rows {
+            RowKind::Insert => (None, Some(first)),
+            RowKind::Delete => (Some(first), None),
+            RowKind::Update => (Some(first), second.map(|second| self.decoded(second))),
+        };
+        self.images.push(RowImage {
+            table: self.map.name.clone(),
+            before,
+            after,
+        });
+    }
+
+    fn decoded(&self, image: &Image<'_>) -> Vec<(String, Value)> {
+        let known = self.wanted.and_then(|wanted| wanted.columns.get(&self.map.name));
+        // With another number of columns it is another table.
+        let known = known.filter(|columns| columns.len() == image.0.len());
+        let decode = |(column, stored): (usize, &Option<Stored<'_>>)| {
+            let hint = known.and_then(|known| known.get(column));
+            let hint = self.map.hints.get(column).or(hint);
+            let name = hint.map(|hint| hint.name.clone()).filter(|name| !name.is_empty());
+            let value = match (*stored)? {
+                None => Value::Null,
+                Some((bytes, true)) => Value::Bytes(bytes.to_vec()),
+                Some((bytes, false)) => values::value(*self.map.types.get(column)?, bytes, hint),
+            };
+            Some((name.unwrap_or_else(|| format!("@{}", column + 1)), value))
+        };
+        image.0.iter().enumerate().filter_map(decode).collect()
+    }
 }
 
 /// The default database and the text of a LOAD DATA statement: 13 bytes as of a QUERY, 13 about the file, the session, the name, a NUL.
@@ -509,24 +661,104 @@ fn load_query<'a>(fields: &mut Fields<'a>) -> Result<(&'a [u8], &'a [u8]), WireE
 
 fn table_map(body: &[u8]) -> Result<(u64, TableMap), EventError> {
     const EVENT: EventType = EventType::TABLE_MAP;
-    let (id, schema, table, types, metadata) = read(EVENT, body, |fields| {
+    let (id, schema, table, types, metadata, more) = read(EVENT, body, |fields| {
         let id = table_id(fields)?;
         fields.u16()?;
         let schema = fields.lenenc_bytes()?;
         fields.u8()?;
         let table = fields.lenenc_bytes()?;
         fields.u8()?;
-        Ok((id, schema, table, fields.lenenc_bytes()?, fields.lenenc_bytes()?))
+        let (types, metadata) = (fields.lenenc_bytes()?, fields.lenenc_bytes()?);
+        Ok((id, schema, table, types, metadata, fields.rest()))
     })?;
     if types.len() > COLUMNS_MAX {
         return Err(EventError::malformed(EVENT, "no table has so many columns"));
     }
-    let columns = read(EVENT, metadata, |fields| {
+    let columns: Vec<Width> = read(EVENT, metadata, |fields| {
         types.iter().map(|kind| width(*kind, fields)).collect()
+    })?;
+    let types: Vec<ColumnType> = read(EVENT, metadata, |fields| {
+        types.iter().map(|kind| column_type(*kind, fields)).collect()
     })?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let name = (text(schema), text(table));
-    Ok((id, TableMap { name, columns }))
+    // Most servers say nothing more of the columns, and nothing of it is needed to read them.
+    let hints = more
+        .get(columns.len().div_ceil(8)..)
+        .and_then(|more| hints(&types, more))
+        .unwrap_or_default();
+    Ok((
+        id,
+        TableMap {
+            name,
+            columns,
+            types,
+            hints,
+        },
+    ))
+}
+
+/// The type of a column, past its metadata.
+fn column_type(kind: u8, metadata: &mut Fields<'_>) -> Result<ColumnType, WireError> {
+    let before = *metadata;
+    width(kind, metadata)?;
+    let (mut head, length) = (before, before.len() - metadata.len());
+    let bytes = head.bytes(length)?;
+    let metadata = [
+        bytes.first().copied().unwrap_or(0),
+        bytes.get(1).copied().unwrap_or(0),
+    ];
+    // ENUM and SET travel as a kind of string.
+    let kind = match (kind, metadata[0]) {
+        (254, real @ (247 | 248)) => real,
+        _ => kind,
+    };
+    Ok(ColumnType { kind, metadata })
+}
+
+/// What a TABLE_MAP says of columns behind what is needed to read them (`binlog_row_metadata=FULL`): signs, names, members. `None` where
+/// it names no columns, since all else is known from where those are.
+fn hints(types: &[ColumnType], more: &[u8]) -> Option<Vec<ColumnHint>> {
+    const SIGNS: u8 = 1;
+    const NAMES: u8 = 4;
+    const SETS: u8 = 5;
+    const ENUMS: u8 = 6;
+    let mut hints = vec![ColumnHint::default(); types.len()];
+    let mut fields = Fields::new(more);
+    let mut is_named = false;
+    let of_kind = |kinds: &'static [u8]| {
+        let is_it = move |(_, of): &(usize, &ColumnType)| kinds.contains(&of.kind);
+        types.iter().enumerate().filter(is_it).map(|(column, _)| column)
+    };
+    let string =
+        |fields: &mut Fields<'_>| Some(String::from_utf8_lossy(fields.lenenc_bytes().ok()?).into_owned());
+    while !fields.is_empty() {
+        let kind = fields.u8().ok()?;
+        let block = fields.lenenc_bytes().ok()?;
+        let mut inner = Fields::new(block);
+        match kind {
+            SIGNS => {
+                for (nth, column) in of_kind(&[1, 2, 3, 4, 5, 8, 9, 246]).enumerate() {
+                    hints[column].is_unsigned = block.get(nth / 8)? >> (7 - nth % 8) & 1 == 1;
+                }
+            }
+            NAMES => {
+                is_named = true;
+                for hint in &mut hints {
+                    hint.name = string(&mut inner)?;
+                }
+            }
+            SETS | ENUMS => {
+                let kinds: &'static [u8] = if kind == SETS { &[248] } else { &[247] };
+                for column in of_kind(kinds) {
+                    let count = inner.lenenc().ok()?.min(65_535);
+                    hints[column].members = (0..count).map(|_| string(&mut inner)).collect::<Option<_>>()?;
+                }
+            }
+            _ => {}
+        }
+    }
+    is_named.then_some(hints)
 }
 
 /// How long values of a type are, by the type's metadata.
@@ -572,7 +804,7 @@ fn width(kind: u8, metadata: &mut Fields<'_>) -> Result<Width, WireError> {
 }
 
 /// Bytes of so many decimal digits on one side of the point.
-fn decimal_bytes(digits: u8) -> usize {
+pub(super) fn decimal_bytes(digits: u8) -> usize {
     const OF_REST: [usize; 9] = [0, 1, 1, 2, 2, 3, 3, 4, 4];
     let digits = usize::from(digits);
     digits / 9 * 4 + OF_REST[digits % 9]
