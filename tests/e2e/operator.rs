@@ -7,13 +7,14 @@ use holdfast_tests::holdfast::Holdfast;
 use holdfast_tests::ledger;
 use holdfast_tests::object_stores::{ObjectStore, StoreKind, WRITER};
 use holdfast_tests::oracle::Snapshot;
-use holdfast_tests::process::{Signal, host_name};
+use holdfast_tests::process::{Signal, host_name, wait_until};
 use holdfast_tests::replica;
 use holdfast_tests::server::{Kind, Server, ServerOptions};
 use holdfast_tests::site;
 
 use crate::crash::{archived, is_loading, wait_for_the_middle};
-use crate::moments::{MYSQL, Story};
+use crate::moments::{MYSQL, Story, archived_after};
+use crate::stream;
 
 fn new_server(kind: Kind) -> Server {
     let options = ServerOptions {
@@ -231,4 +232,53 @@ fn a_provider_dies_in_the_middle_of_a_restore_mariadb() {
 #[test]
 fn a_provider_dies_in_the_middle_of_a_restore_mysql() {
     a_provider_dies_in_the_middle_of_a_restore(MYSQL);
+}
+
+/// The host is lost, its backup restored on another one; that is archived as a stream of its own, from a fresh backup on.
+fn a_restored_server_is_protected_again(kind: Kind) {
+    let source = Server::start(kind, ServerOptions::default());
+    source
+        .sql("CREATE DATABASE shop; CREATE TABLE shop.t (id INT PRIMARY KEY); INSERT INTO shop.t VALUES (1)");
+    let lost = source.socket().display().to_string();
+    let (source, site, _) = archived_after(source, |source| source.sql("INSERT INTO shop.t VALUES (2)"));
+    let replica::Until::Position { file, offset_bytes } = replica::now(&source) else {
+        unreachable!("now is a position")
+    };
+    let target = Server::start(kind, ServerOptions::default());
+    site.restore_into(&["b"], &target);
+    drop(source);
+    std::fs::remove_dir_all(site.path("state")).unwrap();
+    let socket = target.socket().display().to_string();
+    let new_host = site.configuration().replace(&lost, &socket).replace("db1", "db2");
+    site.configure(&new_host);
+    site.agent(&["init"]).fails().says(&["HF-E014", "keys certify"]);
+    site.certify();
+    site.agent(&["init"]).succeeds();
+    let mut agent = stream::start(&site, "again.log");
+    target.sql("INSERT INTO shop.t VALUES (3)");
+    stream::wait_for_manifests(&site, "a", 2);
+    stream::wait_for_manifests(&site, "b", 2);
+    target.sql("INSERT INTO shop.t VALUES (4)");
+    stream::wait_until_archived(&site, &target, &["a", "b"]);
+    wait_until("all is well again", stream::PATIENCE, || {
+        stream::status(&site).is_some_and(|status| status["verdict"] == "ok")
+    });
+    assert!(agent.terminate(stream::PATIENCE).success(), "{}", agent.output());
+    stream::latest_equals(&site, &target, "a", "again");
+    // What the lost host had committed is still there to be gone back to.
+    let first = &site.listed()[0];
+    let end = format!("{file}:{offset_bytes}");
+    site.restore_to_scratch(&["b"], "first", &["--backup", &first.id, "--to-position", &end]);
+    let restored = Server::over(kind, &site.path("first").join("data"), ServerOptions::default());
+    assert_eq!(restored.value("SELECT COUNT(*) FROM shop.t"), "2");
+}
+
+#[test]
+fn a_restored_server_is_protected_again_mariadb() {
+    a_restored_server_is_protected_again(Kind::MariaDb1011);
+}
+
+#[test]
+fn a_restored_server_is_protected_again_mysql() {
+    a_restored_server_is_protected_again(MYSQL);
 }

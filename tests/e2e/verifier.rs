@@ -193,6 +193,9 @@ fn good_backups_pass(kind: Kind) {
         "{newest}"
     );
     verifier.scratch_is_empty();
+    // An operator is told how long it took.
+    let planned = site.restore(&["a"], &["--dry-run"]).succeeds();
+    assert!(planned.stdout.contains("estimate   about "), "{planned}");
     reports_are_checked_offline(&verifier);
 }
 

@@ -5,114 +5,25 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_agent::problem::{Code, Problem};
 use holdfast_agent::repository::Repository;
+pub(crate) use holdfast_agent::repository::reports::{Found, find};
 use holdfast_agent::repository::upload::put_with_patience_bytes;
 use holdfast_agent::{durable, kit, words};
 use holdfast_proto::container::{Codec, Core, Kind, Summary, seal};
 use holdfast_proto::ids::{Generation, ObjectHash};
-use holdfast_proto::keys::{Identity, WriterKey};
+use holdfast_proto::keys::WriterKey;
 use holdfast_proto::names::{Day, ObjectName};
-use holdfast_proto::report::{self, REPORT_BYTES_MAX, Report, ReportTrust, SignedReport, series};
+use holdfast_proto::report::{self, Report, SignedReport, series};
 
 use crate::config::Config;
 use crate::memory::LastReport;
 
 const PUT_PATIENCE: Duration = Duration::from_secs(60);
 const ZSTD_LEVEL: i32 = 6;
-
-/// A report that was found in providers.
-pub(crate) struct Found {
-    /// Its object.
-    pub(crate) name: ObjectName,
-    /// The providers that list it.
-    pub(crate) providers: Vec<String>,
-    /// The report, or why it is not believed.
-    pub(crate) read: Result<Signed, Problem>,
-}
-
-/// A believed report, as it is stored.
-pub(crate) struct Signed {
-    /// The report.
-    pub(crate) signed: SignedReport,
-    /// Its stored form: what an auditor is given.
-    pub(crate) bytes: Vec<u8>,
-    /// SHA-256 of the object it lies in.
-    pub(crate) object: ObjectHash,
-}
-
-/// Lists and opens every report of a repository, oldest first. A provider that cannot be listed is told in `troubles`.
-pub(crate) async fn find(
-    repository: &Repository,
-    identities: &Arc<Vec<Identity>>,
-    troubles: &mut Vec<String>,
-) -> Vec<Found> {
-    let mut names: BTreeMap<ObjectName, Vec<String>> = BTreeMap::new();
-    for provider in &repository.providers {
-        match provider.store.list(ObjectName::REPORTS, None).await {
-            Ok(listed) => {
-                for name in listed.iter().filter_map(|object| object.name.parse().ok()) {
-                    names.entry(name).or_default().push(provider.name.clone());
-                }
-            }
-            Err(error) => troubles.push(format!("provider {} cannot be listed: {error}", provider.name)),
-        }
-    }
-    let mut found = Vec::new();
-    for (name, providers) in names {
-        let read = open(repository, identities, &name).await;
-        found.push(Found {
-            name,
-            providers,
-            read,
-        });
-    }
-    found.sort_by_key(|found| {
-        found
-            .read
-            .as_ref()
-            .map_or(0, |signed| signed.signed.report.started_ms)
-    });
-    found
-}
-
-async fn open(
-    repository: &Repository,
-    identities: &Arc<Vec<Identity>>,
-    name: &ObjectName,
-) -> Result<Signed, Problem> {
-    let corrupt = |error: holdfast_proto::FormatError| {
-        Problem::new(
-            Code::ObjectCorrupt,
-            format!("{name}: {error}"),
-            "somebody changed or forged this report; another provider may hold the true one",
-        )
-    };
-    let (opened, _) = repository.open_object(name, None, identities).await?;
-    let bytes = opened.plain(REPORT_BYTES_MAX as u64).map_err(corrupt)?;
-    let descriptor = repository.trust.descriptor();
-    let signed = report::verify(&bytes, ReportTrust::Descriptor(descriptor)).map_err(corrupt)?;
-    let ObjectName::Report { report: id, .. } = name else {
-        unreachable!("only reports are opened here")
-    };
-    let belongs = signed.report.report == *id
-        && signed.report.sequence == opened.core.sequence
-        && signed.certificate.key.id() == opened.core.writer;
-    if !belongs {
-        return Err(corrupt(holdfast_proto::FormatError::Corrupt(
-            "the report and the object it lies in contradict each other".into(),
-        )));
-    }
-    Ok(Signed {
-        signed,
-        bytes,
-        object: opened.hash,
-    })
-}
 
 /// The end of our own series: what is remembered, or further where the providers hold more (the memory was lost).
 pub(crate) fn end_of_series(

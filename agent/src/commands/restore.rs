@@ -83,10 +83,11 @@ async fn make_plan(reader: &Reader, args: &RestoreArgs) -> Result<RestorePlan, P
     let backup = args.backup.as_deref().or(begun.as_deref());
     let plan = plan_of(reader, backup, &point, &args.except).await?;
     let plan = choose_accounts(plan, args)?;
-    match args.only.as_slice() {
-        [] => Ok(plan),
-        patterns => plan.only(patterns).await,
-    }
+    let plan = match args.only.as_slice() {
+        [] => plan,
+        patterns => plan.only(patterns).await?,
+    };
+    Ok(plan.estimated(&reader.repository, &reader.identities).await)
 }
 
 /// The backup of the unfinished restore that the target server holds: a newer one may be there by now.

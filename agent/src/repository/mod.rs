@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod level;
 pub mod reads;
 mod reopening;
+pub mod reports;
 pub mod segments;
 pub mod upload;
 

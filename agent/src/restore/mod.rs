@@ -9,6 +9,7 @@ pub mod compare;
 pub mod copy;
 pub mod coverage;
 mod elsewhere;
+pub mod estimate;
 mod events;
 pub mod except;
 pub mod feed;

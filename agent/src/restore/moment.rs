@@ -3,7 +3,7 @@
 //! The newest backup that is not behind the target point is taken. A stream goes on from a backup if it has the file of the
 //! backup's position and, at that very offset, the backup's GTIDs: names of files and numbers of servers repeat.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use holdfast_proto::Flavour;
@@ -698,10 +698,19 @@ impl ReplayPlan {
         }
     }
 
+    fn segments(&self) -> BTreeSet<usize> {
+        self.pieces.iter().map(|piece| piece.segment).collect()
+    }
+
     fn segment_count(&self) -> u64 {
-        let distinct: std::collections::BTreeSet<usize> =
-            self.pieces.iter().map(|piece| piece.segment).collect();
-        distinct.len() as u64
+        self.segments().len() as u64
+    }
+
+    /// How many transactions that are, about: the segments at both ends may hold others.
+    pub fn transactions(&self) -> u64 {
+        let segments = self.archive.segments();
+        let of = |nth: &usize| segments[*nth].summary.transactions;
+        self.segments().iter().map(of).sum()
     }
 
     /// The same, for machines.

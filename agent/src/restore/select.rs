@@ -10,6 +10,7 @@ use holdfast_proto::record::Record as _;
 
 use super::accounts::Accounts;
 use super::elsewhere;
+use super::estimate::{self, Estimate, Size};
 use super::except;
 use super::indexes;
 use super::moment::{self, Choice, ReplayPlan};
@@ -31,6 +32,8 @@ pub struct RestorePlan {
     pub listed: ListedBackup,
     /// Its manifest, verified.
     pub manifest: Manifest,
+    /// How long it will take, if a drill tells.
+    pub estimate: Option<Estimate>,
     /// What was on the source.
     pub inventory: Inventory,
     /// The statements that make it again.
@@ -141,6 +144,7 @@ pub async fn plan(
     };
     let plan = RestorePlan {
         accounts,
+        estimate: None,
         listed,
         manifest,
         inventory,
@@ -267,11 +271,22 @@ impl RestorePlan {
         lines.extend(self.replay.iter().flat_map(ReplayPlan::describe));
         lines.extend(self.narrowed.iter().flat_map(Narrowed::describe));
         lines.extend(self.notes.iter().map(|note| format!("note       {note}")));
+        lines.extend(self.estimate.iter().map(Estimate::describe));
         lines
     }
 }
 
 impl RestorePlan {
+    /// Looks how long it will take.
+    pub async fn estimated(mut self, repository: &Repository, identities: &Arc<Vec<Identity>>) -> Self {
+        let size = Size {
+            rows: self.manifest.tables.iter().map(|table| table.digest.rows).sum(),
+            transactions: self.replay.as_ref().map_or(0, ReplayPlan::transactions),
+        };
+        self.estimate = estimate::look(repository, identities, &self.manifest.cluster, size).await;
+        self
+    }
+
     /// What will be done, for machines.
     pub fn to_json(&self) -> serde_json::Value {
         serde_json::json!({
@@ -280,7 +295,7 @@ impl RestorePlan {
             "tables": self.manifest.tables.len(), "parts": self.listed.summary.parts,
             "rows": self.manifest.tables.iter().map(|table| table.digest.rows).sum::<u64>(),
             "stored_bytes": self.listed.summary.stored_bytes, "providers": self.listed.providers,
-            "exceptions": self.manifest.exceptions, "replay": self.replay.as_ref().map(ReplayPlan::to_json),
+            "estimate": self.estimate, "exceptions": self.manifest.exceptions, "replay": self.replay.as_ref().map(ReplayPlan::to_json),
             "only": self.narrowed.as_ref().map(Narrowed::to_json), "notes": self.notes, "accounts": self.inventory.accounts.iter().map(|account| account.name.to_string()).collect::<Vec<_>>(),
         })
     }
