@@ -619,6 +619,7 @@ impl Found {
             end,
             gtid,
             commit_us,
+            ..
         } = &self.transaction;
         let end = end.map(|end| format!("-{end}")).unwrap_or_default();
         let gtid = gtid

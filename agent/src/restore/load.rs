@@ -1,6 +1,6 @@
 //! Loads every part of a backup into the target server, in parallel, straight from the providers.
 //!
-//! Each [unit](super::units) is one LOAD DATA, whose row count and warnings are checked: LOAD DATA LOCAL drops bad rows without
+//! Each unit (`units.rs`) is one LOAD DATA, whose row count and warnings are checked: LOAD DATA LOCAL drops bad rows without
 //! an error.
 
 use std::collections::BTreeSet;

@@ -542,8 +542,6 @@ fn scratch_arguments(plan: &RestorePlan) -> Vec<String> {
         ("innodb_page_size", "innodb-page-size"),
         ("character_set_server", "character-set-server"),
         ("collation_server", "collation-server"),
-        // What is replayed may leave them to the server.
-        ("default_storage_engine", "default-storage-engine"),
     ] {
         let value = plan.inventory.server.settings.get(setting);
         let plain = |v: &&String| !v.is_empty() && v.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
@@ -554,6 +552,18 @@ fn scratch_arguments(plan: &RestorePlan) -> Vec<String> {
             .into_iter()
             .chain(authentication_plugins(&plan.inventory))
             .map(|library| format!("--plugin-load-add={library}")),
+    );
+    // What is replayed may leave these to the server. It does not start with an engine that it does not hold itself.
+    let engine = plan.inventory.server.settings.get("default_storage_engine");
+    let is_built_in = |engine: &&String| {
+        ["InnoDB", "MyISAM", "Aria", "MEMORY"]
+            .iter()
+            .any(|one| one.eq_ignore_ascii_case(engine))
+    };
+    options.extend(
+        engine
+            .filter(is_built_in)
+            .map(|engine| format!("--default-storage-engine={engine}")),
     );
     if let Some(mode) = plan.inventory.server.settings.get("old_mode") {
         let is_plain = mode

@@ -172,8 +172,8 @@ async fn refuse_ambiguous(
         match consider(repository, identities, listed, wanted, &mut Vec::new()).await? {
             Considered::Chosen(Some(other)) => {
                 let (one, two) = (named_by(wanted, first), named_by(wanted, &other));
-                if one == two {
-                    return Ok(()); // the same history, archived twice
+                if is_same(wanted, one, two) {
+                    return Ok(()); // archived twice, or by a replica as well
                 }
                 let id = |listed: &ListedBackup| listed.backup.to_string()[..12].to_owned();
                 let tell = |transaction: Option<&Transaction>| transaction.map_or("nothing".to_owned(), tell);
@@ -192,6 +192,16 @@ async fn refuse_ambiguous(
         }
     }
     Ok(())
+}
+
+/// Whether two histories mean the same transaction by a name. A replica has it under the same GTID, at another place.
+fn is_same(wanted: &TargetPoint, one: Option<&Transaction>, two: Option<&Transaction>) -> bool {
+    match (wanted, one, two) {
+        (TargetPoint::Gtid(_) | TargetPoint::BeforeGtid(_), Some(one), Some(two)) => {
+            one.gtid != two.gtid || one.original_us == two.original_us
+        }
+        _ => one == two,
+    }
 }
 
 /// The transaction that a target point names in a history.

@@ -30,6 +30,9 @@ pub struct Transaction {
     pub gtid: Option<String>,
     /// When it was committed, in microseconds since 1970 UTC. MariaDB knows seconds only.
     pub commit_us: u64,
+    /// When it was committed where it came from: the same in every server's binlog.
+    #[serde(skip)]
+    pub original_us: u64,
 }
 
 /// What the scanner came across.
@@ -275,6 +278,7 @@ impl Seen {
             end,
             gtid: begin.gtid.as_ref().map(ToString::to_string),
             commit_us,
+            original_us: begin.original_commit_micros.unwrap_or(commit_us),
         })
     }
 }

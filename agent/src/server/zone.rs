@@ -20,7 +20,7 @@ fn moments() -> Vec<i64> {
         .collect()
 }
 
-/// How far the clocks of a server's host are before UTC at each of the [moments], in seconds.
+/// How far the clocks of a server's host are before UTC at many moments, in seconds.
 ///
 /// # Errors
 /// Where the server cannot be asked. The session's time zone is UTC afterwards.
