@@ -215,6 +215,11 @@ mod tests {
             .arg("/dev/null")
             .spawn()
             .unwrap();
+        // For a moment a process that was just started has no command line.
+        let command = format!("/proc/{}/cmdline", child.id());
+        while std::fs::read(&command).unwrap().is_empty() {
+            std::thread::yield_now();
+        }
         sweep(folder.path()).unwrap();
         let left: Vec<_> = std::fs::read_dir(folder.path())
             .unwrap()

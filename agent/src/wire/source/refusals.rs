@@ -36,15 +36,16 @@ impl Refusals {
             return None;
         }
         let text = String::from_utf8_lossy(sql);
-        let names = |word: &&String| has_word(&text, word);
-        let makes = matches!(verb, "CREATE" | "ALTER") && has_word(&text, "ENGINE");
-        if let Some(engine) = self.engines.iter().find(names).filter(|_| makes) {
+        let is_named = |engine: &&String| engines_in(&text).any(|named| named.eq_ignore_ascii_case(engine));
+        let makes = matches!(verb, "CREATE" | "ALTER");
+        if let Some(engine) = self.engines.iter().find(is_named).filter(|_| makes) {
             return Some(format!(
                 "it makes a table of the engine {engine}, whose rows lie outside the server: they may be in use"
             ));
         }
         let with_others = (verb == "CREATE" && has_word(&text, "LIKE"))
             || (matches!(verb, "DROP" | "RENAME") && text.contains(','));
+        let names = |table: &&String| has_word(&text, table);
         let table = self.tables.iter().find(names).filter(|_| with_others)?;
         Some(format!(
             "it is about {table}, whose rows lie outside the server, and about other tables as well"
@@ -70,6 +71,28 @@ impl Refusals {
     }
 }
 
+/// The words behind `ENGINE` and an equals sign, if there is one: a column may be called `connect`.
+fn engines_in(text: &str) -> impl Iterator<Item = &str> {
+    const WORD: &str = "ENGINE";
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let starts = text.char_indices().filter(move |(at, _)| {
+        let is_whole = !text[..*at].ends_with(is_word);
+        is_whole
+            && text
+                .get(*at..at + WORD.len())
+                .is_some_and(|word| word.eq_ignore_ascii_case(WORD))
+    });
+    starts.filter_map(move |(at, _)| {
+        let rest = &text[at + WORD.len()..];
+        let behind = rest.trim_start_matches(|c: char| c.is_whitespace() || "=`'\"".contains(c));
+        let behind = if rest.starts_with(is_word) { "" } else { behind };
+        behind
+            .split(|c| !is_word(c))
+            .next()
+            .filter(|word| !word.is_empty())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +115,8 @@ mod tests {
         for refused in [
             "CREATE TABLE a (b INT) ENGINE=FEDERATED CONNECTION='mysql://x'",
             "/* tool */ alter table a engine = connect table_type=mysql",
+            "CREATE TABLE a (b INT) ENGINE 'FEDERATED'",
+            "CREATE TABLE a (b INT) PARTITION BY HASH (b) (PARTITION p ENGINE = `federated`)",
             "CREATE TABLE b LIKE remote",
             "DROP TABLE `a`, `remote`",
             "RENAME TABLE remote TO r, b TO remote",
@@ -100,6 +125,8 @@ mod tests {
         }
         for passed in [
             "CREATE TABLE federated (a INT) COMMENT 'x'",
+            "CREATE TABLE a (connect INT, federated INT) ENGINE=InnoDB COMMENT 'connect'",
+            "ALTER TABLE a ADD engines INT, ADD s3 INT, ADD engines3 INT",
             "CREATE TABLE a (b INT) ENGINE=InnoDB",
             "DROP TABLE `remote`",
             "ALTER TABLE remote ADD a INT, ADD b INT",
