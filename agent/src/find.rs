@@ -231,7 +231,7 @@ pub struct Found {
     pub statements: Vec<FoundStatement>,
     /// Rows of the tables that are looked for, where they are wanted.
     pub rows: Vec<FoundRow>,
-    /// How many more there are.
+    /// How many more there are of those tables.
     pub rows_left_out: u64,
     /// Events of it that were not understood.
     pub not_read: u64,
@@ -455,8 +455,13 @@ impl<T: FnMut(&Found)> Search<'_, T> {
             found.one_of_several = self.one_of_several;
             let tables = &self.wanted.tables;
             let is_wanted =
-                |row: &FoundRow| tables.is_empty() || tables.iter().any(|p| p.is(&row.schema, &row.table));
-            found.rows.retain(is_wanted);
+                |schema: &str, table: &str| tables.is_empty() || tables.iter().any(|p| p.is(schema, table));
+            found.rows.retain(|row| is_wanted(&row.schema, &row.table));
+            if self.wanted.rows_max > 0 {
+                let wanted = found.tables.iter().filter(|of| is_wanted(&of.schema, &of.table));
+                let rows: u64 = wanted.map(|of| of.inserted + of.updated + of.deleted).sum();
+                found.rows_left_out = rows.saturating_sub(found.rows.len() as u64);
+            }
             (self.tell)(&found);
         }
         Ok(())
@@ -487,7 +492,7 @@ fn found(stream: &str, transaction: Transaction, bytes: u64, changes: Changes) -
         tables: tables.collect(),
         statements: statements.collect(),
         rows: changes.images.into_iter().map(found_row).collect(),
-        rows_left_out: changes.images_left_out,
+        rows_left_out: 0,
         not_read: changes.not_read,
     }
 }

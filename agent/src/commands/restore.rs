@@ -78,6 +78,8 @@ async fn make_plan(reader: &Reader, args: &RestoreArgs) -> Result<RestorePlan, P
     let point = args.point.target_point();
     let begun = match &args.backup {
         Some(_) => None,
+        // Beside what a server holds nothing is gone on with.
+        None if args.is_beside() => None,
         None => begun_backup(reader, &args.target).await?,
     };
     let backup = args.backup.as_deref().or(begun.as_deref());

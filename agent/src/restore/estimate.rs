@@ -14,6 +14,8 @@ use crate::words;
 
 /// So many of the newest reports are opened to find one that tells.
 const REPORTS_MAX: usize = 20;
+/// How long is looked for one.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Before the names of a restore's phases in a report.
 const PHASE: &str = "restore: ";
 
@@ -45,8 +47,18 @@ pub struct Estimate {
     pub drill_transactions: u64,
 }
 
-/// Looks for a drill that tells. Nothing is said where there is none, or where reports cannot be read.
+/// Looks for a drill that tells. Nothing is said where there is none, or where reports cannot be read soon: a restore does not wait for it.
 pub(super) async fn look(
+    repository: &Repository,
+    identities: &Arc<Vec<Identity>>,
+    cluster: &str,
+    size: Size,
+) -> Option<Estimate> {
+    let looked = tokio::time::timeout(PATIENCE, newest(repository, identities, cluster, size)).await;
+    looked.ok().flatten()
+}
+
+async fn newest(
     repository: &Repository,
     identities: &Arc<Vec<Identity>>,
     cluster: &str,

@@ -70,16 +70,22 @@ pub(super) async fn add(
         at_work.spawn(work(connection, queue.clone(), told.clone()));
     }
     drop(told);
-    while tell.recv().await.is_some() {
-        done += 1;
-        progress.add(1);
-        journal.write(Entry::Indexes, &format!("{done}/{total}")).await?;
+    loop {
+        tokio::select! {
+            // The others are not waited for if one fails: what they are at is ended when the restore goes on.
+            ended = at_work.join_next() => match ended {
+                Some(ended) => ended.expect("those who add indexes do not panic").map_err(cannot_make)?,
+                None => break,
+            },
+            Some(()) = tell.recv() => {
+                done += 1;
+                progress.add(1);
+                journal.write(Entry::Indexes, &format!("{done}/{total}")).await?;
+            }
+        }
     }
-    while let Some(ended) = at_work.join_next().await {
-        ended
-            .expect("those who add indexes do not panic")
-            .map_err(cannot_make)?;
-    }
+    // What was told while the last one ended.
+    journal.write(Entry::Indexes, &format!("{total}/{total}")).await?;
     progress.finish();
     Ok(())
 }

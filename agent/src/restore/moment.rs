@@ -169,7 +169,19 @@ async fn refuse_ambiguous(
             ));
             return Ok(());
         }
-        match consider(repository, identities, listed, wanted, &mut Vec::new()).await? {
+        let considered = match consider(repository, identities, listed, wanted, &mut Vec::new()).await {
+            Ok(considered) => considered,
+            // Damage in a history that nobody asked for must not keep anybody from restoring.
+            Err(problem) => {
+                let id = listed.backup.to_string();
+                notes.push(format!(
+                    "whether {wanted} is also the name of another transaction behind backup {id:.12} cannot be seen: {}",
+                    problem.fact
+                ));
+                continue;
+            }
+        };
+        match considered {
             Considered::Chosen(Some(other)) => {
                 let (one, two) = (named_by(wanted, first), named_by(wanted, &other));
                 if is_same(wanted, one, two) {

@@ -90,8 +90,6 @@ pub struct Changes {
     pub rows: BTreeMap<(String, String), RowKeys>,
     /// Rows that are to be seen.
     pub images: Vec<RowImage>,
-    /// How many more there are of tables of which not all are to be seen.
-    pub images_left_out: u64,
     /// Events that were too large or are not known, and statements of which not all is kept.
     pub not_read: u64,
 }
@@ -340,7 +338,6 @@ impl ChangeReader {
         })?;
         self.image_bytes += sight.bytes;
         self.changes.images.extend(sight.images);
-        self.changes.images_left_out += sight.left_out;
         let counts = self.changes.tables.entry(map.name.clone()).or_default();
         if key.is_some() {
             self.changes
@@ -585,7 +582,6 @@ struct Sight<'a> {
     left_bytes: u64,
     bytes: u64,
     images: Vec<RowImage>,
-    left_out: u64,
 }
 
 impl<'a> Sight<'a> {
@@ -598,7 +594,6 @@ impl<'a> Sight<'a> {
             left_bytes,
             bytes: 0,
             images: Vec::new(),
-            left_out: 0,
         }
     }
 
@@ -612,7 +607,6 @@ impl<'a> Sight<'a> {
         };
         let bytes = length(first) + second.map_or(0, length);
         if self.left == 0 || self.bytes + bytes > self.left_bytes {
-            self.left_out += 1;
             return;
         }
         self.left -= 1;
@@ -635,15 +629,18 @@ impl<'a> Sight<'a> {
         // With another number of columns it is another table.
         let known = known.filter(|columns| columns.len() == image.0.len());
         let decode = |(column, stored): (usize, &Option<Stored<'_>>)| {
-            let hint = known.and_then(|known| known.get(column));
-            let hint = self.map.hints.get(column).or(hint);
-            let name = hint.map(|hint| hint.name.clone()).filter(|name| !name.is_empty());
+            let known = known.and_then(|known| known.get(column));
             let value = match (*stored)? {
                 None => Value::Null,
                 Some((bytes, true)) => Value::Bytes(bytes.to_vec()),
-                Some((bytes, false)) => values::value(*self.map.types.get(column)?, bytes, hint),
+                Some((bytes, false)) => {
+                    let hint = self.map.hints.get(column).cloned().unwrap_or_default();
+                    values::value(*self.map.types.get(column)?, bytes, &hint.or(known))
+                }
             };
-            Some((name.unwrap_or_else(|| format!("@{}", column + 1)), value))
+            let named = [self.map.hints.get(column), known].into_iter().flatten();
+            let name = named.map(|hint| &hint.name).find(|name| !name.is_empty());
+            Some((name.cloned().unwrap_or_else(|| format!("@{}", column + 1)), value))
         };
         image.0.iter().enumerate().filter_map(decode).collect()
     }
@@ -716,8 +713,8 @@ fn column_type(kind: u8, metadata: &mut Fields<'_>) -> Result<ColumnType, WireEr
     Ok(ColumnType { kind, metadata })
 }
 
-/// What a TABLE_MAP says of columns behind what is needed to read them (`binlog_row_metadata=FULL`): signs, names, members. `None` where
-/// it names no columns, since all else is known from where those are.
+/// What a TABLE_MAP says of columns behind what is needed to read them: MySQL always which have a sign, with `binlog_row_metadata=FULL` their
+/// names and members as well.
 fn hints(types: &[ColumnType], more: &[u8]) -> Option<Vec<ColumnHint>> {
     const SIGNS: u8 = 1;
     const NAMES: u8 = 4;
@@ -725,7 +722,6 @@ fn hints(types: &[ColumnType], more: &[u8]) -> Option<Vec<ColumnHint>> {
     const ENUMS: u8 = 6;
     let mut hints = vec![ColumnHint::default(); types.len()];
     let mut fields = Fields::new(more);
-    let mut is_named = false;
     let of_kind = |kinds: &'static [u8]| {
         let is_it = move |(_, of): &(usize, &ColumnType)| kinds.contains(&of.kind);
         types.iter().enumerate().filter(is_it).map(|(column, _)| column)
@@ -743,7 +739,6 @@ fn hints(types: &[ColumnType], more: &[u8]) -> Option<Vec<ColumnHint>> {
                 }
             }
             NAMES => {
-                is_named = true;
                 for hint in &mut hints {
                     hint.name = string(&mut inner)?;
                 }
@@ -758,7 +753,7 @@ fn hints(types: &[ColumnType], more: &[u8]) -> Option<Vec<ColumnHint>> {
             _ => {}
         }
     }
-    is_named.then_some(hints)
+    Some(hints)
 }
 
 /// How long values of a type are, by the type's metadata.

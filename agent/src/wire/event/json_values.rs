@@ -2,6 +2,7 @@
 //!
 //! Source: "JSON binary format" in MySQL's `sql-common/json_binary.h` documentation. Every offset is checked; depth and size are bounded.
 
+use super::values::{ColumnHint, ColumnType};
 use crate::wire::fields::Fields;
 
 const DEPTH_MAX: usize = 100;
@@ -81,11 +82,11 @@ fn opaque(text: &mut String, value: &[u8]) -> Option<()> {
     if *kind == 246
         && let [digits, decimals, stored @ ..] = bytes
     {
-        let of = super::values::ColumnType {
+        let of = ColumnType {
             kind: 246,
             metadata: [*digits, *decimals],
         };
-        text.push_str(&super::values::value(of, stored, None).to_string());
+        text.push_str(&super::values::value(of, stored, &ColumnHint::default()).to_string());
         return Some(());
     }
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -29,6 +29,19 @@ pub struct ColumnHint {
     pub members: Vec<String>,
 }
 
+impl ColumnHint {
+    /// With what another one knows of the same column besides.
+    pub(super) fn or(mut self, other: Option<&ColumnHint>) -> Self {
+        if let Some(other) = other {
+            self.is_unsigned |= other.is_unsigned;
+            if self.members.is_empty() {
+                self.members.clone_from(&other.members);
+            }
+        }
+        self
+    }
+}
+
 /// The type of a column as a TABLE_MAP says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ColumnType {
@@ -39,8 +52,8 @@ pub(super) struct ColumnType {
 }
 
 /// Reads the stored bytes of a value; a length before them is not part of them.
-pub(super) fn value(of: ColumnType, stored: &[u8], hint: Option<&ColumnHint>) -> Value {
-    let is_unsigned = hint.is_some_and(|hint| hint.is_unsigned);
+pub(super) fn value(of: ColumnType, stored: &[u8], hint: &ColumnHint) -> Value {
+    let is_unsigned = hint.is_unsigned;
     let plain = match of.kind {
         1 | 2 | 3 | 8 | 9 => integer(stored, is_unsigned),
         4 => stored
@@ -241,18 +254,18 @@ fn decimal(stored: &[u8], digits: u8, decimals: u8) -> Option<String> {
     })
 }
 
-fn member(number: u64, hint: Option<&ColumnHint>) -> String {
+fn member(number: u64, hint: &ColumnHint) -> String {
     let place = usize::try_from(number)
         .ok()
         .and_then(|number| number.checked_sub(1));
-    let name = place.and_then(|place| hint?.members.get(place));
+    let name = place.and_then(|place| hint.members.get(place));
     name.cloned().unwrap_or_else(|| number.to_string())
 }
 
-fn members(bits: u64, hint: Option<&ColumnHint>) -> String {
-    let Some(hint) = hint.filter(|hint| !hint.members.is_empty()) else {
+fn members(bits: u64, hint: &ColumnHint) -> String {
+    if hint.members.is_empty() {
         return bits.to_string();
-    };
+    }
     let is_set = |(nth, _): &(usize, &String)| bits >> nth & 1 == 1;
     let names = hint.members.iter().take(64).enumerate().filter(is_set);
     names.map(|(_, name)| name.as_str()).collect::<Vec<_>>().join(",")
@@ -299,7 +312,7 @@ mod tests {
     use super::*;
 
     fn shown(kind: u8, metadata: [u8; 2], stored: &[u8]) -> String {
-        value(ColumnType { kind, metadata }, stored, None).to_string()
+        value(ColumnType { kind, metadata }, stored, &ColumnHint::default()).to_string()
     }
 
     #[test]
@@ -340,12 +353,9 @@ mod tests {
             kind,
             metadata: [0, 0],
         };
-        assert_eq!(
-            value(of(3), b"\xff\xff\xff\xff", Some(&hint)).to_string(),
-            "4294967295"
-        );
-        assert_eq!(value(of(247), b"\x02", Some(&hint)).to_string(), "b");
-        assert_eq!(value(of(248), b"\x05", Some(&hint)).to_string(), "a,c");
+        assert_eq!(value(of(3), b"\xff\xff\xff\xff", &hint).to_string(), "4294967295");
+        assert_eq!(value(of(247), b"\x02", &hint).to_string(), "b");
+        assert_eq!(value(of(248), b"\x05", &hint).to_string(), "a,c");
     }
 
     #[test]
