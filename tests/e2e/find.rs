@@ -21,7 +21,7 @@ fn find(site: &Site, arguments: &[&str]) -> Finished {
     with_kit(site, &[&["find"], arguments].concat()).succeeds()
 }
 
-fn found(site: &Site, arguments: &[&str]) -> Vec<serde_json::Value> {
+pub(crate) fn found(site: &Site, arguments: &[&str]) -> Vec<serde_json::Value> {
     let told = find(site, &[&["--json"], arguments].concat()).json();
     told["transactions"].as_array().cloned().unwrap()
 }
@@ -305,21 +305,25 @@ fn documents_are_shown(source: &Server, site: &Site) {
         r#"{}"#,
     ];
     let agent = crate::moments::start_archiving(site);
-    source.sql("CREATE TABLE types.papers (id INT PRIMARY KEY, d JSON)");
+    source.sql(
+        "CREATE TABLE types.papers (id INT PRIMARY KEY, d JSON, u BIGINT UNSIGNED DEFAULT 18446744073709551615)",
+    );
     for (id, document) in documents.iter().enumerate() {
         let document = document.replace('\\', "\\\\").replace('\'', "''");
         source.sql(&format!(
-            "SET NAMES utf8mb4; INSERT INTO types.papers VALUES ({id}, '{document}')"
+            "SET NAMES utf8mb4; INSERT INTO types.papers (id, d) VALUES ({id}, '{document}')"
         ));
     }
-    source.sql("SET NAMES utf8mb4; INSERT INTO types.papers SELECT 9, JSON_OBJECT('long', REPEAT('x', 70000), 'n', 1.25)");
+    source.sql("SET NAMES utf8mb4; INSERT INTO types.papers (id, d) SELECT 9, JSON_OBJECT('long', REPEAT('x', 70000), 'n', 1.25)");
     crate::moments::end_archived(agent, site, source);
     let shown = found(site, &["--table", "types.papers", "--kind", "insert", "--rows"]);
     let rows = source.query("SELECT id, d FROM types.papers ORDER BY id");
     assert_eq!(shown.len(), rows.len());
     for (transaction, row) in shown.iter().zip(rows) {
-        // No backup knows that table: its columns have numbers.
-        let told = transaction["rows"][0]["after"]["@2"].as_str().unwrap();
+        // No backup knows that table: its columns have numbers, and MySQL itself tells which have no sign.
+        let after = &transaction["rows"][0]["after"];
+        assert_eq!(after["@3"], "18446744073709551615");
+        let told = after["@2"].as_str().unwrap();
         let told: serde_json::Value = serde_json::from_str(told).unwrap();
         let wanted: serde_json::Value = serde_json::from_str(&row[1]).unwrap();
         assert_eq!(told, wanted);

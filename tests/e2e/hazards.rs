@@ -7,8 +7,9 @@ use holdfast_tests::server::{Kind, Server, ServerOptions};
 use holdfast_tests::site::{Site, make_folder};
 
 use crate::crash::{archived as archived_while_busy, borrowed};
-use crate::find::with_kit;
+use crate::find::{found, with_kit};
 use crate::moments::{MYSQL, archived_after, by};
+use crate::partial::beside;
 use crate::stream::{PATIENCE, start, wait_for_manifests, wait_until_archived};
 
 const BEFORE: &str = "CREATE DATABASE shop; CREATE TABLE shop.orders (id INT PRIMARY KEY, a INT) ENGINE = InnoDB; \
@@ -18,11 +19,6 @@ fn source_with(kind: Kind, options: &[&str]) -> Server {
     let source = Server::start(kind, ServerOptions::with(options));
     source.sql(BEFORE);
     source
-}
-
-fn found(site: &Site, arguments: &[&str]) -> Vec<serde_json::Value> {
-    let told = with_kit(site, &[&["find", "--json"], arguments].concat()).succeeds();
-    told.json()["transactions"].as_array().cloned().unwrap()
 }
 
 fn named(transaction: &serde_json::Value) -> String {
@@ -121,20 +117,7 @@ fn a_replay_writes_into_no_other_server(kind: Kind) {
 }
 
 fn to_only(site: &Site, server: &Server, table: &str) -> holdfast_tests::holdfast::Holdfast {
-    let (socket, prefix) = (
-        server.socket().display().to_string(),
-        server.kind().prefix().display().to_string(),
-    );
-    let workspace = site.shown("workspace");
-    let to = [
-        "--socket",
-        &socket,
-        "--server-prefix",
-        &prefix,
-        "--workspace",
-        &workspace,
-    ];
-    site.restore(&["a"], &[&to[..], &["--only", table, "--as", "brought"]].concat())
+    beside(site, server, &["--only", table, "--as", "brought"])
 }
 
 #[test]

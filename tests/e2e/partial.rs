@@ -57,7 +57,7 @@ fn found(site: &Site, arguments: &[&str]) -> String {
     last["gtid"].as_str().unwrap().to_owned()
 }
 
-fn beside(site: &Site, server: &Server, arguments: &[&str]) -> Holdfast {
+pub(crate) fn beside(site: &Site, server: &Server, arguments: &[&str]) -> Holdfast {
     let (socket, prefix) = (
         server.socket().display().to_string(),
         server.kind().prefix().display().to_string(),

@@ -5,6 +5,7 @@
 //! before anything is replayed on top of it, and what is committed then with the plan.
 
 pub mod accounts;
+mod ambiguous;
 pub mod compare;
 pub mod copy;
 pub mod coverage;

@@ -12,9 +12,11 @@ mod changes;
 mod checksum;
 mod cutter;
 mod gtid;
+mod images;
 mod json_values;
 mod query;
 mod row_keys;
+mod table_map;
 mod tracker;
 mod types;
 mod values;
@@ -24,10 +26,11 @@ mod varint;
 mod tests;
 
 pub use bodies::{FormatDescription, Heartbeat, Incident, PayloadHeader, Rotate, XaPrepare};
-pub use changes::{ChangeReader, Changes, Gathered, Gatherer, ImagesWanted, RowCounts, RowImage, Statement};
+pub use changes::{ChangeReader, Changes, Gathered, Gatherer, RowCounts, Statement};
 pub use checksum::{ChecksumAlgorithm, EventChecksum, verify_event};
 pub use cutter::{EventCutter, Piece};
 pub use gtid::{MariaDbGtidEvent, MySqlGtidEvent, mariadb_gtid_flags};
+pub use images::{ImagesWanted, RowImage};
 pub use query::{QUERY_PREFIX_BYTES, Query, first_words, has_word, is_about_accounts};
 pub use row_keys::{KeyColumns, Keys, RowKeys};
 pub use tracker::{

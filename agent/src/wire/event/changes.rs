@@ -11,9 +11,10 @@ use std::io::Read as _;
 use bytes::{Bytes, BytesMut};
 
 use super::bodies::without_checksum;
+use super::images::{IMAGES_BYTES_MAX, ImagesWanted, RowImage, Sight, image, is_set};
 use super::query::{expanded, first_words, has_word};
-use super::row_keys::{Keys, RowKeys, key_hash};
-use super::values::{self, ColumnHint, ColumnType, Value};
+use super::row_keys::{Keys, RowKeys};
+use super::table_map::{TableMap, table_id, table_map};
 use super::{
     ChecksumAlgorithm, EventCutter, EventError, EventHeader, EventType, HEADER_BYTES, PayloadHeader, Piece,
     Query, read,
@@ -29,10 +30,6 @@ const STATEMENT_BYTES_MAX: usize = 1 << 20;
 const STATEMENTS_BYTES_MAX: usize = 16 << 20;
 /// So many statements of a transaction are kept.
 const STATEMENTS_MAX: usize = 1000;
-/// Columns of a table: more than servers allow.
-const COLUMNS_MAX: usize = 8192;
-/// So much of the values of a transaction is kept, in bytes.
-const IMAGES_BYTES_MAX: u64 = 64 << 20;
 /// So many tables may be mapped at once.
 const TABLES_MAX: usize = 10_000;
 
@@ -45,27 +42,6 @@ pub struct RowCounts {
     pub updated: u64,
     /// Rows that are gone.
     pub deleted: u64,
-}
-
-/// A row before and after a change: its columns by name (`@3` for the third of a table that nothing names) with their values, those that the
-/// event has.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RowImage {
-    /// Its schema and table.
-    pub table: (String, String),
-    /// As it was; `None`: it is new.
-    pub before: Option<Vec<(String, Value)>>,
-    /// As it is then; `None`: it is gone.
-    pub after: Option<Vec<(String, Value)>>,
-}
-
-/// Which rows are to be seen, and what their events do not say of them.
-#[derive(Debug, Clone, Default)]
-pub struct ImagesWanted {
-    /// So many of each table of a transaction.
-    pub of_each_table_max: u64,
-    /// The columns of tables, in order, by schema and table.
-    pub columns: HashMap<(String, String), Vec<ColumnHint>>,
 }
 
 /// A statement in a transaction.
@@ -92,25 +68,6 @@ pub struct Changes {
     pub images: Vec<RowImage>,
     /// Events that were too large or are not known, and statements of which not all is kept.
     pub not_read: u64,
-}
-
-#[derive(Debug, Clone)]
-struct TableMap {
-    name: (String, String),
-    columns: Vec<Width>,
-    types: Vec<ColumnType>,
-    /// What the event itself says of its columns.
-    hints: Vec<ColumnHint>,
-}
-
-/// How long a column's values are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Width {
-    Fixed(usize),
-    /// A length of so many bytes stands before the value.
-    Counted(usize),
-    /// Likewise, and the value may be only the changes to a document.
-    Document(usize),
 }
 
 /// Reads the events of one transaction after another.
@@ -432,7 +389,7 @@ fn is_of_the_transaction(sql: &[u8]) -> bool {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum RowKind {
+pub(super) enum RowKind {
     Insert,
     Update,
     Delete,
@@ -466,11 +423,6 @@ struct RowHead<'a> {
     first: &'a [u8],
     second: &'a [u8],
     rows: &'a [u8],
-}
-
-fn table_id(fields: &mut Fields<'_>) -> Result<u64, WireError> {
-    let (low, high) = (fields.u32()?, fields.u16()?);
-    Ok(u64::from(high) << 32 | u64::from(low))
 }
 
 fn row_head<'a>(kind: EventType, rows: RowKind, fields: &mut Fields<'a>) -> Result<RowHead<'a>, WireError> {
@@ -509,143 +461,6 @@ fn plain_rows(kind: EventType, stored: &[u8]) -> Result<Cow<'_, [u8]>, EventErro
     }
 }
 
-fn is_set(bitmap: &[u8], bit: usize) -> bool {
-    bitmap.get(bit / 8).is_some_and(|byte| byte >> (bit % 8) & 1 == 1)
-}
-
-/// One image of a row: by column, nothing where the event has none of it, and there nothing for NULL.
-struct Image<'a>(Vec<Option<Stored<'a>>>);
-
-/// The bytes of a value; of a document they may be what changes it only.
-type Stored<'a> = Option<(&'a [u8], bool)>;
-
-impl Image<'_> {
-    /// A hash of the values in the columns of `key`, if all are there.
-    fn key_hash(&self, key: &[usize]) -> Option<[u8; 16]> {
-        let stored = |column: &usize| self.0.get(*column).copied().flatten().flatten();
-        let values: Vec<Option<&[u8]>> = key
-            .iter()
-            .map(|column| stored(column).map(|(bytes, _)| bytes))
-            .collect();
-        key_hash(&values)
-    }
-}
-
-/// Cuts one image of a row into its values.
-fn image<'a>(
-    fields: &mut Fields<'a>,
-    columns: &[Width],
-    present: &[u8],
-    may_be_partial: bool,
-) -> Result<Image<'a>, WireError> {
-    const PARTIAL_JSON: u64 = 1;
-    let mut partial: &[u8] = &[];
-    if may_be_partial && fields.lenenc()? & PARTIAL_JSON != 0 {
-        let documents = columns
-            .iter()
-            .filter(|column| matches!(column, Width::Document(_)));
-        partial = fields.bytes(documents.count().div_ceil(8))?;
-    }
-    let there: Vec<usize> = (0..columns.len())
-        .filter(|column| is_set(present, *column))
-        .collect();
-    let nulls = fields.bytes(there.len().div_ceil(8))?;
-    let mut values = vec![None; columns.len()];
-    for (place, column) in there.into_iter().enumerate() {
-        if is_set(nulls, place) {
-            values[column] = Some(None);
-            continue;
-        }
-        let value = match &columns[column] {
-            Width::Fixed(length) => fields.bytes(*length)?,
-            Width::Counted(digits) | Width::Document(digits) => {
-                let digits = fields.bytes(*digits)?.iter().rev();
-                let length = digits.fold(0, |sum, digit| sum << 8 | usize::from(*digit));
-                fields.bytes(length)?
-            }
-        };
-        // The bits are those of all documents of the table.
-        let is_document = |width: &&Width| matches!(width, Width::Document(_));
-        let nth = || columns[..column].iter().filter(is_document).count();
-        let is_part = is_document(&&columns[column]) && is_set(partial, nth());
-        values[column] = Some(Some((value, is_part)));
-    }
-    Ok(Image(values))
-}
-
-/// Decodes the rows of one event that are to be seen.
-struct Sight<'a> {
-    map: &'a TableMap,
-    wanted: Option<&'a ImagesWanted>,
-    /// So many more may be seen.
-    left: u64,
-    left_bytes: u64,
-    bytes: u64,
-    images: Vec<RowImage>,
-}
-
-impl<'a> Sight<'a> {
-    fn new(map: &'a TableMap, wanted: Option<&'a ImagesWanted>, shown: usize, left_bytes: u64) -> Self {
-        let most = wanted.map_or(0, |wanted| wanted.of_each_table_max);
-        Self {
-            map,
-            wanted,
-            left: most.saturating_sub(shown as u64),
-            left_bytes,
-            bytes: 0,
-            images: Vec::new(),
-        }
-    }
-
-    fn take(&mut self, rows: RowKind, first: &Image<'_>, second: Option<&Image<'_>>) {
-        if self.wanted.is_none() {
-            return;
-        }
-        let length = |image: &Image<'_>| {
-            let stored = image.0.iter().flatten().flatten();
-            stored.map(|(bytes, _)| bytes.len() as u64).sum::<u64>()
-        };
-        let bytes = length(first) + second.map_or(0, length);
-        if self.left == 0 || self.bytes + bytes > self.left_bytes {
-            return;
-        }
-        self.left -= 1;
-        self.bytes += bytes;
-        let first = self.decoded(first);
-        let (before, after) = match rows {
-            RowKind::Insert => (None, Some(first)),
-            RowKind::Delete => (Some(first), None),
-            RowKind::Update => (Some(first), second.map(|second| self.decoded(second))),
-        };
-        self.images.push(RowImage {
-            table: self.map.name.clone(),
-            before,
-            after,
-        });
-    }
-
-    fn decoded(&self, image: &Image<'_>) -> Vec<(String, Value)> {
-        let known = self.wanted.and_then(|wanted| wanted.columns.get(&self.map.name));
-        // With another number of columns it is another table.
-        let known = known.filter(|columns| columns.len() == image.0.len());
-        let decode = |(column, stored): (usize, &Option<Stored<'_>>)| {
-            let known = known.and_then(|known| known.get(column));
-            let value = match (*stored)? {
-                None => Value::Null,
-                Some((bytes, true)) => Value::Bytes(bytes.to_vec()),
-                Some((bytes, false)) => {
-                    let hint = self.map.hints.get(column).cloned().unwrap_or_default();
-                    values::value(*self.map.types.get(column)?, bytes, &hint.or(known))
-                }
-            };
-            let named = [self.map.hints.get(column), known].into_iter().flatten();
-            let name = named.map(|hint| &hint.name).find(|name| !name.is_empty());
-            Some((name.cloned().unwrap_or_else(|| format!("@{}", column + 1)), value))
-        };
-        image.0.iter().enumerate().filter_map(decode).collect()
-    }
-}
-
 /// The default database and the text of a LOAD DATA statement: 13 bytes as of a QUERY, 13 about the file, the session, the name, a NUL.
 fn load_query<'a>(fields: &mut Fields<'a>) -> Result<(&'a [u8], &'a [u8]), WireError> {
     fields.bytes(8)?;
@@ -654,155 +469,6 @@ fn load_query<'a>(fields: &mut Fields<'a>) -> Result<(&'a [u8], &'a [u8]), WireE
     let database = fields.bytes(database.into())?;
     fields.u8()?;
     Ok((database, fields.rest()))
-}
-
-fn table_map(body: &[u8]) -> Result<(u64, TableMap), EventError> {
-    const EVENT: EventType = EventType::TABLE_MAP;
-    let (id, schema, table, types, metadata, more) = read(EVENT, body, |fields| {
-        let id = table_id(fields)?;
-        fields.u16()?;
-        let schema = fields.lenenc_bytes()?;
-        fields.u8()?;
-        let table = fields.lenenc_bytes()?;
-        fields.u8()?;
-        let (types, metadata) = (fields.lenenc_bytes()?, fields.lenenc_bytes()?);
-        Ok((id, schema, table, types, metadata, fields.rest()))
-    })?;
-    if types.len() > COLUMNS_MAX {
-        return Err(EventError::malformed(EVENT, "no table has so many columns"));
-    }
-    let columns: Vec<Width> = read(EVENT, metadata, |fields| {
-        types.iter().map(|kind| width(*kind, fields)).collect()
-    })?;
-    let types: Vec<ColumnType> = read(EVENT, metadata, |fields| {
-        types.iter().map(|kind| column_type(*kind, fields)).collect()
-    })?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let name = (text(schema), text(table));
-    // Most servers say nothing more of the columns, and nothing of it is needed to read them.
-    let hints = more
-        .get(columns.len().div_ceil(8)..)
-        .and_then(|more| hints(&types, more))
-        .unwrap_or_default();
-    Ok((
-        id,
-        TableMap {
-            name,
-            columns,
-            types,
-            hints,
-        },
-    ))
-}
-
-/// The type of a column, past its metadata.
-fn column_type(kind: u8, metadata: &mut Fields<'_>) -> Result<ColumnType, WireError> {
-    let before = *metadata;
-    width(kind, metadata)?;
-    let (mut head, length) = (before, before.len() - metadata.len());
-    let bytes = head.bytes(length)?;
-    let metadata = [
-        bytes.first().copied().unwrap_or(0),
-        bytes.get(1).copied().unwrap_or(0),
-    ];
-    // ENUM and SET travel as a kind of string.
-    let kind = match (kind, metadata[0]) {
-        (254, real @ (247 | 248)) => real,
-        _ => kind,
-    };
-    Ok(ColumnType { kind, metadata })
-}
-
-/// What a TABLE_MAP says of columns behind what is needed to read them: MySQL always which have a sign, with `binlog_row_metadata=FULL` their
-/// names and members as well.
-fn hints(types: &[ColumnType], more: &[u8]) -> Option<Vec<ColumnHint>> {
-    const SIGNS: u8 = 1;
-    const NAMES: u8 = 4;
-    const SETS: u8 = 5;
-    const ENUMS: u8 = 6;
-    let mut hints = vec![ColumnHint::default(); types.len()];
-    let mut fields = Fields::new(more);
-    let of_kind = |kinds: &'static [u8]| {
-        let is_it = move |(_, of): &(usize, &ColumnType)| kinds.contains(&of.kind);
-        types.iter().enumerate().filter(is_it).map(|(column, _)| column)
-    };
-    let string =
-        |fields: &mut Fields<'_>| Some(String::from_utf8_lossy(fields.lenenc_bytes().ok()?).into_owned());
-    while !fields.is_empty() {
-        let kind = fields.u8().ok()?;
-        let block = fields.lenenc_bytes().ok()?;
-        let mut inner = Fields::new(block);
-        match kind {
-            SIGNS => {
-                for (nth, column) in of_kind(&[1, 2, 3, 4, 5, 8, 9, 246]).enumerate() {
-                    hints[column].is_unsigned = block.get(nth / 8)? >> (7 - nth % 8) & 1 == 1;
-                }
-            }
-            NAMES => {
-                for hint in &mut hints {
-                    hint.name = string(&mut inner)?;
-                }
-            }
-            SETS | ENUMS => {
-                let kinds: &'static [u8] = if kind == SETS { &[248] } else { &[247] };
-                for column in of_kind(kinds) {
-                    let count = inner.lenenc().ok()?.min(65_535);
-                    hints[column].members = (0..count).map(|_| string(&mut inner)).collect::<Option<_>>()?;
-                }
-            }
-            _ => {}
-        }
-    }
-    Some(hints)
-}
-
-/// How long values of a type are, by the type's metadata.
-fn width(kind: u8, metadata: &mut Fields<'_>) -> Result<Width, WireError> {
-    let by_length = |length: u16| Width::Counted(if length < 256 { 1 } else { 2 });
-    let fraction = |precision: u8| usize::from(precision.div_ceil(2));
-    Ok(match kind {
-        6 => Width::Fixed(0),                                                 // NULL
-        1 | 13 => Width::Fixed(1),                                            // TINYINT, YEAR
-        2 => Width::Fixed(2),                                                 // SMALLINT
-        9 | 10 | 11 | 14 => Width::Fixed(3),                                  // MEDIUMINT, DATE, TIME
-        3 | 7 => Width::Fixed(4),                                             // INT, TIMESTAMP
-        8 | 12 => Width::Fixed(8),                                            // BIGINT, DATETIME
-        4 | 5 => Width::Fixed(metadata.u8()?.into()),                         // FLOAT, DOUBLE
-        17 => Width::Fixed(4 + fraction(metadata.u8()?)),                     // TIMESTAMP(n)
-        18 => Width::Fixed(5 + fraction(metadata.u8()?)),                     // DATETIME(n)
-        19 => Width::Fixed(3 + fraction(metadata.u8()?)),                     // TIME(n)
-        15 | 141 | 253 => by_length(metadata.u16()?),                         // VARCHAR, VARBINARY
-        140 | 242 | 249..=252 | 255 => Width::Counted(metadata.u8()?.into()), // BLOB, VECTOR, GEOMETRY
-        245 => Width::Document(metadata.u8()?.into()),                        // JSON
-        16 => {
-            let (bits, bytes) = (metadata.u8()?, metadata.u8()?);
-            Width::Fixed(usize::from(bytes) + usize::from(bits > 0)) // BIT
-        }
-        246 => {
-            let (digits, decimals) = (metadata.u8()?, metadata.u8()?);
-            Width::Fixed(decimal_bytes(digits.saturating_sub(decimals)) + decimal_bytes(decimals)) // DECIMAL
-        }
-        247 | 248 | 254 => {
-            let (real, length) = (metadata.u8()?, metadata.u8()?);
-            match real {
-                247 | 248 => Width::Fixed(length.into()), // ENUM, SET
-                // The length of a CHAR has two bits more, turned over, among those of its type.
-                _ => by_length(u16::from((real & 0x30) ^ 0x30) << 4 | u16::from(length)),
-            }
-        }
-        other => {
-            return Err(WireError::Protocol(format!(
-                "a column of the unknown type {other}"
-            )));
-        }
-    })
-}
-
-/// Bytes of so many decimal digits on one side of the point.
-pub(super) fn decimal_bytes(digits: u8) -> usize {
-    const OF_REST: [usize; 9] = [0, 1, 1, 2, 2, 3, 3, 4, 4];
-    let digits = usize::from(digits);
-    digits / 9 * 4 + OF_REST[digits % 9]
 }
 
 #[cfg(test)]

@@ -229,7 +229,7 @@ fn decimal(stored: &[u8], digits: u8, decimals: u8) -> Option<String> {
     let mut rest = bytes.as_slice();
     let mut group = |digits: usize| {
         let (head, tail) =
-            rest.split_at_checked(super::changes::decimal_bytes(u8::try_from(digits).ok()?))?;
+            rest.split_at_checked(super::table_map::decimal_bytes(u8::try_from(digits).ok()?))?;
         rest = tail;
         Some(match digits {
             0 => String::new(),
