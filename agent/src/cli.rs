@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::find::{GtidPattern, Kind, Wanted};
+use crate::restore::Means;
 use crate::restore::copy::NewName;
 use crate::restore::except::ExceptArg;
 use crate::restore::target_point::{FilePosition, Moment, TargetPoint};
@@ -192,7 +193,12 @@ pub struct RestoreArgs {
     /// Users, roles and grants: `restore` those of the backup in place of the target server's, or `leave` the target server its own.
     #[arg(long, value_enum, default_value = "restore")]
     pub accounts: AccountsArg,
-    /// Restore an account under another name, with all that runs as it: app@10.%=app@192.168.%. Repeatable.
+    /// How binlogs are replayed on a running server: it replicates from this command, which is fastest, or this command gives it statements.
+    /// Otherwise the best that the server and the account allow. A server behind a tunnel that ends on this machine needs `statements`.
+    #[arg(long, value_enum, conflicts_with_all = ["scratch", "new_names"])]
+    pub replay_by: Option<Means>,
+    /// Restore an account under another name, with all that runs as it: app@10.%=app@192.168.%. With `--accounts leave`, what runs as it runs as
+    /// this account of the target server instead. Repeatable.
     #[arg(long, value_name = "OLD=NEW", value_parser = account_names)]
     pub map_account: Vec<(AccountName, AccountName)>,
 }

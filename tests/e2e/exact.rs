@@ -64,7 +64,7 @@ impl Set {
     }
 }
 
-fn source(kind: Kind) -> Server {
+pub(crate) fn source(kind: Kind) -> Server {
     let mut options = vec!["--log-bin-trust-function-creators=ON"];
     if kind.is_mariadb() {
         options.extend(["--plugin-load-add=ha_archive", "--plugin-load-add=ha_blackhole"]);

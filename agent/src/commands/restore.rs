@@ -84,7 +84,8 @@ async fn make_plan(reader: &Reader, args: &RestoreArgs) -> Result<RestorePlan, P
     };
     let backup = args.backup.as_deref().or(begun.as_deref());
     let plan = plan_of(reader, backup, &point, &args.except).await?;
-    let plan = choose_accounts(plan, args)?;
+    let mut plan = choose_accounts(plan, args)?;
+    plan.means = args.replay_by;
     let plan = match args.only.as_slice() {
         [] => plan,
         patterns => plan.only(patterns).await?,
@@ -353,12 +354,8 @@ fn workspace(args: &RestoreArgs) -> Result<std::path::PathBuf, Problem> {
 fn choose_accounts(plan: RestorePlan, args: &RestoreArgs) -> Result<RestorePlan, Problem> {
     match args.accounts {
         AccountsArg::Restore => plan.with_accounts_renamed(&args.map_account),
-        AccountsArg::Leave if args.map_account.is_empty() => plan.without_accounts(),
-        AccountsArg::Leave => Err(Problem::new(
-            Code::Configuration,
-            "accounts cannot be both left out and given other names",
-            "give --accounts leave or --map-account, not both",
-        )),
+        // Then the other names say whom programs run as.
+        AccountsArg::Leave => plan.with_accounts_renamed(&args.map_account)?.without_accounts(),
     }
 }
 

@@ -64,6 +64,7 @@ impl RestorePlan {
         }
         self.inventory = accounts::renamed(&self.inventory, names).map_err(|error| unusable(&error))?;
         self.accounts = Accounts::Renamed;
+        self.renamed = names.to_vec();
         self.rebuild = rebuild(&self.inventory)?;
         Ok(self)
     }

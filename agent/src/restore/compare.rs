@@ -93,9 +93,8 @@ pub async fn digests(
 
 pub(super) async fn connect(target: &ConnectOptions, settings: &Settings) -> Result<Connection, WireError> {
     let mut connection = Connection::connect(target).await?;
-    for statement in session::dump_session(settings) {
-        connection.execute(statement).await?;
-    }
+    let entered = session::enter(&mut connection, &session::dump_session(settings)).await;
+    entered.map_err(|(_, error)| error)?;
     Ok(connection)
 }
 

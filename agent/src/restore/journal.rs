@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::{ReplayPlan, RestorePlan, target_problem, without_binlog};
@@ -52,6 +53,10 @@ pub(super) enum Entry {
     Replaying,
     /// Replay rests at this `file:offset` of the stream, and nothing behind it is applied.
     PausedAt,
+    /// How binlogs get there: [`super::Means`].
+    Means,
+    /// Triggers that are taken away while rows are changed, in JSON.
+    TriggersAway,
 }
 
 impl Entry {
@@ -70,8 +75,21 @@ impl Entry {
             Self::Compared => "compared",
             Self::Replaying => "replaying",
             Self::PausedAt => "paused at",
+            Self::Means => "means",
+            Self::TriggersAway => "triggers away",
         }
     }
+}
+
+/// Something that cannot be undone and is not ticked off yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Pending {
+    /// `file:offset` where its transaction begins.
+    pub(super) place: String,
+    /// The statement, or what else it is.
+    pub(super) what: String,
+    /// What the catalog said before; `None` where that tells nothing.
+    pub(super) evidence: Option<String>,
 }
 
 /// See the module.
@@ -206,6 +224,7 @@ impl Journal {
         for table in [
             "entry (name VARCHAR(64) PRIMARY KEY, value LONGTEXT NOT NULL)",
             "unit (sequence BIGINT UNSIGNED PRIMARY KEY)",
+            "applied (id TINYINT PRIMARY KEY, place TEXT, pending LONGTEXT)",
         ] {
             let create = format!("CREATE TABLE IF NOT EXISTS {QUOTED}.{table} ENGINE=InnoDB");
             self.connection.execute(create).await?;
@@ -262,6 +281,58 @@ impl Journal {
         Ok(())
     }
 
+    /// `file:offset` where the last transaction begins that statements have applied.
+    pub(super) async fn applied(&mut self) -> Result<Option<String>, Problem> {
+        let rows = self
+            .connection
+            .query(format!("SELECT place FROM {QUOTED}.applied"))
+            .await;
+        let rows = rows.map_err(|e| journal_problem(&e))?;
+        Ok(rows
+            .first()
+            .and_then(|row| row.text(0).ok())
+            .filter(|place| !place.is_empty()))
+    }
+
+    /// Says that something comes that cannot be undone.
+    pub(super) async fn announce(&mut self, pending: &Pending) -> Result<(), Problem> {
+        let pending = quote_text(&serde_json::json!(pending).to_string());
+        self.run(format!(
+            "INSERT INTO {QUOTED}.applied VALUES (1, NULL, {pending}) ON DUPLICATE KEY UPDATE pending = {pending}"
+        ))
+        .await
+    }
+
+    /// What was announced and is not ticked off.
+    pub(super) async fn pending(&mut self) -> Result<Option<Pending>, Problem> {
+        let rows = self
+            .connection
+            .query(format!("SELECT pending FROM {QUOTED}.applied"))
+            .await;
+        let rows = rows.map_err(|e| journal_problem(&e))?;
+        let text = rows
+            .first()
+            .and_then(|row| row.text(0).ok())
+            .filter(|text| !text.is_empty());
+        let pending = text.map(|text| serde_json::from_str(&text)).transpose();
+        pending.map_err(|error| journal_problem(&WireError::Protocol(format!("the journal: {error}"))))
+    }
+
+    /// Ticks off what was announced: it was done, or it was not.
+    pub(super) async fn settle(&mut self, pending: &Pending, is_done: bool) -> Result<(), Problem> {
+        let place = match is_done {
+            true => format!("place = {}, ", quote_text(&pending.place)),
+            false => String::new(),
+        };
+        self.run(format!("UPDATE {QUOTED}.applied SET {place}pending = NULL"))
+            .await
+    }
+
+    async fn run(&mut self, statement: String) -> Result<(), Problem> {
+        let done = self.connection.execute(statement).await;
+        done.map(drop).map_err(|e| journal_problem(&e))
+    }
+
     /// Takes an entry back.
     pub(super) async fn forget(&mut self, entry: Entry) -> Result<(), Problem> {
         let statement = format!(
@@ -316,6 +387,12 @@ async fn read_entries(connection: &mut Connection) -> Result<BTreeMap<String, St
 /// Says, in the transaction that it is run in, that a unit is loaded.
 pub(super) fn unit_is_loaded(first_part: u64) -> String {
     format!("INSERT INTO {QUOTED}.unit VALUES ({first_part})")
+}
+
+/// Says, in the transaction that it is run in, that the one is applied that begins there.
+pub(super) fn is_applied(file: &str, offset: u64) -> String {
+    let place = quote_text(&format!("{file}:{offset}"));
+    format!("REPLACE INTO {QUOTED}.applied VALUES (1, {place}, NULL)")
 }
 
 /// A digest of all that a restore makes before it replays: only the same may go on. The target point may be another one.

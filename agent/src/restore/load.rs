@@ -233,9 +233,8 @@ async fn connect(target: &ConnectOptions, settings: &Settings) -> Result<Connect
 /// A connection that loads rows, and writes them into the binlog if there is one.
 pub(super) async fn loader(target: &ConnectOptions, settings: &Settings) -> Result<Connection, WireError> {
     let mut connection = Connection::connect(target).await?;
-    for statement in session::load_session(settings) {
-        connection.execute(statement).await?;
-    }
+    let entered = session::enter(&mut connection, &session::load_session(settings)).await;
+    entered.map_err(|(_, error)| error)?;
     // Each unit is a transaction of its own, also where the target's accounts start without.
     connection.execute("SET SESSION autocommit = 1").await?;
     Ok(connection)

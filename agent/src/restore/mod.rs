@@ -17,6 +17,7 @@ pub mod feed;
 mod indexes;
 pub mod journal;
 pub mod load;
+mod means;
 pub mod moment;
 pub mod partial;
 mod reach;
@@ -28,6 +29,7 @@ mod resume;
 pub mod scan;
 pub mod select;
 pub mod space;
+mod statements;
 pub mod status;
 pub mod target_point;
 mod units;
@@ -58,6 +60,7 @@ use crate::wire::{ConnectOptions, Connection, WireError};
 use accounts::OwnAccount;
 use journal::{Entry, Journal};
 
+pub use means::Means;
 pub use moment::ReplayPlan;
 pub use ready::{Purpose, Ready, Whose};
 pub use replay::Replayed;
@@ -187,6 +190,7 @@ pub struct Begun<'plan> {
     settings: Settings,
     warnings: Vec<String>,
     journal: Journal,
+    means: Means,
 }
 
 /// Added to the hint of whatever fails after the first change.
@@ -201,6 +205,7 @@ impl<'plan> Begun<'plan> {
         settings: Settings,
         warnings: Vec<String>,
         journal: Journal,
+        means: Means,
     ) -> Result<Self, Problem> {
         let target = own.as_ref().map_or(given, |own| own.connect_options().clone());
         let journal = journal.reconnect(&target).await?;
@@ -211,6 +216,7 @@ impl<'plan> Begun<'plan> {
             settings,
             warnings,
             journal,
+            means,
         })
     }
 
@@ -301,9 +307,14 @@ impl<'plan> Begun<'plan> {
         if let Some(replay) = &plan.replay {
             let flavour = plan.manifest.source.flavour;
             let workers = (2 * options.threads).max(REPLAY_WORKERS_MIN);
-            let (accounts, target) = (plan.accounts, &self.target);
-            let to = (target, workers);
-            let done = replay::run(replay, &plan.inventory, flavour, accounts, to, &mut self.journal).await?;
+            let (inventory, accounts, target) = (&plan.inventory, plan.accounts, &self.target);
+            let journal = &mut self.journal;
+            let done = match self.means {
+                Means::Replication => {
+                    replay::run(replay, inventory, flavour, accounts, (target, workers), journal).await?
+                }
+                Means::Statements => statements::run(replay, plan, target, journal).await?,
+            };
             exceptions.extend(events::put_right(target, &plan.inventory, &done.about_events).await?);
             // Only now: who goes on from there does not read the statements about events again.
             replay::rests(replay, &mut self.journal).await?;

@@ -10,13 +10,14 @@ use holdfast_proto::keys::Identity;
 
 use super::accounts::{Login, OwnAccount};
 use super::journal::{self, Entry, Journal};
+use super::means::{Allowed, Means};
 use super::space::Space;
 use super::{
-    Begun, RestorePlan, connected, refuse_findings, replay, replica, resume, settings_of, target_problem,
-    without_binlog,
+    Begun, RestorePlan, connected, refuse_findings, replay, replica, resume, settings_of, statements,
+    target_problem, without_binlog,
 };
 use crate::problem::{Code, Problem};
-use crate::server::preflight;
+use crate::server::preflight::{self, Finding, Severity};
 use crate::server::session::Settings;
 use crate::wire::ConnectOptions;
 use crate::words;
@@ -68,6 +69,7 @@ pub struct Ready<'plan> {
     warnings: Vec<String>,
     /// What is there that is replaced.
     accounts: Vec<String>,
+    means: Means,
     interrupted: Option<Journal>,
     /// What it takes, and what is free there.
     pub space: Space,
@@ -88,15 +90,26 @@ impl<'plan> Ready<'plan> {
             Some((journal, way_in)) => (Some(journal), way_in),
             None => (None, target.clone()),
         };
-        let (settings, warnings, accounts) = match &interrupted {
+        let looked = match &interrupted {
             Some(journal) => {
-                resume::refuse_another(plan, journal)?;
-                let settings = settings_of(&mut connected(&way_in).await?).await?;
+                let means = Means::of_journal(journal.get(Entry::Means));
+                resume::refuse_another(plan, journal, means)?;
                 let warning = "this restore was interrupted and went on where it had stopped";
-                (settings, vec![warning.to_owned()], Vec::new())
+                Looked {
+                    settings: settings_of(&mut connected(&way_in).await?).await?,
+                    warnings: vec![warning.to_owned()],
+                    accounts: Vec::new(),
+                    means,
+                }
             }
             None => refuse_unfit(plan, &way_in).await?,
         };
+        let Looked {
+            settings,
+            warnings,
+            accounts,
+            means,
+        } = looked;
         let is_here = replay::is_on_this_machine(&way_in.endpoint, &settings);
         let data = settings.get("datadir").filter(|_| is_here).map(Path::new);
         Ok(Self {
@@ -108,6 +121,7 @@ impl<'plan> Ready<'plan> {
             settings,
             warnings,
             accounts,
+            means,
             interrupted,
         })
     }
@@ -130,7 +144,7 @@ impl<'plan> Ready<'plan> {
             (None, []) => "nothing".to_owned(),
             (None, accounts) => format!("no data; its accounts are replaced: {}", accounts.join(", ")),
         };
-        vec![
+        let mut lines = vec![
             format!(
                 "target     host {}: {} {}, reached at {}, data in {}",
                 self.host(),
@@ -141,7 +155,13 @@ impl<'plan> Ready<'plan> {
             ),
             format!("there now  {there}"),
             self.space.describe(),
-        ]
+        ];
+        lines.extend(
+            self.warnings
+                .iter()
+                .map(|warning| format!("warning    {warning}")),
+        );
+        lines
     }
 
     /// The same for machines.
@@ -175,6 +195,7 @@ impl<'plan> Ready<'plan> {
             (Entry::Backup, plan.manifest.backup.to_string()),
             (Entry::Began, words::now_ms().to_string()),
             (Entry::ServerStarted, started.to_string()),
+            (Entry::Means, self.means.name().to_owned()),
             (Entry::Settings, before.to_string()),
         ];
         let mut journal = Journal::begin(target, &entries).await?;
@@ -185,7 +206,8 @@ impl<'plan> Ready<'plan> {
                 return Err(problem);
             }
         };
-        Begun::new(plan, target.clone(), own, self.settings, self.warnings, journal).await
+        let (settings, warnings) = (self.settings, self.warnings);
+        Begun::new(plan, target.clone(), own, settings, warnings, journal, self.means).await
     }
 
     async fn go_on(self) -> Result<Begun<'plan>, Problem> {
@@ -196,37 +218,55 @@ impl<'plan> Ready<'plan> {
         let connect = own.as_ref().map_or(&target, OwnAccount::connect_options);
         let mut control = connected(connect).await?;
         without_binlog(&mut control).await;
-        if let Some(replay) = &plan.replay {
-            replay::check_target(replay, flavour, &self.settings, &target, &mut control, true).await?;
+        if let (Some(replay), Means::Replication) = (&plan.replay, self.means) {
+            replay::check_target(replay, flavour, &self.settings, &mut control, true).await?;
         }
         resume::refuse_in_use(&mut control, &journal).await?;
-        resume::settle(&mut control, plan, &mut journal, &self.settings, self.whose).await?;
+        let how = (self.whose, self.means);
+        resume::settle(&mut control, plan, &mut journal, &self.settings, how).await?;
         let settings = settings_of(&mut control).await?;
         drop(control);
-        Begun::new(plan, target, own, settings, self.warnings, journal).await
+        Begun::new(plan, target, own, settings, self.warnings, journal, self.means).await
     }
 }
 
-/// Refuses a target server that is not empty or of another flavour, before the first byte. Returns its settings, what is
-/// to be said about it, and the accounts that are replaced.
-async fn refuse_unfit(
-    plan: &RestorePlan,
-    target: &ConnectOptions,
-) -> Result<(Settings, Vec<String>, Vec<String>), Problem> {
+/// What there is to know of a target server: see the fields of [`Ready`].
+struct Looked {
+    settings: Settings,
+    warnings: Vec<String>,
+    accounts: Vec<String>,
+    means: Means,
+}
+
+/// Refuses a target server that is not empty or of another flavour, before the first byte.
+async fn refuse_unfit(plan: &RestorePlan, target: &ConnectOptions) -> Result<Looked, Problem> {
     let mut connection = connected(target).await?;
+    let settings = settings_of(&mut connection).await?;
+    let allowed = Allowed::on(&mut connection, target, &settings, plan.means).await;
+    let allowed = allowed.map_err(|e| target_problem("look at what the account may do", &e))?;
     let findings = preflight::check_target(&mut connection, Some(&plan.inventory), &[]).await;
-    let findings = findings.map_err(|error| {
+    let mut findings = findings.map_err(|error| {
         Problem::new(
             Code::TargetServer,
             error.to_string(),
             "check that the account may do everything on the target",
         )
     })?;
-    let warnings = refuse_findings(&findings)?;
-    let settings = settings_of(&mut connection).await?;
+    allow(&mut findings, plan, allowed.means);
+    let mut warnings = refuse_findings(&findings)?;
+    let runs_events = !allowed.may_administer && settings.is_on("event_scheduler");
+    statements::refuse_unfit(&plan.inventory, runs_events)?;
     if let Some(replay) = &plan.replay {
-        let flavour = plan.manifest.source.flavour;
-        replay::check_target(replay, flavour, &settings, target, &mut connection, false).await?;
+        match allowed.means {
+            Means::Replication => {
+                let flavour = plan.manifest.source.flavour;
+                replay::check_target(replay, flavour, &settings, &mut connection, false).await?;
+            }
+            Means::Statements => warnings.push(format!(
+                "binlogs are replayed by statements, one transaction after the other: {}",
+                allowed.why.unwrap_or("it cannot replicate")
+            )),
+        }
     }
     let mut accounts = Vec::new();
     if plan.accounts.are_made() {
@@ -239,7 +279,26 @@ async fn refuse_unfit(
             .collect::<Result<_, _>>()
             .map_err(fail)?;
     }
-    Ok((settings, warnings, accounts))
+    Ok(Looked {
+        settings,
+        warnings,
+        accounts,
+        means: allowed.means,
+    })
+}
+
+/// What a server may have that keeps accounts and a history of its own.
+fn allow(findings: &mut Vec<Finding>, plan: &RestorePlan, means: Means) {
+    if !plan.accounts.are_made() {
+        findings.retain(|finding| finding.code != "target-accounts");
+    }
+    if means == Means::Statements {
+        let tolerable = ["target-gtids", "target-replication-unseen"];
+        let tolerated = findings
+            .iter_mut()
+            .filter(|finding| tolerable.contains(&finding.code));
+        tolerated.for_each(|finding| finding.severity = finding.severity.min(Severity::Warn));
+    }
 }
 
 /// The account that outlives those of the target server, made as the one given unless an earlier run of the restore made it.

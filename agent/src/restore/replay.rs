@@ -35,7 +35,7 @@ use crate::wire::{ConnectOptions, Connection, Endpoint, WireError};
 /// How often the target server is asked how far it is.
 const POLL: Duration = Duration::from_millis(100);
 /// How often it is written down for others how far it is.
-const TELL: Duration = Duration::from_secs(2);
+pub(super) const TELL: Duration = Duration::from_secs(2);
 /// Without any progress for this long while something is wrong, the restore gives up.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -66,17 +66,10 @@ pub(super) async fn check_target(
     plan: &ReplayPlan,
     flavour: Flavour,
     settings: &Settings,
-    target: &ConnectOptions,
     connection: &mut Connection,
     is_resumed: bool,
 ) -> Result<(), Problem> {
     let refuse = |fact: &str, hint: &str| Err(Problem::new(Code::TargetServer, fact, hint));
-    if !is_on_this_machine(&target.endpoint, settings) {
-        return refuse(
-            "the target server is on another machine: binlogs are replayed over this machine's loopback only",
-            "run this command on the target server's machine, or restore the backup alone with --backup-only",
-        );
-    }
     let gtid_mode = settings.get("gtid_mode").unwrap_or("OFF");
     if flavour == Flavour::MySql && plan.has_gtids() != (gtid_mode == "ON") {
         let wanted = if plan.has_gtids() { "ON" } else { "OFF" };
@@ -220,18 +213,8 @@ async fn applied(
     control: &mut Connection,
     journal: &Journal,
 ) -> Result<Applied, Problem> {
-    let refuse = |fact: String| {
-        Err(Problem::new(
-            Code::TargetNotEmpty,
-            fact,
-            "run the command that began this restore, or restore into a new server: --scratch DIR makes one",
-        ))
-    };
     if journal.get(Entry::Replaying) != Some(journal::what_is_replayed(plan).as_str()) {
-        return refuse(
-            "the unfinished restore on the target server replays another stream, or leaves out other transactions"
-                .to_owned(),
-        );
+        return Err(replays_another());
     }
     let committed = replica
         .committed(control)
@@ -243,33 +226,76 @@ async fn applied(
         GtidSet::MySql(set) => {
             return match committed.is_subset(&target.gtid) {
                 Ok(true) => Ok(Applied::Gtids(set.clone())),
-                _ => refuse(format!(
-                    "the unfinished restore on the target server has gone further than the target point: it has committed {committed}"
-                )),
+                _ => Err(went_further(&format!("it has committed {committed}"))),
             };
         }
         GtidSet::MariaDb(_) => plan.history(replica.flavour).place_of(&committed).await?,
     };
     match place <= target.place {
         true => Ok(Applied::Before(place)),
-        false => refuse(format!(
-            "the unfinished restore on the target server has gone further than the target point: it is at {}",
-            plan.archive.tell(place)
-        )),
+        false => Err(went_further(&format!("it is at {}", plan.archive.tell(place)))),
     }
+}
+
+/// Where the last transaction begins that an earlier run of the restore has applied by statements; `None`: it applied none.
+pub(super) async fn applied_by_statements(
+    plan: &ReplayPlan,
+    journal: &mut Journal,
+) -> Result<Option<Place>, Problem> {
+    let what = journal::what_is_replayed(plan);
+    match journal.get(Entry::Replaying) {
+        None => {
+            journal.write(Entry::Replaying, &what).await?;
+            return Ok(None);
+        }
+        Some(before) if before != what => return Err(replays_another()),
+        Some(_) => {}
+    }
+    let Some(applied) = journal.applied().await? else {
+        return Ok(None);
+    };
+    let place = place_of(plan, &applied).ok_or_else(replays_another)?;
+    match place < plan.resolved.target.place {
+        true => Ok(Some(place)),
+        false => Err(went_further(&format!(
+            "it has applied the transaction at {applied}"
+        ))),
+    }
+}
+
+fn is_not_to_go_on(fact: String) -> Problem {
+    Problem::new(
+        Code::TargetNotEmpty,
+        fact,
+        "run the command that began this restore, or restore into a new server: --scratch DIR makes one",
+    )
+}
+
+fn replays_another() -> Problem {
+    is_not_to_go_on(
+        "the unfinished restore on the target server replays another stream, or leaves out other transactions"
+            .to_owned(),
+    )
+}
+
+fn went_further(how: &str) -> Problem {
+    is_not_to_go_on(format!(
+        "the unfinished restore on the target server has gone further than the target point: {how}"
+    ))
+}
+
+fn place_of(plan: &ReplayPlan, text: &str) -> Option<Place> {
+    let FilePosition { file, offset } = text.parse().ok()?;
+    Some(Place {
+        file_sequence: plan.archive.file_of(&file)?,
+        position_bytes: offset,
+    })
 }
 
 /// Where an earlier run of the restore rested.
 fn paused_at(plan: &ReplayPlan, journal: &Journal) -> Result<Place, Problem> {
-    let paused = journal.get(Entry::PausedAt).and_then(|text| text.parse().ok());
-    let place = paused.and_then(|FilePosition { file, offset }| {
-        let file_sequence = plan.archive.file_of(&file)?;
-        Some(Place {
-            file_sequence,
-            position_bytes: offset,
-        })
-    });
-    place.ok_or_else(|| {
+    let paused = journal.get(Entry::PausedAt);
+    paused.and_then(|text| place_of(plan, text)).ok_or_else(|| {
         Problem::new(
             Code::TargetNotEmpty,
             "how far the unfinished restore on the target server has replayed is not known",
@@ -315,7 +341,7 @@ async fn replicate(
     Ok(status.borrow().clone())
 }
 
-async fn source_options(
+pub(super) async fn source_options(
     plan: &ReplayPlan,
     flavour: Flavour,
     selection: Selection,
@@ -333,7 +359,7 @@ async fn source_options(
 }
 
 /// What is sent.
-async fn selection(
+pub(super) async fn selection(
     plan: &ReplayPlan,
     inventory: &Inventory,
     accounts: Accounts,
@@ -356,7 +382,7 @@ fn left_out(plan: &ReplayPlan) -> BTreeSet<LeftOut> {
     left_out
 }
 
-fn source_problem(error: SourceError) -> Problem {
+pub(super) fn source_problem(error: SourceError) -> Problem {
     Problem::new(
         Code::Load,
         format!("serve the archived binlogs: {error}"),

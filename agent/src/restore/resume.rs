@@ -10,7 +10,7 @@ use holdfast_proto::Flavour;
 use super::indexes;
 use super::journal::{self, Entry, Journal};
 use super::replica::{self, Replica};
-use super::{RestorePlan, Whose, cannot_make, refuse_findings, target_problem};
+use super::{Means, RestorePlan, Whose, cannot_make, refuse_findings, target_problem};
 use crate::problem::{Code, Problem};
 use crate::server::apply;
 use crate::server::identifiers::quote_identifier;
@@ -25,13 +25,17 @@ use crate::wire::{Connection, WireError};
 const SAME_START_SECONDS: u64 = 1;
 
 /// Refuses another restore than the one that was begun, and one that ends before what is replayed already.
-pub(super) fn refuse_another(plan: &RestorePlan, journal: &Journal) -> Result<(), Problem> {
+pub(super) fn refuse_another(plan: &RestorePlan, journal: &Journal, means: Means) -> Result<(), Problem> {
     let what = match (journal.get(Entry::What), journal.get(Entry::Replaying)) {
         (Some(what), _) if what != journal::what(plan) => "this command restores something else",
         (_, Some(_)) => match &plan.replay {
             None => "binlogs are replayed on it, and this command replays none",
             // A position is not written with the rows.
-            Some(replay) if !replay.has_gtids() && journal.get(Entry::PausedAt).is_none() => {
+            Some(replay)
+                if means == Means::Replication
+                    && !replay.has_gtids()
+                    && journal.get(Entry::PausedAt).is_none() =>
+            {
                 "how far it has replayed binlogs without GTIDs is not known exactly"
             }
             Some(_) => return Ok(()),
@@ -69,7 +73,7 @@ pub(super) async fn settle(
     plan: &RestorePlan,
     journal: &mut Journal,
     settings: &Settings,
-    whose: Whose,
+    (whose, means): (Whose, Means),
 ) -> Result<(), Problem> {
     let fail = |error: WireError| target_problem("put in order what an interrupted restore left", &error);
     let started = server_started(control, plan.manifest.source.flavour)
@@ -77,13 +81,15 @@ pub(super) async fn settle(
         .map_err(fail)?;
     if was_restarted(journal, started) {
         match journal.get(Entry::Replaying) {
-            Some(_) => refuse_after_restart(control, plan, settings, whose).await?,
+            Some(_) => refuse_after_restart(control, plan, settings, (whose, means)).await?,
             // What was compared may be gone of tables without transactions.
             None => journal.forget(Entry::Compared).await?,
         }
         journal.write(Entry::ServerStarted, &started.to_string()).await?;
     }
-    end_replication(control, plan).await.map_err(fail)?;
+    if means == Means::Replication {
+        end_replication(control, plan).await.map_err(fail)?;
+    }
     put_settings_back(control, journal).await?;
     control.execute(json::tear_down()).await.map_err(fail)?;
     if journal.get(Entry::Structure).is_none() {
@@ -131,7 +137,7 @@ async fn refuse_after_restart(
     control: &mut Connection,
     plan: &RestorePlan,
     settings: &Settings,
-    whose: Whose,
+    (whose, means): (Whose, Means),
 ) -> Result<(), Problem> {
     let fail = |error: WireError| target_problem("look for tables without transactions", &error);
     let is_mysql = plan.manifest.source.flavour == Flavour::MySql;
@@ -140,8 +146,12 @@ async fn refuse_after_restart(
          AND ENGINE NOT IN (SELECT ENGINE FROM information_schema.ENGINES WHERE TRANSACTIONS = 'YES') LIMIT 1";
     let rows = control.query(without).await.map_err(fail)?;
     let why = match rows.first() {
-        _ if whose == Whose::Theirs => "it may have gone on by itself".to_owned(),
+        _ if whose == Whose::Theirs && means == Means::Replication => {
+            "it may have gone on by itself".to_owned()
+        }
         Some(row) => format!("{} has no transactions", row.str("t").map_err(fail)?),
+        // Statements write their place with the rows.
+        None if means == Means::Statements => return Ok(()),
         None if is_mysql && settings.is_on("log_bin") => "it writes a binlog of its own".to_owned(),
         None => return Ok(()),
     };

@@ -13,11 +13,13 @@ use super::elsewhere;
 use super::estimate::{self, Estimate, Size};
 use super::except;
 use super::indexes;
+use super::means::Means;
 use super::moment::{self, Choice, ReplayPlan};
 use super::partial::Narrowed;
 use crate::problem::{Code, Problem};
 use crate::repository::catalog::ListedBackup;
 use crate::repository::{Miss, Repository};
+use crate::server::accounts::AccountName;
 use crate::server::identifiers::TableName;
 use crate::server::inventory::{Inventory, Table};
 use crate::server::rebuild::RebuildPlan;
@@ -40,8 +42,12 @@ pub struct RestorePlan {
     pub rebuild: RebuildPlan,
     /// What becomes of its accounts.
     pub accounts: Accounts,
+    /// Accounts with other names than in the backup, and whom programs run as, by the old ones.
+    pub renamed: Vec<(AccountName, AccountName)>,
     /// What is replayed on top of it; `None`: nothing.
     pub replay: Option<ReplayPlan>,
+    /// How that gets onto the target server; `None`: as well as it allows.
+    pub means: Option<Means>,
     /// What people should know about the choice.
     pub notes: Vec<String>,
     /// Only some tables are restored.
@@ -143,6 +149,8 @@ pub async fn plan(
         false => Accounts::Restored,
     };
     let plan = RestorePlan {
+        means: None,
+        renamed: Vec::new(),
         accounts,
         estimate: None,
         listed,

@@ -11,7 +11,7 @@ use super::capture::{CaptureError, read_settings};
 use super::identifiers::quote_text;
 use super::inventory::ProgramKind;
 use super::rebuild::{Phase, ProgramSession, RebuildPlan, Step, StepKind};
-use super::session::{Settings, rebuild_session};
+use super::session::{self, Settings, rebuild_session};
 use crate::wire::{Connection, WireError};
 
 /// Why a rebuild stopped.
@@ -110,9 +110,8 @@ async fn apply_accounts(connection: &mut Connection, steps: &[Step]) -> Result<V
 /// [`RebuildError::Session`], [`RebuildError::Settings`].
 pub async fn prepare(connection: &mut Connection) -> Result<Settings, RebuildError> {
     let settings = read_settings(connection).await?;
-    for statement in rebuild_session(&settings) {
-        run(connection, &statement).await?;
-    }
+    let entered = session::enter(connection, &rebuild_session(&settings)).await;
+    entered.map_err(|(statement, source)| RebuildError::Session { statement, source })?;
     Ok(settings)
 }
 

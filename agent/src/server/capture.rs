@@ -14,7 +14,7 @@ use super::histograms;
 use super::identifiers::NameError;
 use super::inventory::{Inventory, NotCarried, Schema, ServerFacts};
 use super::referred;
-use super::session::{Settings, definition_session};
+use super::session::{Settings, definition_session, enter};
 use super::zone::{self, SYSTEM_ZONE};
 use crate::wire::{Connection, Row, Rows, WireError};
 
@@ -142,12 +142,8 @@ pub async fn capture(connection: &mut Connection) -> Result<Inventory, CaptureEr
     let settings = read_settings(connection).await?;
     let mut attempt = 1;
     loop {
-        for statement in definition_session(&settings) {
-            connection
-                .execute(&statement)
-                .await
-                .map_err(reading(&statement))?;
-        }
+        let entered = enter(connection, &definition_session(&settings)).await;
+        entered.map_err(|(statement, error)| reading(statement)(error))?;
         match capture_once(connection, &settings).await {
             Err(CaptureError::Vanished { .. }) if attempt < ATTEMPTS => attempt += 1,
             result => return result,

@@ -250,6 +250,21 @@ pub fn load_expression(variable: &str) -> String {
     )
 }
 
+/// A document as an expression: its text, and the values whose type that does not tell as `[path, type, text]`. Where there are such,
+/// [`set_up`] comes first.
+pub fn literal(text: &str, typed: &[[String; 3]]) -> String {
+    let utf8 = |text: &str| {
+        let hex: String = text.bytes().map(|byte| format!("{byte:02X}")).collect();
+        format!("CONVERT(X'{hex}' USING utf8mb4)")
+    };
+    if typed.is_empty() {
+        return format!("CAST({} AS JSON)", utf8(text));
+    }
+    let list = serde_json::json!(typed);
+    let cell = format!("{}{list}\n{text}", char::from(EXACT));
+    format!("{HELPER_SCHEMA}.document({})", utf8(&cell))
+}
+
 /// One value of a column of a given type as JSON. A binary string must arrive as VARBINARY to be taken by its bytes.
 fn through_column(source: &str, column_type: &str) -> String {
     format!(

@@ -13,6 +13,7 @@ mod grants;
 mod source;
 mod target;
 
+pub use grants::may_replicate;
 pub use source::check_source;
 pub use target::{check_target, check_unused};
 

@@ -5,6 +5,12 @@
 use std::collections::BTreeMap;
 
 use super::identifiers::quote_text;
+use crate::wire::{Connection, WireError};
+
+/// Lets tables be as odd as they were; others are made without it.
+const EASE: &str = "SET SESSION innodb_strict_mode = 0";
+/// A privilege is needed.
+const ACCESS_DENIED: u16 = 1227;
 
 /// The sql_mode of every data session: zero and impossible dates pass, id 0 stays 0, backslash escapes.
 pub const DATA_SQL_MODE: &str = "NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION";
@@ -46,6 +52,36 @@ impl Settings {
     pub fn number(&self, name: &str) -> Option<u64> {
         self.get(name)?.parse().ok()
     }
+}
+
+/// Gives a connection one of these sessions. What the account may not set is no error where it has that value already.
+///
+/// # Errors
+/// [`WireError`], with the statement that failed.
+pub async fn enter(connection: &mut Connection, statements: &[String]) -> Result<(), (String, WireError)> {
+    for statement in statements {
+        let set = connection.execute(statement).await;
+        let error = match set {
+            Err(error) if error.server_code() == Some(ACCESS_DENIED) => error,
+            done => {
+                done.map_err(|error| (statement.clone(), error))?;
+                continue;
+            }
+        };
+        let same = statement
+            .strip_prefix("SET SESSION ")
+            .map(|set| format!("SELECT @@SESSION.{set}"));
+        let is_so = match same {
+            Some(same) => connection.query(same).await.and_then(|rows| rows.one()?.text(0)),
+            None => Ok(String::new()),
+        };
+        let is_mere_ease = statement == EASE;
+        if is_mere_ease || is_so.is_ok_and(|is_so| is_so == "1") {
+            continue;
+        }
+        return Err((statement.clone(), error));
+    }
+    Ok(())
 }
 
 fn set(settings: &Settings, statements: &mut Vec<String>, wanted: &[(&str, &str)]) {

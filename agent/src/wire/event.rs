@@ -14,8 +14,12 @@ mod cutter;
 mod gtid;
 mod images;
 mod json_values;
+mod payload;
+mod preamble;
 mod query;
+mod row_changes;
 mod row_keys;
+mod session;
 mod table_map;
 mod tracker;
 mod types;
@@ -31,8 +35,14 @@ pub use checksum::{ChecksumAlgorithm, EventChecksum, verify_event};
 pub use cutter::{EventCutter, Piece};
 pub use gtid::{MariaDbGtidEvent, MySqlGtidEvent, mariadb_gtid_flags};
 pub use images::{ImagesWanted, RowImage};
-pub use query::{QUERY_PREFIX_BYTES, Query, first_words, has_word, is_about_accounts};
+pub use payload::Payload;
+pub use preamble::{Preamble, VariableValue};
+pub use query::{QUERY_PREFIX_BYTES, Query, behind_comments, first_words, has_word, is_about_accounts};
+pub use row_changes::{
+    Cell, ROWS_WITHOUT_CONSTRAINTS, ROWS_WITHOUT_FOREIGN_KEYS, RowChange, RowChanges, RowReader, integer_text,
+};
 pub use row_keys::{KeyColumns, Keys, RowKeys};
+pub use session::{SessionSettings, session_flags};
 pub use tracker::{
     EndKind, FileBoundary, Step, TransactionBegin, TransactionEnd, TransactionTracker, body_bytes_wanted,
 };

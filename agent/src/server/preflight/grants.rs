@@ -2,6 +2,23 @@
 
 use std::collections::BTreeSet;
 
+use holdfast_proto::Flavour;
+
+use crate::wire::{Connection, WireError};
+
+/// Whether the account may set the server up as a replica, with all the settings that this takes.
+///
+/// # Errors
+/// Where the connection fails.
+pub async fn may_replicate(connection: &mut Connection) -> Result<bool, WireError> {
+    let rows = connection.query("SHOW GRANTS").await?;
+    let lines: Vec<String> = rows.iter().filter_map(|row| row.text(0).ok()).collect();
+    let granted = GlobalPrivileges::of_grants(lines.iter().map(String::as_str));
+    let parts = ["SYSTEM_VARIABLES_ADMIN", "REPLICATION_SLAVE_ADMIN"];
+    let has_parts = || parts.iter().all(|part| granted.has_any(&[part]));
+    Ok(granted.has_any(&["SUPER"]) || (connection.flavour() == Flavour::MySql && has_parts()))
+}
+
 /// Privileges on `*.*`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct GlobalPrivileges {

@@ -188,7 +188,7 @@ async fn replica_finding(connection: &mut Connection) -> Result<Finding, Capture
             }
             Err(error) if error.server_code().is_some() => {
                 return Ok(Finding::fail(
-                    code,
+                    "target-replication-unseen",
                     format!("whether {what} cannot be seen: {error}"),
                     hint,
                 ));

@@ -23,7 +23,7 @@ use crate::wire::WireError;
 use crate::wire::fields::Fields;
 
 /// A larger event is not looked into: it is counted among those that were not read.
-const EVENT_BYTES_MAX: u64 = 64 << 20;
+pub(super) const EVENT_BYTES_MAX: u64 = 64 << 20;
 /// So much of a statement is kept, in bytes. What is cut is counted: a name may stand in it.
 const STATEMENT_BYTES_MAX: usize = 1 << 20;
 /// So much of all statements of a transaction is kept, in bytes.
@@ -396,7 +396,7 @@ pub(super) enum RowKind {
 }
 
 impl RowKind {
-    fn of(kind: EventType) -> Option<Self> {
+    pub(super) fn of(kind: EventType) -> Option<Self> {
         match kind {
             EventType::WRITE_ROWS_V1
             | EventType::WRITE_ROWS
@@ -416,18 +416,23 @@ impl RowKind {
     }
 }
 
-struct RowHead<'a> {
-    table: u64,
-    columns: usize,
+pub(super) struct RowHead<'a> {
+    pub(super) table: u64,
+    pub(super) flags: u16,
+    pub(super) columns: usize,
     /// Which columns the first image has, and the second one of updates.
-    first: &'a [u8],
-    second: &'a [u8],
-    rows: &'a [u8],
+    pub(super) first: &'a [u8],
+    pub(super) second: &'a [u8],
+    pub(super) rows: &'a [u8],
 }
 
-fn row_head<'a>(kind: EventType, rows: RowKind, fields: &mut Fields<'a>) -> Result<RowHead<'a>, WireError> {
+pub(super) fn row_head<'a>(
+    kind: EventType,
+    rows: RowKind,
+    fields: &mut Fields<'a>,
+) -> Result<RowHead<'a>, WireError> {
     let table = table_id(fields)?;
-    fields.u16()?; // flags
+    let flags = fields.u16()?;
     let is_version_2 = matches!(kind.0, 30..=32 | 39 | 169..=171);
     if is_version_2 {
         let length = fields.u16()?; // of more to come, itself included
@@ -442,6 +447,7 @@ fn row_head<'a>(kind: EventType, rows: RowKind, fields: &mut Fields<'a>) -> Resu
     };
     Ok(RowHead {
         table,
+        flags,
         columns,
         first,
         second,
@@ -450,7 +456,7 @@ fn row_head<'a>(kind: EventType, rows: RowKind, fields: &mut Fields<'a>) -> Resu
 }
 
 /// The rows of an event, expanded where MariaDB stored them compressed.
-fn plain_rows(kind: EventType, stored: &[u8]) -> Result<Cow<'_, [u8]>, EventError> {
+pub(super) fn plain_rows(kind: EventType, stored: &[u8]) -> Result<Cow<'_, [u8]>, EventError> {
     match kind.0 {
         166..=171 => expanded(
             kind,

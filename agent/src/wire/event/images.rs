@@ -41,10 +41,10 @@ pub(super) fn is_set(bitmap: &[u8], bit: usize) -> bool {
 }
 
 /// One image of a row: by column, nothing where the event has none of it, and there nothing for NULL.
-pub(super) struct Image<'a>(Vec<Option<Stored<'a>>>);
+pub(super) struct Image<'a>(pub(super) Vec<Option<Stored<'a>>>);
 
 /// The bytes of a value; of a document they may be what changes it only.
-type Stored<'a> = Option<(&'a [u8], bool)>;
+pub(super) type Stored<'a> = Option<(&'a [u8], bool)>;
 
 impl Image<'_> {
     /// A hash of the values in the columns of `key`, if all are there.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::io::Read;
 
+use super::session::SessionSettings;
 use super::{EventError, EventType, read};
 
 /// The body's fixed part, the longest status variables and database name, and enough of the statement to know it by.
@@ -11,8 +12,8 @@ pub const QUERY_PREFIX_BYTES: usize = 13 + 65_535 + 256 + 32;
 /// A statement about accounts that is longer than this is not looked into.
 const ACCOUNT_STATEMENT_BYTES_MAX: usize = 1 << 20;
 
-/// The first six words of a statement, in capitals, without the comments before them; of a comment that servers execute, those in it.
-pub fn first_words(sql: &[u8]) -> Vec<String> {
+/// A statement without the comments before it, but for those that servers execute.
+pub fn behind_comments(sql: &[u8]) -> &[u8] {
     let mut rest = sql.trim_ascii_start();
     loop {
         let comment_end = match rest {
@@ -24,9 +25,14 @@ pub fn first_words(sql: &[u8]) -> Vec<String> {
         };
         match comment_end {
             Some(end) => rest = rest[end..].trim_ascii_start(),
-            None => break,
+            None => return rest,
         }
     }
+}
+
+/// The first six words of a statement, in capitals, without the comments before them; of a comment that servers execute, those in it.
+pub fn first_words(sql: &[u8]) -> Vec<String> {
+    let rest = behind_comments(sql);
     let words = rest.split(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_');
     let executed = rest.starts_with(b"/*");
     let is_version = |word: &&[u8]| executed && (*word == b"M" || word.iter().all(u8::is_ascii_digit));
@@ -92,38 +98,6 @@ pub(super) fn expanded(
     Ok(Cow::Owned(plain))
 }
 
-/// The sql_mode and the number of the client's character set among a statement's session settings, 0 for what is not there, and whether
-/// it goes by the time zone of the server's host. They come first, with few others before them.
-fn session_of(mut settings: &[u8]) -> (u64, u16, bool) {
-    const FLAGS: u8 = 0;
-    const SQL_MODE: u8 = 1;
-    const AUTO_INCREMENT: u8 = 3;
-    const CHARACTER_SETS: u8 = 4;
-    const TIME_ZONE: u8 = 5;
-    const CATALOG: u8 = 6;
-    let (mut sql_mode, mut character_set, mut is_in_system_zone) = (0, 0, false);
-    while let [code, rest @ ..] = settings {
-        let length = match (*code, rest) {
-            (FLAGS | AUTO_INCREMENT, _) => 4,
-            (SQL_MODE, _) => 8,
-            (CHARACTER_SETS, _) => 6,
-            (CATALOG | TIME_ZONE, [length, ..]) => 1 + usize::from(*length),
-            _ => break,
-        };
-        let Some((value, behind)) = rest.split_at_checked(length) else {
-            break;
-        };
-        match (*code, value) {
-            (SQL_MODE, &[a, b, c, d, e, f, g, h]) => sql_mode = u64::from_le_bytes([a, b, c, d, e, f, g, h]),
-            (CHARACTER_SETS, &[a, b, ..]) => character_set = u16::from_le_bytes([a, b]),
-            (TIME_ZONE, [_, name @ ..]) => is_in_system_zone = name == b"SYSTEM",
-            _ => {}
-        }
-        settings = behind;
-    }
-    (sql_mode, character_set, is_in_system_zone)
-}
-
 /// A QUERY or QUERY_COMPRESSED event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Query<'a> {
@@ -133,12 +107,8 @@ pub struct Query<'a> {
     pub execution_seconds: u32,
     /// The error it ended with on the source; 0 for none.
     pub error_code: u16,
-    /// The session's sql_mode, as bits; 0 where the event says none.
-    pub sql_mode: u64,
-    /// The number (of a collation) of the character set of the statement; 0 where the event says none.
-    pub character_set: u16,
-    /// Whether it goes by the time zone of the server's host.
-    pub is_in_system_zone: bool,
+    /// The settings of the session that ran it.
+    pub session: SessionSettings<'a>,
     /// The default database, as bytes (utf8). Empty for none.
     pub database: &'a [u8],
     /// The statement as stored, as far as it was given. Compressed if the event is.
@@ -152,7 +122,7 @@ impl<'a> Query<'a> {
         read(kind, body, |fields| {
             let (thread_id, execution_seconds) = (fields.u32()?, fields.u32()?);
             let (database_bytes, error_code, status_bytes) = (fields.u8()?, fields.u16()?, fields.u16()?);
-            let (sql_mode, character_set, is_in_system_zone) = session_of(fields.bytes(status_bytes.into())?);
+            let session = SessionSettings::parse(fields.bytes(status_bytes.into())?);
             let database = fields.bytes(database_bytes.into())?;
             fields.u8()?; // the NUL behind the name
             let compressed = kind == EventType::QUERY_COMPRESSED;
@@ -160,9 +130,7 @@ impl<'a> Query<'a> {
                 thread_id,
                 execution_seconds,
                 error_code,
-                sql_mode,
-                character_set,
-                is_in_system_zone,
+                session,
                 database,
                 stored: fields.rest(),
                 compressed,
@@ -240,22 +208,6 @@ mod account_tests {
 
     fn query(statement: &str) -> Vec<u8> {
         [&[0; 14][..], statement.as_bytes()].concat()
-    }
-
-    #[test]
-    fn the_session_of_a_statement_is_read() {
-        let flags_and_mode = [0, 1, 2, 3, 4, 1, 5, 0, 0x10, 0, 0, 0, 0, 0];
-        let more = [6, 3, b's', b't', b'd', 3, 2, 0, 2, 0, 4, 13, 0, 13, 0, 8, 0, 5, 3];
-        assert_eq!(
-            session_of(&[&flags_and_mode[..], &more].concat()),
-            (0x10_0005, 13, false)
-        );
-        let zone = [&flags_and_mode[..], b"\x05\x06SYSTEM"].concat();
-        assert_eq!(session_of(&zone), (0x10_0005, 0, true));
-        assert_eq!(session_of(&flags_and_mode), (0x10_0005, 0, false));
-        assert_eq!(session_of(&flags_and_mode[..9]), (0, 0, false));
-        assert_eq!(session_of(&[]), (0, 0, false));
-        assert_eq!(session_of(&[6, 200, 1]), (0, 0, false));
     }
 
     #[test]

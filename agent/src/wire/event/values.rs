@@ -116,7 +116,7 @@ fn big_endian(bytes: &[u8]) -> u64 {
         .fold(0, |sum, byte| sum << 8 | u64::from(*byte))
 }
 
-fn integer(stored: &[u8], is_unsigned: bool) -> Option<String> {
+pub(super) fn integer(stored: &[u8], is_unsigned: bool) -> Option<String> {
     let bits = u32::try_from(stored.len() * 8)
         .ok()
         .filter(|bits| (8..=64).contains(bits))?;

@@ -355,8 +355,8 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
             sql.truncate(EVENT_STATEMENT_BYTES_MAX);
             self.reporter.sent_about_event(StatementSent {
                 database: query.database.to_vec(),
-                sql_mode: query.sql_mode,
-                character_set: query.character_set,
+                sql_mode: query.session.sql_mode.unwrap_or(0),
+                character_set: query.session.character_sets.map_or(0, |(client, ..)| client),
                 sql,
             });
         }

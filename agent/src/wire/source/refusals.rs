@@ -62,7 +62,8 @@ impl Refusals {
             "CREATE" => words.iter().any(|word| word == "TABLE") && is_select(),
             _ => false,
         };
-        (makes_rows && query.is_in_system_zone).then(|| {
+        let is_in_system_zone = query.session.time_zone == Some(b"SYSTEM");
+        (makes_rows && is_in_system_zone).then(|| {
             format!(
                 "it goes by the time zone of the source's host, {source}, and this server's host has {replica}: run the server under \
                  TZ={source}, or restore into a new server with --scratch"

@@ -1,0 +1,684 @@
+//! Applies the events of one transaction after the other.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use holdfast_proto::Flavour;
+
+use super::definitions;
+use super::rows::{self, Expected, RowStatement};
+use super::session::{Session, SessionError};
+use super::tables::{Table, Tables};
+use super::triggers;
+use super::{STAY, look_at};
+use crate::problem::{Code, Problem};
+use crate::restore::journal::{self, Entry, Journal, Pending};
+use crate::restore::replay::replay_problem;
+use crate::restore::{connected, without_binlog};
+use crate::server::accounts::AccountName;
+use crate::server::identifiers::quote_identifier;
+use crate::server::json;
+use crate::server::named::Name;
+use crate::wire::event::{
+    ChecksumAlgorithm, EventHeader, EventType, FormatDescription, HEADER_BYTES, Heartbeat, MariaDbGtidEvent,
+    Payload, Preamble, Query, Rotate, RowChanges, RowReader, VariableValue, behind_comments, first_words,
+    flags, has_word, mariadb_gtid_flags,
+};
+use crate::wire::{ConnectOptions, Connection, WireError};
+
+/// A longer statement is not run.
+const STATEMENT_BYTES_MAX: usize = 64 << 20;
+/// So much of a statement is kept in the journal while it runs.
+const STATEMENT_CHARS_KEPT: usize = 16 << 10;
+/// Statements that a server calls unsafe to replicate: not a matter of rows.
+const UNSAFE_STATEMENT: &str = "1592";
+const DATA_TRUNCATED: &str = "1265";
+const OUT_OF_RANGE: &str = "1264";
+
+/// What an event came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Done {
+    /// Nothing is to be sent for now; everything before this file and offset was.
+    Heartbeat(Heartbeat),
+    /// A transaction is applied, and that is written down.
+    Transaction,
+    /// Something else.
+    Other,
+}
+
+/// See the module.
+pub(super) struct Applier<'a> {
+    /// What is applied.
+    connection: Connection,
+    /// Looks at definitions, and takes triggers away and back.
+    looking: Connection,
+    session: Session,
+    tables: Tables,
+    reader: RowReader,
+    pub(super) journal: &'a mut Journal,
+    /// Tables whose rows are not changed.
+    left_out: BTreeSet<Name>,
+    /// Whom programs run as, by the one that their statements name.
+    renamed: Vec<(AccountName, AccountName)>,
+    checksum: ChecksumAlgorithm,
+    file: String,
+    /// Where the next event begins, as far as is known.
+    position: u64,
+    /// The transaction that is being applied.
+    current: Option<Current>,
+    /// What stands before the next statement.
+    preamble: Vec<Preamble>,
+}
+
+/// A transaction.
+#[derive(Debug, Default)]
+struct Current {
+    /// Where it begins.
+    begin: u64,
+    /// It lasts until its COMMIT.
+    is_group: bool,
+    /// The server has begun it.
+    is_open: bool,
+    /// A part of it cannot be undone, and that is announced.
+    is_pending: bool,
+}
+
+impl<'a> Applier<'a> {
+    pub(super) async fn connect(
+        target: &ConnectOptions,
+        journal: &'a mut Journal,
+        left_out: BTreeSet<Name>,
+        renamed: &[(AccountName, AccountName)],
+    ) -> Result<Self, Problem> {
+        let fail = |error: WireError| replay_problem("prepare the target server for replay", &error);
+        let mut connection = connected(target).await?;
+        without_binlog(&mut connection).await;
+        connection.execute(STAY).await.map_err(fail)?;
+        let (mut looking, settings) = look_at(target).await?;
+        make_json_functions(&mut looking).await.map_err(fail)?;
+        let session = Session::new(&mut looking, settings).await.map_err(fail)?;
+        Ok(Self {
+            connection,
+            looking,
+            session,
+            tables: Tables::default(),
+            reader: RowReader::default(),
+            journal,
+            left_out,
+            renamed: renamed.to_vec(),
+            checksum: ChecksumAlgorithm::Crc32,
+            file: String::new(),
+            position: 0,
+            current: None,
+            preamble: Vec::new(),
+        })
+    }
+
+    /// Puts back what was taken away for the replay.
+    pub(super) async fn finish(&mut self) -> Result<(), Problem> {
+        triggers::put_back(&mut self.looking, self.journal).await?;
+        let removed = self.looking.execute(json::tear_down()).await;
+        removed
+            .map(drop)
+            .map_err(|e| replay_problem("remove the functions that made JSON", &e))
+    }
+
+    /// Applies an event; `body` includes its checksum.
+    pub(super) async fn event(&mut self, header: &EventHeader, body: &[u8]) -> Result<Done, Problem> {
+        let trailer = self.checksum.trailer_bytes(header.kind);
+        let is_format = header.kind == EventType::FORMAT_DESCRIPTION;
+        let body = match is_format {
+            true => Some(body),
+            false => body.len().checked_sub(trailer).map(|length| &body[..length]),
+        };
+        let Some(body) = body else {
+            return Err(self.wrong("an event is too short"));
+        };
+        match header.kind {
+            EventType::HEARTBEAT | EventType::HEARTBEAT_V2 => {
+                let heartbeat = Heartbeat::parse(header, body).map_err(|error| self.wrong(error))?;
+                return Ok(Done::Heartbeat(heartbeat));
+            }
+            EventType::ROTATE if header.is_artificial() => {
+                let rotate = Rotate::parse(body).map_err(|error| self.wrong(error))?;
+                (self.file, self.position) = (rotate.file, rotate.position_bytes);
+            }
+            EventType::FORMAT_DESCRIPTION => {
+                let format = FormatDescription::parse(body).map_err(|error| self.wrong(error))?;
+                self.checksum = format.checksum;
+            }
+            EventType::GTID
+            | EventType::ANONYMOUS_GTID
+            | EventType::GTID_TAGGED
+            | EventType::MARIADB_GTID => self.begin(header, body)?,
+            _ => return self.inside(header, body).await,
+        }
+        Ok(Done::Other)
+    }
+
+    fn begin(&mut self, header: &EventHeader, body: &[u8]) -> Result<(), Problem> {
+        let end = self.beyond(header.next_position);
+        self.position = end;
+        self.reader.begin();
+        self.preamble.clear();
+        let is_group = match header.kind {
+            EventType::MARIADB_GTID => {
+                let gtid = MariaDbGtidEvent::parse(header, body).map_err(|error| self.wrong(error))?;
+                gtid.flags & mariadb_gtid_flags::STANDALONE == 0
+            }
+            _ => false,
+        };
+        self.current = Some(Current {
+            begin: end.saturating_sub(header.length_bytes.into()),
+            is_group,
+            ..Current::default()
+        });
+        Ok(())
+    }
+
+    /// Positions in events have 32 bits; they ascend.
+    fn beyond(&self, low: u32) -> u64 {
+        let high = self.position >> 32;
+        let place = high << 32 | u64::from(low);
+        if place < self.position {
+            place + (1 << 32)
+        } else {
+            place
+        }
+    }
+
+    /// An event that is a part of a transaction, or of none.
+    async fn inside(&mut self, header: &EventHeader, body: &[u8]) -> Result<Done, Problem> {
+        match header.kind {
+            EventType::QUERY | EventType::QUERY_COMPRESSED => return self.query(header, body).await,
+            EventType::XID => return self.commit().await,
+            EventType::TRANSACTION_PAYLOAD => {
+                let mut payload = Payload::open(body).map_err(|error| self.wrong(error))?;
+                while let Some((inner, event)) = payload.next_event().map_err(|error| self.wrong(error))? {
+                    let body = event.get(HEADER_BYTES..).unwrap_or_default();
+                    if inner.kind == EventType::TRANSACTION_PAYLOAD {
+                        return Err(self.wrong("a transaction is inside of another one"));
+                    }
+                    Box::pin(self.inside(&inner, body)).await?;
+                }
+                return Ok(Done::Transaction);
+            }
+            EventType::INTVAR | EventType::RAND | EventType::USER_VAR => {
+                let preamble = Preamble::parse(header.kind, body).map_err(|error| self.wrong(error))?;
+                self.preamble.extend(preamble);
+            }
+            EventType::STOP
+            | EventType::ROTATE
+            | EventType::PREVIOUS_GTIDS
+            | EventType::MARIADB_GTID_LIST
+            | EventType::BINLOG_CHECKPOINT
+            | EventType::START_ENCRYPTION
+            | EventType::ROWS_QUERY
+            | EventType::ANNOTATE_ROWS
+            | EventType::TRANSACTION_CONTEXT
+            | EventType::VIEW_CHANGE
+            | EventType::IGNORABLE => {}
+            kind => match self.reader.event(kind, body).map_err(|error| self.wrong(error))? {
+                Some(changes) => self.rows(header, &changes).await?,
+                None if kind == EventType::TABLE_MAP || header.flags & flags::IGNORABLE != 0 => {}
+                None => {
+                    return Err(self.wrong(format!(
+                        "it holds an event {kind}, which cannot be applied by statements"
+                    )));
+                }
+            },
+        }
+        Ok(Done::Other)
+    }
+
+    async fn query(&mut self, header: &EventHeader, body: &[u8]) -> Result<Done, Problem> {
+        let query = Query::parse(header.kind, body).map_err(|error| self.wrong(error))?;
+        let sql = query
+            .sql(STATEMENT_BYTES_MAX)
+            .map_err(|error| self.wrong(error))?;
+        let words = first_words(&sql);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        match words.as_slice() {
+            ["BEGIN"] => {
+                self.current.get_or_insert_default().is_group = true;
+                return Ok(Done::Other);
+            }
+            ["COMMIT"] => return self.commit().await,
+            ["ROLLBACK"] => return self.roll_back().await,
+            ["SAVEPOINT", ..] | ["ROLLBACK", "TO", ..] | ["RELEASE", "SAVEPOINT", ..] => {
+                self.open().await?;
+                self.execute(&sql).await?;
+                return Ok(Done::Other);
+            }
+            ["XA", ..] => {
+                return Err(
+                    self.wrong("it is a part of an XA transaction, which cannot be applied by statements")
+                );
+            }
+            _ => {}
+        }
+        if query.error_code != 0 {
+            return Err(self.wrong(format!(
+                "its statement failed in part on the source, with error {}: {}",
+                query.error_code,
+                shown(&sql)
+            )));
+        }
+        self.statement(header, &query, &sql, &words).await
+    }
+
+    async fn statement(
+        &mut self,
+        header: &EventHeader,
+        query: &Query<'_>,
+        sql: &[u8],
+        words: &[&str],
+    ) -> Result<Done, Problem> {
+        let text = String::from_utf8_lossy(sql).into_owned();
+        let changes_rows = matches!(
+            words,
+            ["INSERT" | "UPDATE" | "DELETE" | "REPLACE" | "WITH" | "DO", ..]
+        );
+        let is_group = self.current.as_ref().is_some_and(|current| current.is_group);
+        if words.contains(&"TEMPORARY") && words.first() == Some(&"CREATE") {
+            return Err(self.wrong(format!(
+                "it makes a temporary table, which no other connection would see: {}",
+                shown(sql)
+            )));
+        }
+        self.refuse_outside(&text)?;
+        if meets_triggers(words, &text) {
+            self.put_triggers_back(&text).await?;
+        }
+        // Servers end a transaction before they define something; here nothing is open then but what a CREATE … SELECT began.
+        let sql = without_start_of_transaction(sql, words);
+        let sql = as_its_definer(sql, words, query);
+        let sql = &*run_by_another(&sql, words, &self.renamed);
+        if changes_rows && is_group {
+            self.open().await?;
+        } else {
+            let what: String = text.chars().take(STATEMENT_CHARS_KEPT).collect();
+            // Of several parts it would tell of the first only.
+            let evidence = match changes_rows || is_group {
+                true => None,
+                false => {
+                    let digest = definitions::digest(&mut self.looking, &what).await;
+                    Some(digest.map_err(|error| self.wrong(error))?)
+                }
+            };
+            self.announce(what, evidence).await?;
+        }
+        if query.database.is_empty() || header.flags & flags::SUPPRESS_USE != 0 {
+            // It names what it is about.
+        } else {
+            if !query.database.is_ascii() {
+                // It is in UTF-8, whatever the statement is in.
+                let set = self.session.for_rows(&mut self.connection, 0, None).await;
+                set.map_err(|error| self.cannot_set(error))?;
+            }
+            let database = quote_identifier(&String::from_utf8_lossy(query.database));
+            self.execute(format!("USE {database}").as_bytes()).await?;
+        }
+        let set = self
+            .session
+            .for_statement(&mut self.connection, header, &query.session, makes_table(words))
+            .await;
+        set.map_err(|error| self.cannot_set(error))?;
+        for preamble in std::mem::take(&mut self.preamble) {
+            let statement = self.before(&preamble)?;
+            self.execute(statement.as_bytes()).await?;
+        }
+        self.execute(sql).await?;
+        if !changes_rows {
+            self.tables.forget();
+        }
+        match is_group {
+            true => Ok(Done::Other),
+            false => self.commit().await,
+        }
+    }
+
+    /// A statement about a table whose rows lie outside the server, as far as words tell.
+    fn refuse_outside(&self, text: &str) -> Result<(), Problem> {
+        let is_named = |(_, table): &&Name| has_word(text, table);
+        if let Some((schema, table)) = self.left_out.iter().find(is_named) {
+            return Err(self.wrong(format!(
+                "it may be about {schema}.{table}, whose rows lie outside the server: {}",
+                shown(text.as_bytes())
+            )));
+        }
+        Ok(())
+    }
+
+    /// What is to be set before a statement.
+    fn before(&self, preamble: &Preamble) -> Result<String, Problem> {
+        Ok(match preamble {
+            Preamble::LastInsertId(number) => format!("SET LAST_INSERT_ID = {number}"),
+            Preamble::InsertId(number) => format!("SET INSERT_ID = {number}"),
+            Preamble::Random(first, second) => format!("SET RAND_SEED1 = {first}, RAND_SEED2 = {second}"),
+            Preamble::Variable { name, value } => {
+                let value = match value {
+                    VariableValue::Null => "NULL".to_owned(),
+                    VariableValue::Number(number) => number.clone(),
+                    VariableValue::Double(number) => format!("{number:e}"),
+                    VariableValue::Text(bytes, collation) => {
+                        let number = u16::try_from(*collation).unwrap_or(0);
+                        let (name, set) = self
+                            .session
+                            .collation(number)
+                            .map_err(|error| self.wrong(error))?;
+                        let hex: String = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
+                        format!("_{set} X'{hex}' COLLATE {name}")
+                    }
+                };
+                format!(
+                    "SET @{} := {value}",
+                    quote_identifier(&String::from_utf8_lossy(name))
+                )
+            }
+        })
+    }
+
+    async fn rows(&mut self, header: &EventHeader, changes: &RowChanges) -> Result<(), Problem> {
+        if self.left_out.contains(&changes.table) {
+            return Ok(());
+        }
+        let (schema, name) = &changes.table;
+        let table = self.table(changes).await?;
+        if table.has_triggers {
+            self.take_triggers_away(&table).await?;
+        }
+        let statements = rows::statements(&table, changes).map_err(|why| {
+            self.wrong(format!(
+                "rows of {schema}.{name} cannot be changed by statements: {why}"
+            ))
+        })?;
+        if !table.is_transactional {
+            self.announce(format!("rows of {schema}.{name}"), None).await?;
+        }
+        self.open().await?;
+        let is_new = changes.rows.iter().any(|row| row.before.is_none());
+        let set = self
+            .session
+            .for_rows(&mut self.connection, changes.flags, is_new.then_some(header))
+            .await;
+        set.map_err(|error| self.cannot_set(error))?;
+        for statement in statements {
+            self.change(&table, &statement).await?;
+        }
+        Ok(())
+    }
+
+    async fn table(&mut self, changes: &RowChanges) -> Result<Table, Problem> {
+        let (schema, name) = &changes.table;
+        let table = self.tables.get(&mut self.looking, &changes.table).await;
+        let table = table.map(|table| table.cloned());
+        table
+            .map_err(|error| self.wrong(error))?
+            .ok_or_else(|| self.wrong(format!("the target server has no table {schema}.{name}")))
+    }
+
+    async fn change(&mut self, table: &Table, statement: &RowStatement) -> Result<(), Problem> {
+        let done = self.connection.execute(&statement.sql).await;
+        let done =
+            done.map_err(|error| self.wrong(format!("{error}: {}", shown(statement.sql.as_bytes()))))?;
+        if done.warnings > 0 {
+            self.refuse_warnings(table).await?;
+        }
+        let is_as_expected = match statement.expected {
+            Expected::Affects(rows) => done.affected_rows == rows,
+            Expected::Matches => done.info.starts_with("Rows matched: 1 "),
+        };
+        match is_as_expected {
+            true => Ok(()),
+            false => Err(self.wrong(format!(
+                "{} is not as it should be: rows that change are not there, {}",
+                table.name,
+                shown(statement.sql.as_bytes())
+            ))),
+        }
+    }
+
+    /// A value that did not fit is an error; others than that are what the source had as well.
+    async fn refuse_warnings(&mut self, table: &Table) -> Result<(), Problem> {
+        let rows = self.connection.query("SHOW WARNINGS").await;
+        let rows = rows.map_err(|error| self.wrong(error))?;
+        let has = |what: fn(&super::tables::TableColumn) -> bool| table.columns.iter().any(what);
+        for row in &rows {
+            let (code, message) = (row.text(1).unwrap_or_default(), row.text(2).unwrap_or_default());
+            let is_expected = match code.as_str() {
+                UNSAFE_STATEMENT => true,
+                // A CHECK of JSON, on rows that need not pass it.
+                "4035" | "4036" | "4037" | "4038" | "4039" | "4040" => true,
+                // The invalid value 0 of a list, and a number that its own digits round up.
+                DATA_TRUNCATED => has(|column| matches!(column.data_type.as_str(), "enum" | "set")),
+                OUT_OF_RANGE => has(|column| column.has_digits),
+                _ => false,
+            } || has(|column| column.is_generated);
+            if !is_expected {
+                return Err(self.wrong(format!("{} would not hold the same rows: {message}", table.name)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins the transaction on the server.
+    async fn open(&mut self) -> Result<(), Problem> {
+        if self.current.as_ref().is_some_and(|current| current.is_open) {
+            return Ok(());
+        }
+        self.execute(b"START TRANSACTION").await?;
+        self.current.get_or_insert_default().is_open = true;
+        Ok(())
+    }
+
+    /// Says that something comes that cannot be undone.
+    async fn announce(&mut self, what: String, evidence: Option<String>) -> Result<(), Problem> {
+        let current = self.current.get_or_insert_default();
+        if std::mem::replace(&mut current.is_pending, true) {
+            return Ok(());
+        }
+        let pending = Pending {
+            place: format!("{}:{}", self.file, current.begin),
+            what,
+            evidence,
+        };
+        self.journal.announce(&pending).await
+    }
+
+    /// Ends the transaction: with it, that it is applied.
+    async fn commit(&mut self) -> Result<Done, Problem> {
+        let Some(current) = self.current.take() else {
+            return Ok(Done::Other);
+        };
+        let applied = journal::is_applied(&self.file, current.begin);
+        self.session
+            .for_rows(&mut self.connection, 0, None)
+            .await
+            .map_err(|error| self.cannot_set(error))?;
+        self.execute(applied.as_bytes()).await?;
+        if current.is_open {
+            self.execute(b"COMMIT").await?;
+        }
+        Ok(Done::Transaction)
+    }
+
+    /// What tables without transactions have taken stays.
+    async fn roll_back(&mut self) -> Result<Done, Problem> {
+        if let Some(current) = &mut self.current
+            && std::mem::take(&mut current.is_open)
+        {
+            self.execute(b"ROLLBACK").await?;
+        }
+        self.commit().await
+    }
+
+    async fn execute(&mut self, sql: &[u8]) -> Result<(), Problem> {
+        // Some statements, such as ANALYZE TABLE, answer with rows.
+        let done = self.connection.query(sql).await;
+        done.map(drop)
+            .map_err(|error| self.wrong(format!("{error}: {}", shown(sql))))
+    }
+
+    fn cannot_set(&self, error: SessionError) -> Problem {
+        self.wrong(error)
+    }
+
+    fn wrong(&self, what: impl std::fmt::Display) -> Problem {
+        let begin = self
+            .current
+            .as_ref()
+            .map_or(self.position, |current| current.begin);
+        Problem::new(
+            Code::Load,
+            format!(
+                "the transaction at {}:{begin} cannot be applied: {what}",
+                self.file
+            ),
+            "a point before it can be restored: --before FILE:OFFSET; --except leaves it out; a new server (--scratch DIR) takes everything",
+        )
+    }
+
+    async fn take_triggers_away(&mut self, table: &Table) -> Result<(), Problem> {
+        if self.current.as_ref().is_some_and(|current| current.is_open) {
+            return Err(self.wrong(format!(
+                "it changes rows of {} by themselves after statements, and the table's triggers would run",
+                table.name
+            )));
+        }
+        triggers::take_away(&mut self.looking, self.journal).await?;
+        self.tables.forget();
+        Ok(())
+    }
+
+    async fn put_triggers_back(&mut self, statement: &str) -> Result<(), Problem> {
+        if self.journal.get(Entry::TriggersAway).is_none() {
+            return Ok(());
+        }
+        if self.current.as_ref().is_some_and(|current| current.is_open) {
+            return Err(self.wrong(format!(
+                "a statement that triggers may belong to comes after rows: {}",
+                shown(statement.as_bytes())
+            )));
+        }
+        triggers::put_back(&mut self.looking, self.journal).await?;
+        self.tables.forget();
+        Ok(())
+    }
+}
+
+/// A MySQL's documents may hold what their text does not tell. Where the account may not make functions, those cannot be written.
+async fn make_json_functions(connection: &mut Connection) -> Result<(), WireError> {
+    if connection.flavour() != Flavour::MySql {
+        return Ok(());
+    }
+    connection.execute(json::tear_down()).await?;
+    for statement in json::set_up() {
+        match connection.execute(statement).await {
+            Err(error) if error.server_code().is_some() => {
+                tracing::warn!("documents with dates, decimals or bytes in them cannot be replayed: {error}");
+                return Ok(());
+            }
+            done => drop(done?),
+        }
+    }
+    Ok(())
+}
+
+/// Whether triggers have to be there when a statement runs: it may fire them, move them, or take them with it.
+fn meets_triggers(words: &[&str], text: &str) -> bool {
+    match words {
+        ["CREATE", ..] => has_word(text, "TRIGGER"),
+        [
+            "TRUNCATE" | "ANALYZE" | "OPTIMIZE" | "FLUSH" | "GRANT" | "REVOKE" | "SET",
+            ..,
+        ] => false,
+        [
+            "ALTER" | "DROP",
+            "USER" | "ROLE" | "VIEW" | "PROCEDURE" | "FUNCTION" | "EVENT" | "SEQUENCE",
+            ..,
+        ] => false,
+        _ => true,
+    }
+}
+
+fn makes_table(words: &[&str]) -> bool {
+    matches!(words, ["CREATE" | "ALTER", rest @ ..] if rest.contains(&"TABLE"))
+}
+
+/// Who alters an event becomes its definer. The statement does not say who that was, but the event does.
+fn as_its_definer<'s>(sql: &'s [u8], words: &[&str], query: &Query<'_>) -> Cow<'s, [u8]> {
+    let (["ALTER", "EVENT", ..], Some((user, host))) = (words, query.session.invoker) else {
+        return sql.into();
+    };
+    let statement = behind_comments(sql);
+    let is_event = |at: &usize| {
+        statement[*at..]
+            .get(..5)
+            .is_some_and(|word| word.eq_ignore_ascii_case(b"EVENT"))
+    };
+    let Some(at) = (0..statement.len()).find(is_event) else {
+        return sql.into();
+    };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let host = (!host.is_empty()).then(|| text(host));
+    let definer = definer_of(&AccountName {
+        user: text(user),
+        host,
+    });
+    let (alter, rest) = statement.split_at(at);
+    [alter, format!("DEFINER={definer} ").as_bytes(), rest]
+        .concat()
+        .into()
+}
+
+/// As servers write it into binlogs.
+fn definer_of(account: &AccountName) -> String {
+    let user = quote_identifier(&account.user);
+    match &account.host {
+        Some(host) => format!("{user}@{}", quote_identifier(host)),
+        // A role of MariaDB.
+        None => user,
+    }
+}
+
+/// Has programs run as the accounts that were given for those that their statements name.
+fn run_by_another<'s>(
+    sql: &'s [u8],
+    words: &[&str],
+    renamed: &[(AccountName, AccountName)],
+) -> Cow<'s, [u8]> {
+    const AT_THE_BEGINNING: usize = 400;
+    if !matches!(words, ["CREATE" | "ALTER", ..]) {
+        return sql.into();
+    }
+    for (from, to) in renamed {
+        let named = format!("DEFINER={} ", definer_of(from)).into_bytes();
+        let head = &sql[..sql.len().min(AT_THE_BEGINNING)];
+        if let Some(at) = head.windows(named.len()).position(|part| part == named) {
+            let by = format!("DEFINER={} ", definer_of(to));
+            return [&sql[..at], by.as_bytes(), &sql[at + named.len()..]]
+                .concat()
+                .into();
+        }
+    }
+    sql.into()
+}
+
+/// MySQL writes `CREATE TABLE … START TRANSACTION` before the rows of a CREATE … SELECT; no session may insert rows behind it.
+fn without_start_of_transaction<'s>(sql: &'s [u8], words: &[&str]) -> &'s [u8] {
+    const TAIL: &[u8] = b" START TRANSACTION";
+    match words {
+        ["CREATE", "TABLE", ..] => sql.strip_suffix(TAIL).unwrap_or(sql),
+        _ => sql,
+    }
+}
+
+/// The beginning of a statement, for people.
+fn shown(sql: &[u8]) -> String {
+    let text = String::from_utf8_lossy(sql);
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(200)
+        .collect()
+}

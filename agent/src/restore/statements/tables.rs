@@ -1,0 +1,160 @@
+//! The tables of the target server, as far as rows that are written to them need to be known. Kept until a definition may have changed.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::server::identifiers::{is_bare_word, quote_identifier, quote_text};
+use crate::wire::{Connection, WireError};
+
+/// A column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TableColumn {
+    /// Its quoted name.
+    pub(super) name: String,
+    /// DATA_TYPE, in lower case.
+    pub(super) data_type: String,
+    pub(super) is_unsigned: bool,
+    /// The character set of text.
+    pub(super) character_set: Option<String>,
+    /// The server computes it.
+    pub(super) is_generated: bool,
+    /// It changes by itself when its row does.
+    pub(super) is_touched: bool,
+    /// Its numbers are rounded to a number of digits.
+    pub(super) has_digits: bool,
+    /// The length of a BINARY: zeros at its end are not in events.
+    pub(super) padded_bytes: usize,
+}
+
+/// A table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Table {
+    /// Its quoted name.
+    pub(super) name: String,
+    /// All columns, in order.
+    pub(super) columns: Vec<TableColumn>,
+    /// Those of its primary key.
+    pub(super) key: Vec<usize>,
+    /// So many columns stand behind these in events that no list shows: MariaDB's hashes for unique keys of long texts.
+    pub(super) hidden: usize,
+    /// Its engine has transactions.
+    pub(super) is_transactional: bool,
+    /// It keeps its history itself, with times of its own.
+    pub(super) is_versioned: bool,
+    pub(super) has_triggers: bool,
+}
+
+/// Tables by schema and name.
+#[derive(Debug, Default)]
+pub(super) struct Tables(HashMap<(String, String), Option<Table>>);
+
+impl Tables {
+    /// A definition may have changed.
+    pub(super) fn forget(&mut self) {
+        self.0.clear();
+    }
+
+    /// The table; `None` if it is not there.
+    pub(super) async fn get(
+        &mut self,
+        connection: &mut Connection,
+        name: &(String, String),
+    ) -> Result<Option<&Table>, WireError> {
+        if !self.0.contains_key(name) {
+            let table = look(connection, name).await?;
+            self.0.insert(name.clone(), table);
+        }
+        Ok(self.0.get(name).and_then(Option::as_ref))
+    }
+}
+
+async fn columns(connection: &mut Connection, is_it: &str) -> Result<Vec<TableColumn>, WireError> {
+    let sql = format!(
+        "SELECT COLUMN_NAME AS n, DATA_TYPE AS d, COLUMN_TYPE AS c, CHARACTER_SET_NAME AS s, EXTRA AS e \
+         FROM information_schema.COLUMNS WHERE {is_it} ORDER BY ORDINAL_POSITION"
+    );
+    let rows = connection.query(sql).await?;
+    rows.iter()
+        .map(|row| {
+            let (column_type, extra) = (row.str("c")?.to_lowercase(), row.str("e")?.to_uppercase());
+            let data_type = row.str("d")?.to_lowercase();
+            Ok(TableColumn {
+                name: quote_identifier(&row.str("n")?),
+                is_unsigned: column_type.contains("unsigned") || column_type.contains("zerofill"),
+                character_set: row.str("s").ok().filter(|set| is_bare_word(set)),
+                is_generated: extra.contains("GENERATED") && !extra.contains("DEFAULT_GENERATED"),
+                is_touched: extra.contains("ON UPDATE"),
+                has_digits: matches!(data_type.as_str(), "float" | "double") && column_type.contains('('),
+                padded_bytes: match data_type.as_str() {
+                    "binary" => digits(&column_type),
+                    _ => 0,
+                },
+                data_type,
+            })
+        })
+        .collect()
+}
+
+/// The first number in the text of a type.
+fn digits(column_type: &str) -> usize {
+    let digits = column_type.chars().skip_while(|c| !c.is_ascii_digit());
+    let digits: String = digits.take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap_or(0)
+}
+
+async fn look(
+    connection: &mut Connection,
+    (schema, table): &(String, String),
+) -> Result<Option<Table>, WireError> {
+    let of = |schema_column: &str, table_column: &str| {
+        format!(
+            "{schema_column} = {} AND {table_column} = {}",
+            quote_text(schema),
+            quote_text(table)
+        )
+    };
+    let is_it = of("TABLE_SCHEMA", "TABLE_NAME");
+    let sql = format!(
+        "SELECT TABLE_TYPE AS t, ENGINE AS g, (SELECT TRANSACTIONS FROM information_schema.ENGINES AS e WHERE e.ENGINE = t.ENGINE) AS x \
+         FROM information_schema.TABLES AS t WHERE {is_it}"
+    );
+    let rows = connection.query(sql).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let is_versioned = row.str("t")? == "SYSTEM VERSIONED";
+    let is_transactional = row.str("x").is_ok_and(|x| x == "YES");
+    let columns = columns(connection, &is_it).await?;
+    let sql = format!(
+        "SELECT COLUMN_NAME AS n FROM information_schema.STATISTICS WHERE {is_it} AND INDEX_NAME = 'PRIMARY' ORDER BY SEQ_IN_INDEX"
+    );
+    let rows = connection.query(sql).await?;
+    let key: BTreeSet<String> = rows
+        .iter()
+        .map(|row| Ok(quote_identifier(&row.str("n")?)))
+        .collect::<Result<_, WireError>>()?;
+    let places = columns.iter().enumerate();
+    let key = places
+        .filter(|(_, column)| key.contains(&column.name))
+        .map(|(place, _)| place)
+        .collect();
+    let hashes = format!(
+        "SELECT COUNT(DISTINCT INDEX_NAME) AS n FROM information_schema.STATISTICS \
+         WHERE {is_it} AND INDEX_TYPE = 'HASH' AND NON_UNIQUE = 0"
+    );
+    let hidden = match row.str("g").unwrap_or_default().as_str() {
+        "MEMORY" => 0,
+        _ => connection.query(hashes).await?.one()?.u64("n")?,
+    };
+    let sql = format!(
+        "SELECT 1 FROM information_schema.TRIGGERS WHERE {} LIMIT 1",
+        of("EVENT_OBJECT_SCHEMA", "EVENT_OBJECT_TABLE")
+    );
+    let has_triggers = connection.query(sql).await?.first().is_some();
+    Ok(Some(Table {
+        name: format!("{}.{}", quote_identifier(schema), quote_identifier(table)),
+        columns,
+        key,
+        hidden: usize::try_from(hidden).unwrap_or(0),
+        is_transactional,
+        is_versioned,
+        has_triggers,
+    }))
+}
