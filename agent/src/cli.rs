@@ -254,6 +254,9 @@ pub struct FindArgs {
     /// Show so many transactions at most.
     #[arg(long, default_value_t = 1000)]
     pub limit: u64,
+    /// Read the binlogs themselves, although indexes may know the answer: it is the same, and takes longer.
+    #[arg(long)]
+    pub no_index: bool,
 }
 
 impl FindArgs {
@@ -267,6 +270,8 @@ impl FindArgs {
             gtid: self.gtid.clone(),
             text: self.text.clone(),
             rows_max: self.rows.unwrap_or(0),
+            limit: self.limit,
+            no_index: self.no_index,
         }
     }
 }

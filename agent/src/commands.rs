@@ -419,7 +419,7 @@ async fn find_transactions(config_path: &Path, args: &FindArgs, json: bool) -> R
         true => found.push(transaction.clone()),
         false => transaction.describe().iter().for_each(words::print),
     };
-    let searched = find::search(repository, identities, cluster, &args.wanted(), args.limit, tell).await?;
+    let searched = find::search(repository, identities, cluster, &args.wanted(), tell).await?;
     let record = serde_json::json!({ "transactions": found, "searched": searched });
     say(json, &record, &searched.describe());
     Ok(searched.complete()?)

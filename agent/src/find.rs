@@ -1,36 +1,42 @@
 //! Searches archived binlogs for transactions: by table, by what they do, by time, by the text of their statements.
 //!
-//! Reads every segment of the time asked for, and says what it could not see: holes, and events that it does not understand.
-//! Not responsible for where a restore goes ([`crate::restore::resolve`]).
+//! Looks at every segment of the time asked for, by its index or by reading it, and says what it could not see: holes, and
+//! events that it does not understand. Both ways give the same answer, but for statements shown shorter. Not responsible for where a restore goes ([`crate::restore::resolve`]).
 
+mod indexed;
 mod rows;
 
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use holdfast_proto::gtid::{Gtid, MariaDbGtid, MySqlGtidSet};
 use holdfast_proto::ids::ClusterId;
 use holdfast_proto::keys::Identity;
+use holdfast_proto::names::ObjectName;
 use holdfast_proto::stream::SegmentSummary;
 use serde::Serialize;
 
 use crate::problem::{Code, Problem};
 use crate::repository::Repository;
 use crate::repository::segments::{SmallSegments, StreamSegments};
-use crate::restore::coverage;
+use crate::restore::coverage::{self, Piece};
 use crate::restore::feed::Archive;
 use crate::restore::scan::{Scanner, Seen, Transaction};
 use crate::server::identifiers::TablePattern;
 use crate::wire::event::{
-    Changes, ImagesWanted, RowCounts, Statement, first_words, has_word, is_about_accounts,
+    Changes, FILE_MAGIC, ImagesWanted, RowCounts, Statement, first_words, has_word, is_about_accounts,
 };
 use crate::wire::source::Place;
 use crate::words;
 
+use indexed::Answer;
 use rows::{Columns, columns_of_newest_backup, found_row};
 pub use rows::{FoundRow, ShownRow};
 
 /// So much of a statement is told, in characters. All of it is searched.
 const SHOWN_CHARS_MAX: usize = 4096;
+/// Indexes that are fetched ahead; each is at most one object of 32 MiB in memory.
+const INDEXES_AHEAD: usize = 4;
 
 /// What a change is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
@@ -143,7 +149,7 @@ impl GtidPattern {
     }
 }
 
-/// What to look for. Everything that is given must be so.
+/// What to look for, everything that is given must be so; and how.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
     /// A change of one of these tables; none: of any.
@@ -160,14 +166,18 @@ pub struct Wanted {
     pub text: Option<String>,
     /// So many rows of each table are shown.
     pub rows_max: u64,
+    /// So many transactions are told.
+    pub limit: u64,
+    /// Binlogs are read although indexes may know the answer.
+    pub no_index: bool,
 }
 
 impl Wanted {
-    fn is(&self, commit_us: u64, gtid: Option<&Gtid>, changes: &Changes) -> bool {
+    fn is_in_time_and_named(&self, commit_us: u64, gtid: Option<&Gtid>) -> bool {
         let is_named = self.gtid.as_ref().is_none_or(|pattern| pattern.is(gtid));
         let in_time =
             self.since_us.is_none_or(|us| commit_us >= us) && self.until_us.is_none_or(|us| commit_us <= us);
-        in_time && is_named && self.text_is_in(changes) && self.changes_are_in(changes)
+        in_time && is_named
     }
 
     fn text_is_in(&self, changes: &Changes) -> bool {
@@ -262,6 +272,8 @@ pub struct FoundStatement {
     pub database: String,
     /// Its text, at most 4096 characters of it.
     pub text: String,
+    /// There is more of it.
+    pub is_cut: bool,
 }
 
 /// How far a search went.
@@ -273,8 +285,16 @@ pub struct Searched {
     pub found: u64,
     /// There are more: the search ended at its limit.
     pub ended_at_limit: bool,
-    /// Events that were not understood, in all transactions.
+    /// Events that were not understood, in transactions of the time and names that are looked for.
     pub not_read: u64,
+    /// Segments that were looked at.
+    pub segments: u64,
+    /// Those of them that were not read, as their index answered.
+    pub by_index: u64,
+    /// So much binlog was looked at, in bytes.
+    pub covered_bytes: u64,
+    /// So much was downloaded for it: whole objects, in bytes.
+    pub downloaded_bytes: u64,
     /// What the archive does not have.
     pub missing: Vec<String>,
     /// Providers and objects that could not be read, though others may have made good for them.
@@ -290,10 +310,14 @@ pub async fn search(
     identities: &Arc<Vec<Identity>>,
     cluster: ClusterId,
     wanted: &Wanted,
-    limit: u64,
     mut tell: impl FnMut(&Found),
 ) -> Result<Searched, Problem> {
+    let downloaded_before = downloaded_bytes(repository);
     let catalog = repository.binlogs(cluster, None, SmallSegments::All).await?;
+    let indexes = match wanted.no_index {
+        true => BTreeSet::new(),
+        false => repository.indexes(cluster).await,
+    };
     let mut searched = Searched {
         troubles: catalog.troubles,
         ..Searched::default()
@@ -317,26 +341,36 @@ pub async fn search(
         let archive = Archive::new(repository.clone(), identities.clone(), segments);
         let mut search = Search {
             one_of_several,
+            repository,
+            identities,
             columns: &columns,
+            indexes: &indexes,
             stream: stream.to_string(),
             archive,
             wanted,
-            limit,
             searched: &mut searched,
             tell: &mut tell,
         };
         search.run().await?;
     }
+    searched.downloaded_bytes = downloaded_bytes(repository).saturating_sub(downloaded_before);
     Ok(searched)
+}
+
+fn downloaded_bytes(repository: &Repository) -> u64 {
+    let reads = repository.reads.summary();
+    reads.values().map(|provider| provider.bytes).sum()
 }
 
 struct Search<'a, T> {
     one_of_several: bool,
+    repository: &'a Repository,
+    identities: &'a Arc<Vec<Identity>>,
     columns: &'a Columns,
+    indexes: &'a BTreeSet<ObjectName>,
     stream: String,
     archive: Archive,
     wanted: &'a Wanted,
-    limit: u64,
     searched: &'a mut Searched,
     tell: &'a mut T,
 }
@@ -348,11 +382,13 @@ impl<T: FnMut(&Found)> Search<'_, T> {
         let (mut from, to) = span(&summaries, self.wanted);
         while from < to && !self.searched.ended_at_limit {
             let coverage = coverage::cover(&summaries, from);
-            match Scanner::new(&archive, &coverage.pieces, from, to.min(coverage.end)).await {
-                Ok(scanner) => self.scan(self.looking(scanner)).await?,
-                // A file whose beginning is not there cannot be read.
-                Err(problem) if problem.code == Code::TargetPoint => self.searched.missing.push(problem.fact),
-                Err(problem) => return Err(problem),
+            let pieces = coverage::part(&coverage.pieces, from, to.min(coverage.end));
+            let reached = self.walk(&pieces, from).await?;
+            for piece in pieces {
+                if place(piece.file, piece.from) < reached {
+                    self.searched.segments += 1;
+                    self.searched.covered_bytes += piece.to - piece.from;
+                }
             }
             let Some(hole) = coverage.hole.filter(|hole| hole.goes_on < to) else {
                 break;
@@ -361,12 +397,101 @@ impl<T: FnMut(&Found)> Search<'_, T> {
             self.searched
                 .missing
                 .push(format!("the archive has nothing from {at} to {goes_on}"));
-            from = Place {
-                file_sequence: hole.goes_on.file_sequence + u64::from(hole.goes_on.position_bytes > 0),
-                position_bytes: 0,
-            };
+            let is_within = u64::from(hole.goes_on.position_bytes > 0);
+            from = place(hole.goes_on.file_sequence + is_within, 0);
         }
         Ok(())
+    }
+
+    /// Searches a run of pieces without a hole, which begins at `from`: by their indexes, and by reading what these leave
+    /// open. Returns how far that went, which is less than all of it only at the limit.
+    async fn walk(&mut self, pieces: &[Piece], from: Place) -> Result<Place, Problem> {
+        let nothing = BTreeSet::new();
+        // Without the beginning of its file nothing can be read, and indexes do not hide that.
+        let indexes = match self.has_beginning(from) {
+            true => self.indexes,
+            false => &nothing,
+        };
+        let (mut waiting, mut fetching) = (pieces.iter(), VecDeque::new());
+        // All that ends before `done` was looked at, and no transaction goes over it. To `open` is to be read.
+        let (mut done, mut open) = (from, None);
+        for piece in pieces {
+            while fetching.len() < INDEXES_AHEAD
+                && let Some(next) = waiting.next()
+            {
+                fetching.push_back(self.fetch_index(next, indexes));
+            }
+            if open.is_none() {
+                // No transaction goes over the end of a file.
+                done = done.max(place(piece.file, 0));
+            }
+            let Some(answer) = self.answer(piece, fetching.pop_front().flatten()).await else {
+                open = Some(place(piece.file, piece.to));
+                continue;
+            };
+            if let Some(to) = open.take() {
+                done = self.read(pieces, done, to).await?;
+                if self.searched.ended_at_limit {
+                    return Ok(done);
+                }
+            }
+            done = done.max(place(piece.file, answer.end.unwrap_or(0)));
+            self.searched.by_index += 1;
+            self.take(answer);
+            if self.searched.ended_at_limit {
+                return Ok(done);
+            }
+        }
+        if let Some(to) = open {
+            done = self.read(pieces, done, to).await?;
+            if self.searched.ended_at_limit {
+                return Ok(done);
+            }
+        }
+        let last = pieces.last();
+        Ok(last.map_or(from, |piece| place(piece.file, piece.to)))
+    }
+
+    fn has_beginning(&self, at: Place) -> bool {
+        let start = place(at.file_sequence, 0);
+        let end = coverage::cover(&self.archive.summaries(), start).end;
+        at == start || end > place(at.file_sequence, FILE_MAGIC.len() as u64)
+    }
+
+    fn take(&mut self, answer: Answer) {
+        let before = self.searched.transactions;
+        for (transactions, found) in answer.found {
+            self.searched.transactions = before + transactions;
+            if !self.tell(found) {
+                return;
+            }
+        }
+        self.searched.transactions = before + answer.transactions;
+    }
+
+    /// Tells of a transaction, unless the limit is reached.
+    fn tell(&mut self, mut found: Found) -> bool {
+        if self.searched.found >= self.wanted.limit {
+            self.searched.ended_at_limit = true;
+            return false;
+        }
+        self.searched.found += 1;
+        found.one_of_several = self.one_of_several;
+        (self.tell)(&found);
+        true
+    }
+
+    /// Reads from `from`, where no transaction is open, to `to`; returns where the last transaction ended.
+    async fn read(&mut self, pieces: &[Piece], from: Place, to: Place) -> Result<Place, Problem> {
+        match Scanner::new(&self.archive, pieces, from, to).await {
+            Ok(scanner) => self.scan(self.looking(scanner), from).await,
+            // A file whose beginning is not there cannot be read.
+            Err(problem) if problem.code == Code::TargetPoint => {
+                self.searched.missing.push(problem.fact);
+                Ok(from)
+            }
+            Err(problem) => Err(problem),
+        }
     }
 
     fn looking(&self, scanner: Scanner) -> Scanner {
@@ -379,7 +504,8 @@ impl<T: FnMut(&Found)> Search<'_, T> {
         }
     }
 
-    async fn scan(&mut self, mut scanner: Scanner) -> Result<(), Problem> {
+    async fn scan(&mut self, mut scanner: Scanner, from: Place) -> Result<Place, Problem> {
+        let mut done = from;
         while let Some(seen) = scanner.next().await? {
             let Some(transaction) = seen.transaction(&self.archive) else {
                 continue;
@@ -395,19 +521,17 @@ impl<T: FnMut(&Found)> Search<'_, T> {
             else {
                 continue;
             };
+            done = place;
             self.searched.transactions += 1;
-            self.searched.not_read += changes.not_read;
-            if !self.wanted.is(commit_us, gtid.as_ref(), &changes) {
+            if !self.wanted.is_in_time_and_named(commit_us, gtid.as_ref()) {
                 continue;
             }
-            if self.searched.found >= self.limit {
-                self.searched.ended_at_limit = true;
-                return Ok(());
+            self.searched.not_read += changes.not_read;
+            if !self.wanted.text_is_in(&changes) || !self.wanted.changes_are_in(&changes) {
+                continue;
             }
-            self.searched.found += 1;
             let bytes = place.position_bytes.saturating_sub(begins.position_bytes);
             let mut found = found(&self.stream, transaction, bytes, changes);
-            found.one_of_several = self.one_of_several;
             let tables = &self.wanted.tables;
             let is_wanted =
                 |schema: &str, table: &str| tables.is_empty() || tables.iter().any(|p| p.is(schema, table));
@@ -417,9 +541,11 @@ impl<T: FnMut(&Found)> Search<'_, T> {
                 let rows: u64 = wanted.map(|of| of.inserted + of.updated + of.deleted).sum();
                 found.rows_left_out = rows.saturating_sub(found.rows.len() as u64);
             }
-            (self.tell)(&found);
+            if !self.tell(found) {
+                break;
+            }
         }
-        Ok(())
+        Ok(done)
     }
 }
 
@@ -437,6 +563,7 @@ fn found(stream: &str, transaction: Transaction, bytes: u64, changes: Changes) -
     let statements = changes.statements.into_iter().map(|statement| FoundStatement {
         kind: (!statement.is_told_only).then(|| kind_of(&statement)),
         database: statement.database,
+        is_cut: statement.is_cut || statement.text.chars().nth(SHOWN_CHARS_MAX).is_some(),
         text: statement.text.chars().take(SHOWN_CHARS_MAX).collect(),
     });
     Found {
@@ -452,21 +579,19 @@ fn found(stream: &str, transaction: Transaction, bytes: u64, changes: Changes) -
     }
 }
 
+fn place(file_sequence: u64, position_bytes: u64) -> Place {
+    Place {
+        file_sequence,
+        position_bytes,
+    }
+}
+
 /// Where to begin and to end, so that no transaction of the time that is wanted lies outside.
 fn span(summaries: &[&SegmentSummary], wanted: &Wanted) -> (Place, Place) {
-    let at = |summary: &SegmentSummary, position_bytes| Place {
-        file_sequence: summary.file_index,
-        position_bytes,
-    };
+    let at = |summary: &SegmentSummary, position_bytes| place(summary.file_index, position_bytes);
     let mut sorted = summaries.to_vec();
     sorted.sort_by_key(|summary| (summary.file_index, summary.start));
-    let mut from = sorted.first().map_or(
-        Place {
-            file_sequence: 0,
-            position_bytes: 0,
-        },
-        |first| at(first, first.start),
-    );
+    let mut from = sorted.first().map_or(place(0, 0), |first| at(first, first.start));
     let mut to = sorted
         .iter()
         .map(|summary| at(summary, summary.end))
@@ -542,7 +667,7 @@ impl Found {
                 .map(|c| if c.is_control() { ' ' } else { c })
                 .take(200)
                 .collect();
-            let cut = if statement.text.chars().nth(200).is_some() {
+            let cut = if statement.is_cut || statement.text.chars().nth(200).is_some() {
                 "…"
             } else {
                 ""
@@ -588,6 +713,13 @@ impl Searched {
             words::count(self.found),
             words::count(self.transactions)
         )];
+        lines.push(format!(
+            "{} of {} segments were answered by their indexes: {} downloaded, for {} of binlog",
+            words::count(self.by_index),
+            words::count(self.segments),
+            words::bytes(self.downloaded_bytes),
+            words::bytes(self.covered_bytes)
+        ));
         if self.ended_at_limit {
             lines.push("there are more: raise --limit, or narrow the time".to_owned());
         }

@@ -181,6 +181,11 @@ fn spooled(object: &Bytes) -> Option<(String, Mark)> {
                 durable,
             }
         }
+        ObjectName::Index { .. } => Mark {
+            level: Level::Large,
+            head: None,
+            durable: None,
+        },
         _ => Mark {
             level: Level::Small,
             head: None,

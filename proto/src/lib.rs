@@ -1,4 +1,4 @@
-//! The bytes Holdfast writes: names, container, keys, manifest, segment, head, gap, report.
+//! The bytes Holdfast writes: names, container, keys, manifest, segment, index, head, gap, report.
 //!
 //! Pure: no network, no clock, no async runtime, no global state. `FORMAT.md` beside this crate is normative, and its
 //! section numbers are cited in the code. Whatever reads bytes here treats them as hostile: garbage is a
@@ -10,6 +10,7 @@
 //! - [`record`]: the JSON inside objects and its rule for unknown fields;
 //! - [`manifest`], [`digest`]: a backup, and how its rows are proven equal;
 //! - [`stream`]: segments, heads and gaps of archived binlogs;
+//! - [`index`]: what the transactions of a segment change;
 //! - [`report`]: the signed record of a drill.
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
@@ -21,6 +22,7 @@ pub mod error;
 pub mod flavour;
 pub mod gtid;
 pub mod ids;
+pub mod index;
 pub mod keys;
 pub mod manifest;
 pub mod names;

@@ -150,6 +150,19 @@ pub enum ObjectName {
         /// Counted from 0 within the generation and level.
         sequence: u64,
     },
+    /// What the transactions of a large segment change.
+    Index {
+        /// Whose.
+        cluster: ClusterId,
+        /// Of which stream.
+        stream: StreamId,
+        /// The day its segment was cut.
+        day: Day,
+        /// By which start of an agent.
+        generation: Generation,
+        /// The sequence of its segment.
+        sequence: u64,
+    },
     /// A recorded hole in a cluster's history.
     Gap {
         /// Whose.
@@ -221,38 +234,45 @@ impl fmt::Display for ObjectName {
                     Level::Small => "small",
                     Level::Large => "large",
                 };
-                write!(
-                    f,
-                    "clusters/{cluster}/{folder}/{stream}/{day}/{generation}/{sequence:016x}"
-                )
+                write_of_stream(f, cluster, folder, (stream, day, generation, sequence))
             }
+            Self::Index {
+                cluster,
+                stream,
+                day,
+                generation,
+                sequence,
+            } => write_of_stream(f, cluster, "indexes", (stream, day, generation, sequence)),
             Self::Gap {
                 cluster,
                 stream,
                 day,
                 generation,
                 sequence,
-            } => {
-                write!(
-                    f,
-                    "clusters/{cluster}/gaps/{stream}/{day}/{generation}/{sequence:016x}"
-                )
-            }
+            } => write_of_stream(f, cluster, "gaps", (stream, day, generation, sequence)),
             Self::Head {
                 cluster,
                 stream,
                 day,
                 generation,
                 sequence,
-            } => {
-                write!(
-                    f,
-                    "clusters/{cluster}/heads/{stream}/{day}/{generation}/{sequence:016x}"
-                )
-            }
+            } => write_of_stream(f, cluster, "heads", (stream, day, generation, sequence)),
             Self::Report { day, report } => write!(f, "reports/{day}/{report}"),
         }
     }
+}
+
+/// Writes the name of an object of a stream, by the folder of its kind.
+fn write_of_stream(
+    f: &mut fmt::Formatter<'_>,
+    cluster: &ClusterId,
+    folder: &str,
+    (stream, day, generation, sequence): (&StreamId, &Day, &Generation, &u64),
+) -> fmt::Result {
+    write!(
+        f,
+        "clusters/{cluster}/{folder}/{stream}/{day}/{generation}/{sequence:016x}"
+    )
 }
 
 fn counter(text: &str) -> Result<u64, FormatError> {
@@ -334,6 +354,13 @@ fn of_stream(
     match folder {
         "small" => Some(segment(Level::Small)),
         "large" => Some(segment(Level::Large)),
+        "indexes" => Some(ObjectName::Index {
+            cluster,
+            stream,
+            day,
+            generation,
+            sequence,
+        }),
         "gaps" => Some(ObjectName::Gap {
             cluster,
             stream,
@@ -363,6 +390,32 @@ impl ObjectName {
         match level {
             Level::Small => format!("clusters/{cluster}/small/"),
             Level::Large => format!("clusters/{cluster}/large/"),
+        }
+    }
+
+    /// The prefix under which the indexes of large segments of `cluster` lie.
+    pub fn indexes(cluster: &ClusterId) -> String {
+        format!("clusters/{cluster}/indexes/")
+    }
+
+    /// What the index of this segment is called, if it may have one.
+    pub fn index(&self) -> Option<Self> {
+        match *self {
+            Self::Segment {
+                cluster,
+                level: Level::Large,
+                stream,
+                day,
+                generation,
+                sequence,
+            } => Some(Self::Index {
+                cluster,
+                stream,
+                day,
+                generation,
+                sequence,
+            }),
+            _ => None,
         }
     }
 
@@ -418,6 +471,13 @@ mod tests {
             ObjectName::Segment {
                 cluster,
                 level: Level::Large,
+                stream,
+                day,
+                generation,
+                sequence,
+            },
+            ObjectName::Index {
+                cluster,
                 stream,
                 day,
                 generation,

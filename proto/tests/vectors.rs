@@ -11,10 +11,12 @@ use std::path::PathBuf;
 use holdfast_proto::FormatError;
 use holdfast_proto::container::{Expect, HEADER_BYTES_MAX, Kind, PLAIN_BYTES_MAX, open, read_header};
 use holdfast_proto::ids::ObjectHash;
+use holdfast_proto::index::IndexReader;
 use holdfast_proto::keys::{Certificate, Descriptor, Identity, Recipient, Trust};
 use holdfast_proto::manifest::{Manifest, ManifestSummary, Pages};
 use holdfast_proto::names::ObjectName;
 use holdfast_proto::record::Record as _;
+use holdfast_proto::stream::SegmentSummary;
 use serde_json::Value;
 
 /// Vectors that FORMAT.md refuses and this crate still takes, each with what is wrong. A defect to be mended, not a licence:
@@ -80,6 +82,7 @@ fn kind(name: &str) -> Kind {
         "segment" => Kind::Segment,
         "gap" => Kind::Gap,
         "head" => Kind::Head,
+        "index" => Kind::Index,
         "report" => Kind::Report,
         other => panic!("{other} is no kind"),
     }
@@ -103,6 +106,7 @@ fn attempt(vector: &Value, trust: &Trust) -> Result<Vec<u8>, (&'static str, Form
     let head = object.get(..HEADER_BYTES_MAX).unwrap_or(&object);
     read_header(head, &expect, trust).map_err(|error| ("header", error))?;
     let opened = open(object, &expect, trust, &identities).map_err(|error| ("open", error))?;
+    let summary = opened.core.summary.0.clone();
     let plain = opened.plain(PLAIN_BYTES_MAX);
     // Both ways to the plaintext agree, and neither gives more than the header allows.
     let (mut streamed, bytes_max) = (Vec::new(), opened.core.plain_bytes);
@@ -115,6 +119,11 @@ fn attempt(vector: &Value, trust: &Trust) -> Result<Vec<u8>, (&'static str, Form
     assert_eq!(plain, streamed);
     if expect.kind == Kind::Manifest {
         Manifest::decode(&plain).map_err(|error| ("record", error))?;
+    }
+    if expect.kind == Kind::Index {
+        let records = SegmentSummary::decode(&summary)
+            .and_then(|segment| IndexReader::new(&plain[..], segment).collect::<Result<Vec<_>, _>>());
+        records.map_err(|error| ("record", error))?;
     }
     Ok(plain)
 }

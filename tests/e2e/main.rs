@@ -16,6 +16,7 @@ mod find;
 mod golden;
 mod harness;
 mod hazards;
+mod indexes;
 mod managed;
 mod moments;
 mod operator;

@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 CHUNK, TAG = 16384, 16
-KINDS = {"part": 1, "manifest_page": 2, "manifest": 3, "segment": 4, "gap": 5, "head": 6, "report": 7}
+KINDS = {"part": 1, "manifest_page": 2, "manifest": 3, "segment": 4, "gap": 5, "head": 6, "report": 7, "index": 8}
 OBJECT_MAX = (32 << 20) + (32 << 10) + (1 << 20) + (8 << 10)  # §1.3
 # The y coordinates of the points of small order, canonical or not (§1.4).
 P = 2**255 - 19
@@ -476,6 +476,24 @@ def list_backups(folder):
         print(name.split("/")[-1], started.isoformat(), summary["version"], "%s:%d" % (place["file"], place["offset"]))
 
 
+# --- indexes (§7.4)
+def index_records(segment, plain):
+    """The transactions that end in a segment, checked against its summary."""
+    lines = plain.split(b"\n")
+    need(not lines.pop(), "truncated", "the last record of the index")
+    end, found = 0, []
+    for line in lines:
+        need(len(line) < 8 << 20, "too_large", "index record")
+        found.append(record(line))
+        begin, before, end = found[-1]["begin"], end, found[-1]["end"]
+        need(before <= begin < end and segment["start"] < end <= segment["end"], "corrupt", "not of the segment")
+        times = segment["commit_us_min"], found[-1]["commit_us"], segment["commit_us_max"]
+        need(times == tuple(sorted(times)), "corrupt", "not of the segment's time")
+    need(len(found) == segment["transactions"], "corrupt", "number of transactions")
+    need((end if found else None) == segment["boundary"], "corrupt", "end of the last transaction")
+    return found
+
+
 # --- the vectors (§9)
 def verdict_of(check, *arguments):
     try:
@@ -497,6 +515,8 @@ def object_verdict(vector, data, trust, identities):
             record(field["summary"])
         if vector["ask"]["kind"] == "manifest":
             record(plain)
+        if vector["ask"]["kind"] == "index":
+            index_records(record(field["summary"]), plain)
         if vector["verdict"] == "good":
             need(hashlib.sha256(plain).hexdigest() == vector["plain_sha256"], "other_plaintext", "")
 

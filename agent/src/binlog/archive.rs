@@ -9,10 +9,12 @@ use holdfast_proto::gtid::GtidSet;
 use holdfast_proto::gtid::mariadb::GtidList;
 use holdfast_proto::gtid::mysql::MySqlGtidSet;
 use holdfast_proto::ids::{ObjectHash, StreamId};
+use holdfast_proto::index::IndexedTransaction;
 use holdfast_proto::names::Level;
 use sha2::{Digest as _, Sha256};
 
 use super::cursor::{Cursor, Restart};
+use super::index::Indexer;
 use super::segment::{CutSegment, Segmenter, StreamFile};
 use crate::wire::event::{
     EndKind, EventChecksum, EventError, EventHeader, EventType, FILE_MAGIC, FileBoundary, FormatDescription,
@@ -84,7 +86,6 @@ struct InFlight {
     wanted: usize,
     checksum: Option<EventChecksum>,
     stored: bool,
-    step: Option<Step>,
 }
 
 /// A stream being archived.
@@ -116,6 +117,7 @@ pub struct Archive {
     commit_us: Option<u64>,
     expect_format_again: bool,
     in_flight: Option<InFlight>,
+    indexer: Indexer,
     cuts: Vec<CutSegment>,
 }
 
@@ -156,6 +158,7 @@ impl Archive {
             commit_us: None,
             expect_format_again: false,
             in_flight: None,
+            indexer: Indexer::default(),
             cuts: Vec::new(),
         }
     }
@@ -261,7 +264,7 @@ impl Archive {
             // Their whole body is needed, and artificial ones are small.
             EventType::PREVIOUS_GTIDS | EventType::MARIADB_GTID_LIST => BODY_BYTES_MAX,
             _ if header.is_artificial() => 64 << 10,
-            kind => body_bytes_wanted(kind),
+            kind => body_bytes_wanted(kind).max(self.indexer.body_bytes_wanted(&header)),
         };
         let check = stored && self.tracker.checksum().trailer_bytes(header.kind) > 0;
         let checksum = if check {
@@ -278,7 +281,6 @@ impl Archive {
             wanted,
             checksum,
             stored,
-            step: None,
         });
         if stored {
             self.store(raw_header)?;
@@ -322,8 +324,10 @@ impl Archive {
             .event(event.position, &event.header, &event.body)
             .map_err(|e| self.wrong_event(e))?;
         self.learn(&event, &step)?;
-        event.step = Some(step);
-        self.happened(event)
+        let changed = self
+            .indexer
+            .event(&event.header, &event.body, &step, self.tracker.checksum());
+        self.happened(step, changed)
     }
 
     /// Bytes of the file itself.
@@ -422,14 +426,15 @@ impl Archive {
         Ok(())
     }
 
-    fn happened(&mut self, event: InFlight) -> Result<Vec<Happened>, ArchiveError> {
-        let step = event.step.expect("set before");
+    /// What an event came to; `changed` by the transaction that it ends, where that is known.
+    fn happened(
+        &mut self,
+        step: Step,
+        changed: Option<IndexedTransaction>,
+    ) -> Result<Vec<Happened>, ArchiveError> {
         let mut happened = Vec::new();
         if let Some(end) = step.end {
-            let commit_us = end
-                .begin
-                .commit_micros
-                .unwrap_or(u64::from(end.timestamp_seconds) * 1_000_000);
+            let commit_us = end.commit_us();
             if let Some(gtid) = &end.begin.gtid {
                 self.gtid
                     .insert(gtid)
@@ -438,7 +443,7 @@ impl Archive {
             self.boundary = self.offset;
             self.commit_us = Some(commit_us);
             for segmenter in [&mut self.small, &mut self.large] {
-                segmenter.transaction_ended(&self.gtid, commit_us);
+                segmenter.transaction_ended(&self.gtid, commit_us, changed.as_ref());
             }
             // What is read again was told before.
             if end.kind == EndKind::Incident && self.compare.is_none() {
@@ -491,7 +496,8 @@ impl Archive {
             if let (false, Some(last)) = (segmenter.is_open(), self.last_byte) {
                 segmenter.push(self.offset - 1, &[last], &self.gtid)?;
                 if let (true, Some(commit_us)) = (self.boundary == self.offset, self.commit_us) {
-                    segmenter.transaction_ended(&self.gtid, commit_us);
+                    // That it changed something is told by the segment that holds the rest of it.
+                    segmenter.transaction_ended(&self.gtid, commit_us, None);
                 }
             }
             self.cuts.extend(segmenter.cut(&self.file, true, next.clone())?);

@@ -7,6 +7,7 @@
 pub mod archive;
 pub mod base;
 pub mod cursor;
+pub mod index;
 pub mod lag;
 pub mod outbox;
 pub mod refusal;

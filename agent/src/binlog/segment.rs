@@ -8,8 +8,11 @@ use std::io::Write as _;
 use holdfast_proto::container::{PAYLOAD_BYTES_MAX, WINDOW_LOG_MAX};
 use holdfast_proto::gtid::GtidSet;
 use holdfast_proto::ids::StreamId;
+use holdfast_proto::index::IndexedTransaction;
 use holdfast_proto::names::Level;
 use holdfast_proto::stream::SegmentSummary;
+
+use super::index::{CutIndex, IndexWriter};
 
 /// A segment is full behind this much compressed data, or behind [`FULL_PLAIN_BYTES`] of binlog.
 ///
@@ -35,6 +38,8 @@ pub struct CutSegment {
     pub summary: SegmentSummary,
     /// One zstd frame.
     pub payload: Vec<u8>,
+    /// What its transactions change, of a large one, if nothing went wrong with that.
+    pub index: Option<CutIndex>,
 }
 
 struct Open {
@@ -46,6 +51,8 @@ struct Open {
     commit_us_min: Option<u64>,
     commit_us_max: Option<u64>,
     compressor: zstd::stream::write::Encoder<'static, Vec<u8>>,
+    /// Holds every transaction that ended so far; nothing where it cannot.
+    index: Option<IndexWriter>,
 }
 
 /// Cuts one level of one stream.
@@ -54,6 +61,8 @@ pub struct Segmenter {
     level: Level,
     zstd_level: i32,
     open: Option<Open>,
+    /// That there was a segment without an index was logged.
+    has_told: bool,
 }
 
 impl Segmenter {
@@ -64,6 +73,7 @@ impl Segmenter {
             level,
             zstd_level,
             open: None,
+            has_told: false,
         }
     }
 
@@ -108,6 +118,7 @@ impl Segmenter {
                 commit_us_min: None,
                 commit_us_max: None,
                 compressor,
+                index: (self.level == Level::Large).then(IndexWriter::default),
             });
         }
         let open = self.open.as_mut().expect("opened above");
@@ -117,14 +128,30 @@ impl Segmenter {
         Ok(())
     }
 
-    /// A transaction ended with the bytes pushed last; `gtid` is everything committed now.
-    pub fn transaction_ended(&mut self, gtid: &GtidSet, commit_us: u64) {
+    /// A transaction ended with the bytes pushed last; `gtid` is everything committed now, and `changed` what it changed,
+    /// where that is known: where it is not, this segment has no index.
+    pub fn transaction_ended(
+        &mut self,
+        gtid: &GtidSet,
+        commit_us: u64,
+        changed: Option<&IndexedTransaction>,
+    ) {
         let Some(open) = self.open.as_mut() else { return };
         open.boundary = Some(open.end);
         open.transactions += 1;
         open.gtid = gtid.to_string();
         open.commit_us_min = Some(open.commit_us_min.map_or(commit_us, |min| min.min(commit_us)));
         open.commit_us_max = Some(open.commit_us_max.map_or(commit_us, |max| max.max(commit_us)));
+        let added = match (&mut open.index, changed) {
+            (Some(index), Some(changed)) => index.add(changed),
+            _ => return open.index = None,
+        };
+        if let Err(error) = added {
+            open.index = None;
+            if !std::mem::replace(&mut self.has_told, true) {
+                tracing::warn!("there are large segments without an index, searches will read them: {error}");
+            }
+        }
     }
 
     /// Finishes the open segment, if there is one.
@@ -158,7 +185,12 @@ impl Segmenter {
             next_file,
         };
         assert!(summary.is_sound(), "a segment covers something");
-        Ok(Some(CutSegment { summary, payload }))
+        let index = open.index.and_then(IndexWriter::finish);
+        Ok(Some(CutSegment {
+            summary,
+            payload,
+            index,
+        }))
     }
 }
 
@@ -178,7 +210,7 @@ mod tests {
         assert!(segmenter.cut(&file, false, None).unwrap().is_none());
         segmenter.push(100, b"abc", &gtid).unwrap();
         gtid = GtidSet::parse(Flavour::MariaDb, "0-1-6").unwrap();
-        segmenter.transaction_ended(&gtid, 2_000_000);
+        segmenter.transaction_ended(&gtid, 2_000_000, None);
         segmenter.push(103, b"de", &gtid).unwrap();
         let cut = segmenter.cut(&file, false, None).unwrap().unwrap();
         assert_eq!(

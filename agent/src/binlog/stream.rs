@@ -9,12 +9,13 @@ use holdfast_proto::container::{Codec, Core, Kind, Sealed, Sealer, Summary, seal
 use holdfast_proto::ids::{ClusterId, Generation, ObjectHash, StreamId};
 use holdfast_proto::names::{Day, Level, ObjectName};
 use holdfast_proto::record::Record as _;
-use holdfast_proto::stream::{GapCause, GapSummary, LevelHead, StreamOrigin};
+use holdfast_proto::stream::{GapCause, GapSummary, LevelHead, SegmentSummary, StreamOrigin};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::archive::{Archive, ArchiveError, Happened};
 use super::cursor::{Cursor, LevelCursor};
+use super::index::CutIndex;
 use super::lag::Place;
 use super::outbox::{Durable, Mark, Outbox};
 use super::refusal::{Refusal, refusal};
@@ -448,9 +449,20 @@ fn disk(error: std::io::Error) -> Problem {
 }
 
 async fn seal_cuts(context: &Context, archive: &mut Archive, chain: &mut Chain) -> Result<(), Problem> {
-    for cut in archive.take_cuts() {
-        let summary = cut.summary.clone();
+    for mut cut in archive.take_cuts() {
+        let (summary, index) = (cut.summary.clone(), cut.index.take());
         let (sealed, mark) = seal_segment(context, archive, chain, cut);
+        // Before its segment, so that whoever sees that finds it. Nothing else depends on it.
+        if let Some(sealed) = index.and_then(|index| seal_index(context, &sealed.name, &summary, &index)) {
+            let mark = Mark {
+                level: summary.level,
+                head: None,
+                durable: None,
+            };
+            if let Err(error) = context.outbox.push(sealed, mark).await {
+                tracing::warn!("an index is left out, and searches read its segment: {error}");
+            }
+        }
         let (hash, head) = (sealed.hash, mark.head.clone());
         context.outbox.push(sealed, mark).await.map_err(disk)?;
         chain.link(summary.level).at = LevelCursor {
@@ -511,6 +523,30 @@ fn seal_segment(context: &Context, archive: &Archive, chain: &mut Chain, cut: Cu
             durable,
         },
     )
+}
+
+/// Seals the index of the segment called `segment`.
+fn seal_index(
+    context: &Context,
+    segment: &str,
+    summary: &SegmentSummary,
+    index: &CutIndex,
+) -> Option<Sealed> {
+    let name = segment.parse::<ObjectName>().ok()?.index()?;
+    let ObjectName::Index { sequence, .. } = name else {
+        return None;
+    };
+    let core = core(
+        context,
+        name,
+        Kind::Index,
+        summary.stream,
+        sequence,
+        ObjectHash::NONE,
+        index.plain_bytes,
+        summary.encode(),
+    );
+    Some(seal(&core, &index.payload, &context.sealer))
 }
 
 #[expect(

@@ -320,6 +320,7 @@ pub fn expect<'a>(name: &ObjectName, text: &'a str, hash: Option<ObjectHash>) ->
         ObjectName::Part { sequence, .. } => (Kind::Part, Some(*sequence)),
         ObjectName::ManifestPage { sequence, .. } => (Kind::ManifestPage, Some(*sequence)),
         ObjectName::Segment { sequence, .. } => (Kind::Segment, Some(*sequence)),
+        ObjectName::Index { sequence, .. } => (Kind::Index, Some(*sequence)),
         ObjectName::Gap { sequence, .. } => (Kind::Gap, Some(*sequence)),
         ObjectName::Head { sequence, .. } => (Kind::Head, Some(*sequence)),
         ObjectName::Report { .. } => (Kind::Report, None),

@@ -227,6 +227,16 @@ impl Repository {
         }
     }
 
+    /// The names of the indexes that providers list. One that cannot be listed is told of where segments are.
+    pub async fn indexes(&self, cluster: ClusterId) -> BTreeSet<ObjectName> {
+        let prefix = ObjectName::indexes(&cluster);
+        let mut names = BTreeSet::new();
+        for provider in &self.providers {
+            names.extend(list_days(provider, &prefix, None).await.unwrap_or_default());
+        }
+        names
+    }
+
     /// The gaps that open the streams of a cluster, by stream; what cannot be read is left out.
     pub async fn gaps(&self, cluster: ClusterId) -> Result<Vec<(ObjectName, GapSummary)>, Problem> {
         self.summaries(&ObjectName::gaps(&cluster)).await

@@ -48,6 +48,8 @@ struct Inner {
     segments: Vec<Segment>,
     files: BTreeMap<u64, String>,
     misses: Mutex<BTreeMap<String, u64>>,
+    /// What files were found to begin with.
+    formats: Mutex<BTreeMap<u64, Bytes>>,
 }
 
 /// Bytes of a file.
@@ -82,6 +84,7 @@ impl Archive {
             segments,
             files,
             misses: Mutex::default(),
+            formats: Mutex::default(),
         }))
     }
 
@@ -141,6 +144,16 @@ impl Archive {
 
     /// The FORMAT_DESCRIPTION event that a file begins with, verbatim.
     pub async fn format(&self, file: u64) -> Result<Bytes, Problem> {
+        let formats = || self.0.formats.lock().expect("no panic while the lock is held");
+        if let Some(format) = formats().get(&file) {
+            return Ok(format.clone());
+        }
+        let format = self.read_format(file).await?;
+        formats().insert(file, format.clone());
+        Ok(format)
+    }
+
+    async fn read_format(&self, file: u64) -> Result<Bytes, Problem> {
         let start = Place {
             file_sequence: file,
             position_bytes: 0,

@@ -212,7 +212,7 @@ impl Scanner {
                 position_bytes: end.end_position_bytes,
                 ..self.at
             },
-            commit_us: commit_us(&end),
+            commit_us: end.commit_us(),
             changes: self.changes.as_mut().map(|(_, reader)| reader.take()),
             end,
         });
@@ -246,13 +246,6 @@ fn file_list(
         }
         _ => Ok(None),
     }
-}
-
-/// When a transaction was committed, as segments' summaries count it.
-fn commit_us(end: &TransactionEnd) -> u64 {
-    end.begin
-        .commit_micros
-        .unwrap_or(u64::from(end.timestamp_seconds) * 1_000_000)
 }
 
 impl Seen {

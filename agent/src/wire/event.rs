@@ -2,7 +2,7 @@
 //!
 //! Responsible for reading what both families write (binlog version 4), for telling which events a stream made up are
 //! not part of any file, for saying where transactions begin and end ([`TransactionTracker`]) and what they change
-//! ([`ChangeReader`]). Not responsible for rows: their values are never decoded, and only a search holds events whole.
+//! ([`ChangeReader`]). Not responsible for rows: their values are decoded only where a search shows them.
 //!
 //! Sources: "Binlog Event" of the MySQL internals manual, "Replication Protocol" of MariaDB's documentation, and what
 //! real servers wrote.
@@ -30,7 +30,7 @@ mod varint;
 mod tests;
 
 pub use bodies::{FormatDescription, Heartbeat, Incident, PayloadHeader, Rotate, XaPrepare};
-pub use changes::{ChangeReader, Changes, Gathered, Gatherer, RowCounts, Statement};
+pub use changes::{Bounds, ChangeReader, Changes, Gathered, Gatherer, RowCounts, Statement};
 pub use checksum::{ChecksumAlgorithm, EventChecksum, verify_event};
 pub use cutter::{EventCutter, Piece};
 pub use gtid::{MariaDbGtidEvent, MySqlGtidEvent, mariadb_gtid_flags};

@@ -44,6 +44,7 @@ pub(crate) fn vectors(world: &World) -> Vec<Vector> {
         b"1\tone\n2\t\\N\n".repeat(5_000),
     ));
     vectors.extend(streams(world));
+    vectors.extend(indexes(world));
     vectors.push(report(world));
     vectors.extend(by_hand(world));
     vectors
@@ -125,6 +126,75 @@ fn streams(world: &World) -> Vec<Vector> {
         origin(),
     );
     vec![segment, head, gap]
+}
+
+/// Three transactions of a large segment, the first of which began before it; and what a reader must refuse.
+fn indexes(world: &World) -> Vec<Vector> {
+    let records = [
+        json!({ "begin": 40, "end": 140, "gtid": "0-1-97", "commit_us": CREATED_MS * 1000, "original_us": CREATED_MS * 1000 - 7,
+            "tables": [{ "schema": "shop", "table": "orders", "inserted": 1, "updated": 2, "deleted": 3 }],
+            "statements": [{ "database": "shop", "text": "UPDATE orders SET", "told": true, "cut": true }] }),
+        json!({ "begin": 140, "end": 300, "gtid": "0-1-98", "commit_us": CREATED_MS * 1000 + 1,
+            "statements": [{ "database": "", "text": "DROP TABLE shop.\"of ünknown\"" }], "of a later version": [] }),
+        json!({ "begin": 310, "end": 480, "commit_us": CREATED_MS * 1000 + 5, "incomplete": true }),
+    ];
+    let lines = |records: &[&serde_json::Value]| -> Vec<u8> {
+        records
+            .iter()
+            .flat_map(|record| format!("{record}\n").into_bytes())
+            .collect()
+    };
+    let [first, second, third] = &records;
+    let mut critical = second.clone();
+    critical["crit"] = json!(["statements"]);
+    let whole = lines(&[first, second, third]);
+    let cut = whole.split_last().map(|(_, cut)| cut.to_vec()).unwrap();
+    let bad = [
+        ("index_without_a_transaction", "corrupt", lines(&[first, third])),
+        ("index_out_of_order", "corrupt", lines(&[second, first, third])),
+        (
+            "index_of_what_is_not_in_the_segment",
+            "corrupt",
+            lines(&[first, second, third, third]),
+        ),
+        (
+            "index_unknown_critical",
+            "unknown_critical",
+            lines(&[first, &critical, third]),
+        ),
+        ("index_ends_within_a_record", "truncated", cut),
+    ];
+    let mut vectors = vec![index(world, "good_index", whole)];
+    vectors.extend(bad.map(|(name, verdict, plain)| Vector {
+        stage: "record",
+        verdict,
+        plain: None,
+        ..index(world, name, plain)
+    }));
+    vectors
+}
+
+fn index(world: &World, name: &'static str, plain: Vec<u8>) -> Vector {
+    let summary = SegmentSummary {
+        level: Level::Large,
+        start: 104,
+        transactions: 3,
+        ..segment_summary()
+    };
+    let object = ObjectName::Index {
+        cluster: world.cluster(),
+        stream: STREAM,
+        day: Day::of(CREATED_MS),
+        generation: GENERATION,
+        sequence: 7,
+    };
+    with_summary(
+        world,
+        name,
+        (object, Kind::Index, "index"),
+        summary.encode(),
+        plain,
+    )
 }
 
 fn segment_summary() -> SegmentSummary {

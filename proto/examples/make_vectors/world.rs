@@ -117,7 +117,7 @@ impl World {
         codec: Codec,
         plain_bytes: usize,
     ) -> Core {
-        let chain = if matches!(kind, Kind::Segment | Kind::Gap | Kind::Head) {
+        let chain = if matches!(kind, Kind::Segment | Kind::Index | Kind::Gap | Kind::Head) {
             STREAM.0
         } else {
             BACKUP.0

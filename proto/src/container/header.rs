@@ -35,6 +35,8 @@ pub enum Kind {
     Head = 6,
     /// The record of a drill.
     Report = 7,
+    /// What the transactions of a segment change.
+    Index = 8,
 }
 
 impl Kind {
@@ -47,6 +49,7 @@ impl Kind {
             Self::Gap,
             Self::Head,
             Self::Report,
+            Self::Index,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)

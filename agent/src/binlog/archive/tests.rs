@@ -1,7 +1,8 @@
-//! How files end: in order, in a crash, and before the end that was archived.
+//! How files end: in order, in a crash, and before the end that was archived; and what indexes tell of them.
 
 use super::*;
 use crate::binlog::cursor::LevelCursor;
+use holdfast_proto::index::IndexReader;
 use holdfast_proto::stream::SegmentSummary;
 
 const STREAM: StreamId = StreamId([7; 16]);
@@ -43,6 +44,20 @@ impl Source {
         let mut body = number.to_le_bytes().to_vec();
         body.extend([0; 11]);
         self.add(EventType::MARIADB_GTID, &body);
+        self.add(EventType::XID, &[0; 8]);
+    }
+
+    /// One that changes rows: a table map and the events given.
+    fn changing(&mut self, number: u64, events: &[(EventType, &[u8])]) {
+        let mut body = number.to_le_bytes().to_vec();
+        body.extend([0; 11]);
+        self.add(EventType::MARIADB_GTID, &body);
+        // `s`.`t` (INT)
+        self.add(
+            EventType::TABLE_MAP,
+            b"\x07\0\0\0\0\0\x01\0\x01s\0\x01t\0\x01\x03\0\x01",
+        );
+        events.iter().for_each(|(kind, body)| self.add(*kind, body));
         self.add(EventType::XID, &[0; 8]);
     }
 
@@ -133,6 +148,7 @@ fn a_file_that_a_crash_ended_is_closed_in_both_levels_although_all_of_it_was_sea
     source.send(&mut archive).unwrap();
     assert!(archive.take_cuts().is_empty(), "all of it is sealed already");
     archive.event(&goes_on("binlog.000002")).unwrap();
+    assert!(archive.cuts.iter().all(|cut| cut.index.is_none()));
     let (closing, others) = cuts(&mut archive);
     assert!(others.is_empty());
     let levels: Vec<Level> = closing.iter().map(|summary| summary.level).collect();
@@ -234,4 +250,104 @@ fn an_incident_is_told_once_although_it_is_read_again() {
     assert_eq!(count(&mut archive), 1);
     let mut again = resume(&all_sealed(&mut archive));
     assert_eq!(count(&mut again), 0);
+}
+
+/// One row of `s`.`t`.
+const ROW: &[u8] = b"\x07\0\0\0\0\0\x01\0\x02\0\x01\x01\0\x2a\0\0\0";
+
+/// The large segments that were cut, each with what its index tells, if it has one.
+fn indexed(archive: &mut Archive) -> Vec<(SegmentSummary, Option<Vec<IndexedTransaction>>)> {
+    let cuts = archive.take_cuts().into_iter();
+    let large = cuts.filter(|cut| cut.summary.level == Level::Large);
+    let read = |cut: CutSegment| {
+        let records = cut.index.map(|index| {
+            let plain = zstd::decode_all(&index.payload[..]).unwrap();
+            assert_eq!(plain.len() as u64, index.plain_bytes);
+            let read = IndexReader::new(&plain[..], cut.summary.clone());
+            read.collect::<Result<Vec<_>, _>>().unwrap()
+        });
+        (cut.summary, records)
+    };
+    large.map(read).collect()
+}
+
+#[test]
+fn an_index_tells_what_the_transactions_of_its_segment_change() {
+    let mut source = Source::new("binlog.000001");
+    source.changing(1, &[(EventType::WRITE_ROWS, ROW), (EventType::DELETE_ROWS, ROW)]);
+    let first = source.end();
+    let mut archive = begin();
+    source.send(&mut archive).unwrap();
+    let cursor = all_sealed(&mut archive);
+    // After a restart the sealed transaction is read again, and belongs to no index any more.
+    let told = [b'x'; 600];
+    source.changing(
+        2,
+        &[(EventType::ANNOTATE_ROWS, &told), (EventType::WRITE_ROWS, ROW)],
+    );
+    let second = source.end();
+    source.changing(
+        3,
+        &[(EventType::WRITE_ROWS, &ROW[..11]), (EventType::WRITE_ROWS, ROW)],
+    );
+    let third = source.end();
+    // Larger than the agent looks into.
+    source.changing(4, &[(EventType::WRITE_ROWS, &[0; 5 << 20])]);
+    source.add(EventType::ROTATE, &rotate("binlog.000002"));
+    let mut archive = resume(&cursor);
+    source.send(&mut archive).unwrap();
+    archive.event(&goes_on("binlog.000002")).unwrap();
+    let cuts = indexed(&mut archive);
+    let [(summary, Some(records))] = &cuts[..] else {
+        panic!("{cuts:?}")
+    };
+    assert_eq!((summary.start, summary.transactions), (first, 3));
+    let places: Vec<_> = records.iter().map(|record| (record.begin, record.end)).collect();
+    assert_eq!(places[..2], [(first, second), (second, third)]);
+    let [two, three, four] = &records[..] else {
+        panic!("{records:?}")
+    };
+    assert_eq!(two.gtid.as_deref(), Some("0-7-2"));
+    assert_eq!((two.tables[0].table.as_str(), two.tables[0].inserted), ("t", 1));
+    let statement = &two.statements[0];
+    assert!(statement.told && statement.cut && statement.text.len() == 512 && !two.incomplete);
+    assert!(three.incomplete && four.incomplete);
+}
+
+#[test]
+fn whatever_events_hold_the_segment_is_the_same() {
+    let mut state = 3_u64;
+    let mut below = |limit: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) as usize % limit
+    };
+    const KINDS: [EventType; 8] = [
+        EventType::WRITE_ROWS,
+        EventType::UPDATE_ROWS,
+        EventType::WRITE_ROWS_COMPRESSED,
+        EventType::PARTIAL_UPDATE_ROWS,
+        EventType::TABLE_MAP,
+        EventType::ROWS_QUERY,
+        EventType::EXECUTE_LOAD_QUERY,
+        EventType::ANNOTATE_ROWS,
+    ];
+    for _ in 0..2000 {
+        let mut source = Source::new("binlog.000001");
+        for number in 1..4 {
+            let mut body = ROW.to_vec();
+            for _ in 0..below(4) {
+                let at = below(body.len());
+                body[at] = [0, 1, 0x7f, 0x80, 0xfc, 0xfd, 0xfe, 0xff][below(8)];
+            }
+            body.truncate(body.len() - below(2) * below(9));
+            source.changing(number, &[(KINDS[below(8)], &body), (EventType::WRITE_ROWS, ROW)]);
+        }
+        source.add(EventType::STOP, &[]);
+        let mut archive = begin();
+        source.send(&mut archive).unwrap();
+        let cuts = indexed(&mut archive);
+        let (summary, records) = &cuts[0];
+        assert_eq!((summary.start, summary.end), (0, source.end()));
+        assert_eq!(records.as_ref().map(Vec::len), Some(3), "{records:?}");
+    }
 }

@@ -28,6 +28,8 @@ pub(super) const EVENT_BYTES_MAX: u64 = 64 << 20;
 const STATEMENT_BYTES_MAX: usize = 1 << 20;
 /// So much of all statements of a transaction is kept, in bytes.
 const STATEMENTS_BYTES_MAX: usize = 16 << 20;
+/// What the window of a compressed transaction may have, as a power of two above that of the largest event.
+const WINDOW_LOG_MORE: u32 = 1;
 /// So many statements of a transaction are kept.
 const STATEMENTS_MAX: usize = 1000;
 /// So many tables may be mapped at once.
@@ -53,6 +55,29 @@ pub struct Statement {
     pub text: String,
     /// It is only told beside the rows that it changed (ROWS_QUERY, ANNOTATE_ROWS).
     pub is_told_only: bool,
+    /// There is more of its text.
+    pub is_cut: bool,
+}
+
+/// How much is looked into and kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// A larger event is counted among those that were not read; in bytes, as all of these.
+    pub event_bytes: u64,
+    /// So much of a statement is kept.
+    pub statement_bytes: usize,
+    /// So much of one that is only told.
+    pub told_bytes: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            event_bytes: EVENT_BYTES_MAX,
+            statement_bytes: STATEMENT_BYTES_MAX,
+            told_bytes: STATEMENT_BYTES_MAX,
+        }
+    }
 }
 
 /// See the module.
@@ -73,6 +98,7 @@ pub struct Changes {
 /// Reads the events of one transaction after another.
 #[derive(Debug, Default)]
 pub struct ChangeReader {
+    bounds: Bounds,
     maps: HashMap<u64, TableMap>,
     changes: Changes,
     /// How long the statements in it are.
@@ -117,6 +143,14 @@ impl ChangeReader {
         }
     }
 
+    /// One that keeps less.
+    pub fn bounded(bounds: Bounds) -> Self {
+        Self {
+            bounds,
+            ..Self::default()
+        }
+    }
+
     /// A transaction begins: what was read before is of another one.
     pub fn begin(&mut self) {
         self.take();
@@ -136,7 +170,11 @@ impl ChangeReader {
 
     /// Takes a whole event. What is not understood is counted.
     pub fn event(&mut self, header: &EventHeader, event: &[u8], algorithm: ChecksumAlgorithm) {
-        let body = event.get(HEADER_BYTES..).unwrap_or_default();
+        self.body(header, event.get(HEADER_BYTES..).unwrap_or_default(), algorithm);
+    }
+
+    /// Likewise, without its header.
+    pub fn body(&mut self, header: &EventHeader, body: &[u8], algorithm: ChecksumAlgorithm) {
         let body = without_checksum(header, body, algorithm);
         if let Err(error) = body.and_then(|body| self.read(header.kind, body)) {
             tracing::debug!("{error}");
@@ -148,7 +186,7 @@ impl ChangeReader {
         match kind {
             EventType::QUERY | EventType::QUERY_COMPRESSED => {
                 let query = Query::parse(kind, body)?;
-                let text = query.sql(usize::try_from(EVENT_BYTES_MAX).unwrap_or(usize::MAX))?;
+                let text = query.sql(self.expanded_bytes_max())?;
                 if !is_of_the_transaction(&text) {
                     self.statement(query.database, &text, false);
                 }
@@ -179,6 +217,10 @@ impl ChangeReader {
         Ok(())
     }
 
+    fn expanded_bytes_max(&self) -> usize {
+        usize::try_from(self.bounds.event_bytes).unwrap_or(usize::MAX)
+    }
+
     fn statement(&mut self, database: &[u8], text: &[u8], is_told_only: bool) {
         if let (Some(keys), false) = (&mut self.keys, is_told_only)
             && !changes_rows_only(text)
@@ -190,15 +232,23 @@ impl ChangeReader {
             return self.not_read();
         }
         let left = STATEMENTS_BYTES_MAX.saturating_sub(self.statement_bytes);
-        let kept = &text[..text.len().min(STATEMENT_BYTES_MAX).min(left)];
-        self.statement_bytes += kept.len();
-        if kept.len() < text.len() {
+        let searched = text.len().min(STATEMENT_BYTES_MAX).min(left);
+        self.statement_bytes += searched;
+        if searched < text.len() {
             self.not_read();
         }
+        let kept = first_bytes(
+            text,
+            searched.min(match is_told_only {
+                true => self.bounds.told_bytes,
+                false => self.bounds.statement_bytes,
+            }),
+        );
         self.changes.statements.push(Statement {
             database: String::from_utf8_lossy(database).into_owned(),
             text: String::from_utf8_lossy(kept).into_owned(),
             is_told_only,
+            is_cut: kept.len() < text.len(),
         });
     }
 
@@ -213,14 +263,22 @@ impl ChangeReader {
             .map(|begin| &body[begin..])
             .ok_or_else(|| EventError::malformed(EVENT, "its payload is longer than it is"))?;
         let mut plain: Box<dyn std::io::Read> = match header.compression {
-            0 => Box::new(zstd::stream::read::Decoder::new(payload).map_err(malformed)?),
+            0 => {
+                let mut decoder = zstd::stream::read::Decoder::new(payload).map_err(malformed)?;
+                let window_log = self.bounds.event_bytes.ilog2() + WINDOW_LOG_MORE;
+                decoder.window_log_max(window_log).map_err(malformed)?;
+                Box::new(decoder)
+            }
             255 => Box::new(payload),
             other => {
                 let what = format!("compression {other}");
                 return Err(EventError::Unsupported { event: EVENT, what });
             }
         };
-        let mut gatherer = Gatherer::default();
+        let mut gatherer = Gatherer {
+            event_bytes_max: self.bounds.event_bytes,
+            ..Gatherer::default()
+        };
         let mut cutter = EventCutter::new();
         let mut chunk = vec![0; 128 << 10];
         loop {
@@ -251,7 +309,7 @@ impl ChangeReader {
         if map.columns.len() != head.columns {
             return Err(EventError::malformed(kind, "it has other columns than its table"));
         }
-        let expanded = plain_rows(kind, head.rows)?;
+        let expanded = plain_rows(kind, head.rows, self.expanded_bytes_max())?;
         let key = self.keys.as_ref().map(|keys| match keys.get(&map.name) {
             Some(of) if of.columns == map.columns.len() => of.key.as_slice(),
             _ => &[],
@@ -313,10 +371,21 @@ impl ChangeReader {
 }
 
 /// Puts the pieces of events together that a [`ChangeReader`] wants.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Gatherer {
+    event_bytes_max: u64,
     header: Option<EventHeader>,
     event: BytesMut,
+}
+
+impl Default for Gatherer {
+    fn default() -> Self {
+        Self {
+            event_bytes_max: EVENT_BYTES_MAX,
+            header: None,
+            event: BytesMut::new(),
+        }
+    }
 }
 
 /// What a piece brought.
@@ -346,7 +415,7 @@ impl Gatherer {
                 if left_bytes == 0 {
                     return Gathered::Event(header, bytes);
                 }
-                if u64::from(header.length_bytes) > EVENT_BYTES_MAX {
+                if u64::from(header.length_bytes) > self.event_bytes_max {
                     return Gathered::TooLarge;
                 }
                 self.event = BytesMut::from(&bytes[..]);
@@ -366,6 +435,14 @@ impl Gatherer {
             }
         }
     }
+}
+
+/// So many bytes of a text, or a few less, so that no character is cut.
+fn first_bytes(text: &[u8], bytes_max: usize) -> &[u8] {
+    let is_within = |at: &usize| text.get(*at).is_some_and(|byte| byte & 0xc0 == 0x80);
+    let cuts = (0..4).map(|less| bytes_max.saturating_sub(less));
+    let at = cuts.into_iter().find(|at| !is_within(at)).unwrap_or(bytes_max);
+    &text[..at.min(text.len())]
 }
 
 /// Whether a statement leaves every definition as it is.
@@ -456,13 +533,13 @@ pub(super) fn row_head<'a>(
 }
 
 /// The rows of an event, expanded where MariaDB stored them compressed.
-pub(super) fn plain_rows(kind: EventType, stored: &[u8]) -> Result<Cow<'_, [u8]>, EventError> {
+pub(super) fn plain_rows(
+    kind: EventType,
+    stored: &[u8],
+    limit_bytes: usize,
+) -> Result<Cow<'_, [u8]>, EventError> {
     match kind.0 {
-        166..=171 => expanded(
-            kind,
-            stored,
-            usize::try_from(EVENT_BYTES_MAX).unwrap_or(usize::MAX),
-        ),
+        166..=171 => expanded(kind, stored, limit_bytes),
         _ => Ok(stored.into()),
     }
 }

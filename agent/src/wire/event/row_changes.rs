@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use super::changes::{RowKind, plain_rows, row_head};
+use super::changes::{EVENT_BYTES_MAX, RowKind, plain_rows, row_head};
 use super::images::{Image, Stored, image};
 use super::table_map::{TableMap, table_map};
 use super::values::{self, ColumnHint, ColumnType, Value};
@@ -107,7 +107,11 @@ impl RowReader {
             .get(&head.table)
             .filter(|map| map.columns.len() == head.columns && head.columns > 0)
             .ok_or_else(|| EventError::malformed(kind, "it is about a table that was not mapped before"))?;
-        let expanded = plain_rows(kind, head.rows)?;
+        let expanded = plain_rows(
+            kind,
+            head.rows,
+            usize::try_from(EVENT_BYTES_MAX).unwrap_or(usize::MAX),
+        )?;
         let changes = read(kind, &expanded, |fields| {
             let mut changes = Vec::new();
             while !fields.is_empty() {

@@ -74,6 +74,14 @@ pub struct TransactionEnd {
     pub kind: EndKind,
 }
 
+impl TransactionEnd {
+    /// When it was committed, in microseconds since 1970. MariaDB knows seconds only.
+    pub fn commit_us(&self) -> u64 {
+        let seconds = u64::from(self.timestamp_seconds) * 1_000_000;
+        self.begin.commit_micros.unwrap_or(seconds)
+    }
+}
+
 /// What an event says of its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FileBoundary {
