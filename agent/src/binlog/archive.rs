@@ -249,13 +249,17 @@ impl Archive {
         let (header, body) = bytes
             .split_first_chunk()
             .ok_or_else(|| self.inconsistent("an event without a header"))?;
-        self.event_begin(header)?;
-        self.event_data(body)?;
-        self.event_end()
+        self.begin_event(header, true)?;
+        self.data(body, bytes)?;
+        self.end_event(Some(body))
     }
 
     /// An event begins.
     pub fn event_begin(&mut self, raw_header: &[u8; HEADER_BYTES]) -> Result<(), ArchiveError> {
+        self.begin_event(raw_header, false)
+    }
+
+    fn begin_event(&mut self, raw_header: &[u8; HEADER_BYTES], is_whole: bool) -> Result<(), ArchiveError> {
         assert!(self.in_flight.is_none(), "events do not begin within events");
         let header = EventHeader::parse(raw_header).map_err(|e| self.wrong_event(e))?;
         let again = self.expect_format_again && header.kind == EventType::FORMAT_DESCRIPTION;
@@ -264,6 +268,7 @@ impl Archive {
             // Their whole body is needed, and artificial ones are small.
             EventType::PREVIOUS_GTIDS | EventType::MARIADB_GTID_LIST => BODY_BYTES_MAX,
             _ if header.is_artificial() => 64 << 10,
+            kind if is_whole => body_bytes_wanted(kind),
             kind => body_bytes_wanted(kind).max(self.indexer.body_bytes_wanted(&header)),
         };
         let check = stored && self.tracker.checksum().trailer_bytes(header.kind) > 0;
@@ -282,7 +287,7 @@ impl Archive {
             checksum,
             stored,
         });
-        if stored {
+        if stored && !is_whole {
             self.store(raw_header)?;
         }
         Ok(())
@@ -290,6 +295,12 @@ impl Archive {
 
     /// The next bytes of the event.
     pub fn event_data(&mut self, bytes: &[u8]) -> Result<(), ArchiveError> {
+        self.data(bytes, bytes)
+    }
+
+    /// Takes bytes of the body; `to_store` has what was not stored of the header before them. Compressors are called less often
+    /// where both come together.
+    fn data(&mut self, bytes: &[u8], to_store: &[u8]) -> Result<(), ArchiveError> {
         let mut event = self.in_flight.take().expect("an event has begun");
         let room = event.wanted.saturating_sub(event.body.len()).min(bytes.len());
         event.body.extend_from_slice(&bytes[..room]);
@@ -298,7 +309,7 @@ impl Archive {
             checksum.update(bytes).map_err(|e| self.wrong_event(e))?;
         }
         if event.stored {
-            for piece in bytes.chunks(Segmenter::piece_bytes()) {
+            for piece in to_store.chunks(Segmenter::piece_bytes()) {
                 self.store(piece)?;
             }
         }
@@ -308,6 +319,11 @@ impl Archive {
 
     /// The event ends.
     pub fn event_end(&mut self) -> Result<Vec<Happened>, ArchiveError> {
+        self.end_event(None)
+    }
+
+    /// Where all of its body is at hand, not all that is looked at of it was copied.
+    fn end_event(&mut self, whole: Option<&[u8]>) -> Result<Vec<Happened>, ArchiveError> {
         let mut event = self.in_flight.take().expect("an event has begun");
         if event.body_bytes != event.header.body_bytes() {
             return Err(self.inconsistent("an event is not as long as its header says"));
@@ -324,9 +340,8 @@ impl Archive {
             .event(event.position, &event.header, &event.body)
             .map_err(|e| self.wrong_event(e))?;
         self.learn(&event, &step)?;
-        let changed = self
-            .indexer
-            .event(&event.header, &event.body, &step, self.tracker.checksum());
+        let (body, checksum) = (whole.unwrap_or(&event.body), self.tracker.checksum());
+        let changed = self.indexer.event(&event.header, body, &step, checksum);
         self.happened(step, changed)
     }
 
@@ -349,7 +364,8 @@ impl Archive {
         self.is_closed = false;
         for segmenter in [&mut self.small, &mut self.large] {
             if segmenter.is_full() {
-                self.cuts.extend(segmenter.cut(&self.file, false, None)?);
+                self.cuts
+                    .extend(segmenter.cut(&self.file, &self.gtid, false, None)?);
             }
         }
         Ok(())
@@ -443,7 +459,7 @@ impl Archive {
             self.boundary = self.offset;
             self.commit_us = Some(commit_us);
             for segmenter in [&mut self.small, &mut self.large] {
-                segmenter.transaction_ended(&self.gtid, commit_us, changed.as_ref());
+                segmenter.transaction_ended(commit_us, changed.as_ref());
             }
             // What is read again was told before.
             if end.kind == EndKind::Incident && self.compare.is_none() {
@@ -465,8 +481,10 @@ impl Archive {
         if self.offset - self.large_sealed.min(self.offset).max(self.restart.offset) < LARGE_PLAIN_BYTES {
             return Ok(());
         }
-        self.cuts.extend(self.small.cut(&self.file, false, None)?);
-        self.cuts.extend(self.large.cut(&self.file, false, None)?);
+        self.cuts
+            .extend(self.small.cut(&self.file, &self.gtid, false, None)?);
+        self.cuts
+            .extend(self.large.cut(&self.file, &self.gtid, false, None)?);
         let restart = Restart {
             file: self.file.name.clone(),
             file_index: self.file.index,
@@ -497,10 +515,11 @@ impl Archive {
                 segmenter.push(self.offset - 1, &[last], &self.gtid)?;
                 if let (true, Some(commit_us)) = (self.boundary == self.offset, self.commit_us) {
                     // That it changed something is told by the segment that holds the rest of it.
-                    segmenter.transaction_ended(&self.gtid, commit_us, None);
+                    segmenter.transaction_ended(commit_us, None);
                 }
             }
-            self.cuts.extend(segmenter.cut(&self.file, true, next.clone())?);
+            self.cuts
+                .extend(segmenter.cut(&self.file, &self.gtid, true, next.clone())?);
         }
         Ok(())
     }
@@ -580,7 +599,8 @@ impl Archive {
 
     /// Cuts the open small segment, because of its age or because we stop.
     pub fn flush(&mut self) -> Result<(), ArchiveError> {
-        self.cuts.extend(self.small.cut(&self.file, false, None)?);
+        self.cuts
+            .extend(self.small.cut(&self.file, &self.gtid, false, None)?);
         Ok(())
     }
 

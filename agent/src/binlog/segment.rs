@@ -47,6 +47,7 @@ struct Open {
     end: u64,
     boundary: Option<u64>,
     transactions: u64,
+    /// Everything committed before `start`.
     gtid: String,
     commit_us_min: Option<u64>,
     commit_us_max: Option<u64>,
@@ -128,18 +129,12 @@ impl Segmenter {
         Ok(())
     }
 
-    /// A transaction ended with the bytes pushed last; `gtid` is everything committed now, and `changed` what it changed,
-    /// where that is known: where it is not, this segment has no index.
-    pub fn transaction_ended(
-        &mut self,
-        gtid: &GtidSet,
-        commit_us: u64,
-        changed: Option<&IndexedTransaction>,
-    ) {
+    /// A transaction ended with the bytes pushed last; `changed` is what it changed, where that is known: where it is not, this
+    /// segment has no index.
+    pub fn transaction_ended(&mut self, commit_us: u64, changed: Option<&IndexedTransaction>) {
         let Some(open) = self.open.as_mut() else { return };
         open.boundary = Some(open.end);
         open.transactions += 1;
-        open.gtid = gtid.to_string();
         open.commit_us_min = Some(open.commit_us_min.map_or(commit_us, |min| min.min(commit_us)));
         open.commit_us_max = Some(open.commit_us_max.map_or(commit_us, |max| max.max(commit_us)));
         let added = match (&mut open.index, changed) {
@@ -154,10 +149,11 @@ impl Segmenter {
         }
     }
 
-    /// Finishes the open segment, if there is one.
+    /// Finishes the open segment, if there is one; `gtid` is everything committed now.
     pub fn cut(
         &mut self,
         file: &StreamFile,
+        gtid: &GtidSet,
         closes_file: bool,
         next_file: Option<String>,
     ) -> std::io::Result<Option<CutSegment>> {
@@ -178,7 +174,11 @@ impl Segmenter {
             end: open.end,
             boundary: open.boundary,
             transactions: open.transactions,
-            gtid: open.gtid,
+            // Nothing was committed behind the boundary.
+            gtid: match open.boundary {
+                Some(_) => gtid.to_string(),
+                None => open.gtid,
+            },
             commit_us_min: open.commit_us_min,
             commit_us_max: open.commit_us_max,
             closes_file,
@@ -207,12 +207,12 @@ mod tests {
             index: 3,
         };
         let mut gtid = GtidSet::parse(Flavour::MariaDb, "0-1-5").unwrap();
-        assert!(segmenter.cut(&file, false, None).unwrap().is_none());
+        assert!(segmenter.cut(&file, &gtid, false, None).unwrap().is_none());
         segmenter.push(100, b"abc", &gtid).unwrap();
         gtid = GtidSet::parse(Flavour::MariaDb, "0-1-6").unwrap();
-        segmenter.transaction_ended(&gtid, 2_000_000, None);
+        segmenter.transaction_ended(2_000_000, None);
         segmenter.push(103, b"de", &gtid).unwrap();
-        let cut = segmenter.cut(&file, false, None).unwrap().unwrap();
+        let cut = segmenter.cut(&file, &gtid, false, None).unwrap().unwrap();
         assert_eq!(
             (cut.summary.start, cut.summary.end, cut.summary.boundary),
             (100, 105, Some(103))
@@ -242,7 +242,7 @@ mod tests {
             name: "b".into(),
             index: 0,
         };
-        let cut = segmenter.cut(&file, false, None).unwrap().unwrap();
+        let cut = segmenter.cut(&file, &gtid, false, None).unwrap().unwrap();
         assert!(cut.payload.len() <= PAYLOAD_BYTES_MAX && cut.payload.len() > FULL_PAYLOAD_BYTES / 2);
     }
 }

@@ -7,11 +7,12 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read as _;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
 use super::bodies::without_checksum;
-use super::images::{IMAGES_BYTES_MAX, ImagesWanted, RowImage, Sight, image, is_set};
+use super::images::{IMAGES_BYTES_MAX, Image, ImagesWanted, RowImage, Sight, image, is_set, pass};
 use super::query::{expanded, first_words, has_word};
 use super::row_keys::{Keys, RowKeys};
 use super::table_map::{TableMap, table_id, table_map};
@@ -34,6 +35,10 @@ const WINDOW_LOG_MORE: u32 = 1;
 const STATEMENTS_MAX: usize = 1000;
 /// So many tables may be mapped at once.
 const TABLES_MAX: usize = 10_000;
+/// So many maps are remembered for the next transactions, …
+const KNOWN_MAPS_MAX: usize = 1000;
+/// … if they are no longer than this, in bytes.
+const KNOWN_MAP_BYTES_MAX: usize = 4096;
 
 /// Rows of one table that a transaction changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -99,7 +104,10 @@ pub struct Changes {
 #[derive(Debug, Default)]
 pub struct ChangeReader {
     bounds: Bounds,
-    maps: HashMap<u64, TableMap>,
+    /// Of the transaction, by the number that rows call them by.
+    maps: HashMap<u64, Arc<(u64, TableMap)>>,
+    /// The same events come again with every transaction.
+    known: HashMap<Vec<u8>, Arc<(u64, TableMap)>>,
     changes: Changes,
     /// How long the statements in it are.
     statement_bytes: usize,
@@ -201,11 +209,11 @@ impl ChangeReader {
             }
             EventType::ANNOTATE_ROWS => self.statement(&[], body, true),
             EventType::TABLE_MAP => {
-                let (id, map) = table_map(body)?;
+                let map = self.map(body)?;
                 if self.maps.len() >= TABLES_MAX {
                     return Err(EventError::malformed(kind, "too many tables are mapped"));
                 }
-                self.maps.insert(id, map);
+                self.maps.insert(map.0, map);
             }
             EventType::TRANSACTION_PAYLOAD => self.payload(body)?,
             _ => {
@@ -215,6 +223,20 @@ impl ChangeReader {
             }
         }
         Ok(())
+    }
+
+    fn map(&mut self, body: &[u8]) -> Result<Arc<(u64, TableMap)>, EventError> {
+        if let Some(known) = self.known.get(body) {
+            return Ok(known.clone());
+        }
+        let map = Arc::new(table_map(body)?);
+        if self.known.len() >= KNOWN_MAPS_MAX {
+            self.known.clear();
+        }
+        if body.len() <= KNOWN_MAP_BYTES_MAX {
+            self.known.insert(body.to_vec(), map.clone());
+        }
+        Ok(map)
     }
 
     fn expanded_bytes_max(&self) -> usize {
@@ -302,7 +324,7 @@ impl ChangeReader {
 
     fn rows(&mut self, kind: EventType, rows: RowKind, body: &[u8]) -> Result<(), EventError> {
         let head = read(kind, body, |fields| row_head(kind, rows, fields))?;
-        let map = self
+        let (_, map) = &**self
             .maps
             .get(&head.table)
             .ok_or_else(|| EventError::malformed(kind, "it is about a table that was not mapped before"))?;
@@ -321,29 +343,29 @@ impl ChangeReader {
             shown.filter(|image| image.table == map.name).count(),
             IMAGES_BYTES_MAX.saturating_sub(self.image_bytes),
         );
+        let is_only_counted = key.is_none() && self.images.is_none();
         let mut touched = RowKeys::default();
         let count = read(kind, &expanded, |fields| {
             let mut count = 0;
+            let partial = kind == EventType::PARTIAL_UPDATE_ROWS;
             while !fields.is_empty() {
                 let left_bytes = fields.len();
-                let first = image(fields, &map.columns, head.first, false)?;
-                let second = match rows {
-                    RowKind::Update => {
-                        let partial = kind == EventType::PARTIAL_UPDATE_ROWS;
-                        Some(image(fields, &map.columns, head.second, partial)?)
+                if is_only_counted {
+                    pass(fields, &map.columns, head.first, false)?;
+                    if rows == RowKind::Update {
+                        pass(fields, &map.columns, head.second, partial)?;
                     }
-                    _ => None,
-                };
-                if let Some(key) = key {
-                    touched.add(first.key_hash(key));
-                    let after = second.as_ref().and_then(|second| second.key_hash(key));
-                    // Without any of its key in the second image a row keeps the one it has.
-                    let has_some = || key.iter().any(|column| is_set(head.second, *column));
-                    if second.is_some() && (after.is_some() || has_some()) {
-                        touched.add(after);
+                } else {
+                    let first = image(fields, &map.columns, head.first, false)?;
+                    let second = match rows {
+                        RowKind::Update => Some(image(fields, &map.columns, head.second, partial)?),
+                        _ => None,
+                    };
+                    if let Some(key) = key {
+                        touch(&mut touched, key, &first, second.as_ref(), head.second);
                     }
+                    sight.take(rows, &first, second.as_ref());
                 }
-                sight.take(rows, &first, second.as_ref());
                 if fields.len() == left_bytes {
                     return Err(WireError::Protocol("rows without any column".to_owned()));
                 }
@@ -530,6 +552,23 @@ pub(super) fn row_head<'a>(
         second,
         rows: fields.rest(),
     })
+}
+
+/// Adds the keys of a row, by its images; the second has the columns `present`.
+fn touch(
+    touched: &mut RowKeys,
+    key: &[usize],
+    first: &Image<'_>,
+    second: Option<&Image<'_>>,
+    present: &[u8],
+) {
+    touched.add(first.key_hash(key));
+    let after = second.and_then(|second| second.key_hash(key));
+    // Without any of its key in the second image a row keeps the one it has.
+    let has_some = || key.iter().any(|column| is_set(present, *column));
+    if second.is_some() && (after.is_some() || has_some()) {
+        touched.add(after);
+    }
 }
 
 /// The rows of an event, expanded where MariaDB stored them compressed.

@@ -65,6 +65,31 @@ pub(super) fn image<'a>(
     present: &[u8],
     may_be_partial: bool,
 ) -> Result<Image<'a>, WireError> {
+    let mut values = vec![None; columns.len()];
+    each_value(fields, columns, present, may_be_partial, |column, stored| {
+        values[column] = Some(stored);
+    })?;
+    Ok(Image(values))
+}
+
+/// Passes over one image of a row.
+pub(super) fn pass(
+    fields: &mut Fields<'_>,
+    columns: &[Width],
+    present: &[u8],
+    may_be_partial: bool,
+) -> Result<(), WireError> {
+    each_value(fields, columns, present, may_be_partial, |_, _| {})
+}
+
+/// Hands over each value of an image, with its column.
+fn each_value<'a>(
+    fields: &mut Fields<'a>,
+    columns: &[Width],
+    present: &[u8],
+    may_be_partial: bool,
+    mut take: impl FnMut(usize, Stored<'a>),
+) -> Result<(), WireError> {
     const PARTIAL_JSON: u64 = 1;
     let mut partial: &[u8] = &[];
     if may_be_partial && fields.lenenc()? & PARTIAL_JSON != 0 {
@@ -73,14 +98,11 @@ pub(super) fn image<'a>(
             .filter(|column| matches!(column, Width::Document(_)));
         partial = fields.bytes(documents.count().div_ceil(8))?;
     }
-    let there: Vec<usize> = (0..columns.len())
-        .filter(|column| is_set(present, *column))
-        .collect();
-    let nulls = fields.bytes(there.len().div_ceil(8))?;
-    let mut values = vec![None; columns.len()];
-    for (place, column) in there.into_iter().enumerate() {
+    let there = || (0..columns.len()).filter(|column| is_set(present, *column));
+    let nulls = fields.bytes(there().count().div_ceil(8))?;
+    for (place, column) in there().enumerate() {
         if is_set(nulls, place) {
-            values[column] = Some(None);
+            take(column, None);
             continue;
         }
         let value = match &columns[column] {
@@ -95,9 +117,9 @@ pub(super) fn image<'a>(
         let is_document = |width: &&Width| matches!(width, Width::Document(_));
         let nth = || columns[..column].iter().filter(is_document).count();
         let is_part = is_document(&&columns[column]) && is_set(partial, nth());
-        values[column] = Some(Some((value, is_part)));
+        take(column, Some((value, is_part)));
     }
-    Ok(Image(values))
+    Ok(())
 }
 
 /// Decodes the rows of one event that are to be seen.
