@@ -178,6 +178,11 @@ fn a_managed_server_is_restored_into_mariadb() {
 }
 
 #[test]
+fn a_managed_server_is_restored_into_mariadb118() {
+    a_managed_server_is_restored_into(Kind::MariaDb118);
+}
+
+#[test]
 fn a_managed_server_is_restored_into_mysql() {
     a_managed_server_is_restored_into(MYSQL);
 }

@@ -146,11 +146,15 @@ impl<'a> Applier<'a> {
             EventType::FORMAT_DESCRIPTION => {
                 let format = FormatDescription::parse(body).map_err(|error| self.wrong(error))?;
                 self.checksum = format.checksum;
+                self.abandon().await?;
             }
             EventType::GTID
             | EventType::ANONYMOUS_GTID
             | EventType::GTID_TAGGED
-            | EventType::MARIADB_GTID => self.begin(header, body)?,
+            | EventType::MARIADB_GTID => {
+                self.abandon().await?;
+                self.begin(header, body)?;
+            }
             _ => return self.inside(header, body).await,
         }
         Ok(Done::Other)
@@ -174,6 +178,14 @@ impl<'a> Applier<'a> {
             ..Current::default()
         });
         Ok(())
+    }
+
+    /// A transaction that another one or another file follows without its end: the source crashed in it.
+    async fn abandon(&mut self) -> Result<(), Problem> {
+        match self.current.take() {
+            Some(current) if current.is_open => self.execute(b"ROLLBACK").await,
+            _ => Ok(()),
+        }
     }
 
     /// Positions in events have 32 bits; they ascend.
