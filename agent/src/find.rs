@@ -527,6 +527,10 @@ impl<T: FnMut(&Found)> Search<'_, T> {
                 continue;
             }
             self.searched.not_read += changes.not_read;
+            if self.wanted.text.is_some() && !self.wanted.text_is_in(&changes) {
+                // It may stand in one of those.
+                self.searched.not_read += changes.told_left_out;
+            }
             if !self.wanted.text_is_in(&changes) || !self.wanted.changes_are_in(&changes) {
                 continue;
             }

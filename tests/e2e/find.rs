@@ -224,6 +224,32 @@ fn a_mistake_is_found_and_undone_mysql() {
     a_mistake_is_found_and_undone(MYSQL);
 }
 
+/// A transaction of many statements: those that only tell of its rows need not all be kept to say what it changed.
+#[test]
+fn a_transaction_of_many_statements_is_understood_mariadb() {
+    let source = Server::start(Kind::MariaDb1011, ServerOptions::default());
+    source.sql("CREATE DATABASE shop; CREATE TABLE shop.t (id INT PRIMARY KEY)");
+    let (_source, site, _) = archived_after(source, |source| {
+        let inserts: String = (0..1500)
+            .map(|id| format!("INSERT INTO shop.t VALUES ({id});"))
+            .collect();
+        source.feed(format!("BEGIN; {inserts} COMMIT; FLUSH BINARY LOGS;").as_bytes());
+    });
+    for index in [&["--json"][..], &["--json", "--no-index"]] {
+        let told = find(
+            &site,
+            &[&["--table", "shop.t", "--kind", "insert"], index].concat(),
+        )
+        .json();
+        assert_eq!(told["transactions"][0]["tables"][0]["inserted"], 1500, "{told}");
+        let told = find(&site, &[&["--text", "values (999)"], index].concat()).json();
+        assert_eq!(told["searched"]["found"], 1, "{told}");
+        // Behind those that are kept: it cannot be said that it is nowhere.
+        let refused = with_kit(&site, &[&["find", "--text", "values (1400)"], index].concat()).fails();
+        refused.says(&["not everything could be searched"]);
+    }
+}
+
 /// What `find --rows` shows of rows is what the server shows of them.
 fn rows_are_shown_as_the_server_shows_them(kind: Kind) {
     const TABLES: [(&str, &str); 4] = [

@@ -35,10 +35,12 @@ fn privileges(kind: Kind) -> &'static str {
 
 /// A server as a managed service offers it: an account that may not administer it, and files that nobody reaches.
 fn managed(kind: Kind) -> Server {
-    let server = Server::start(
-        kind,
-        ServerOptions::with(&["--log-bin-trust-function-creators=1"]),
-    );
+    managed_with(kind, &[])
+}
+
+fn managed_with(kind: Kind, options: &[&str]) -> Server {
+    let options = [&["--log-bin-trust-function-creators=1"], options].concat();
+    let server = Server::start(kind, ServerOptions::with(&options));
     let privileges = privileges(kind);
     server.sql(&format!(
         "CREATE USER customer@localhost IDENTIFIED BY 'Secret_1'; GRANT {privileges} ON *.* TO customer@localhost WITH GRANT OPTION"
@@ -126,6 +128,12 @@ const AFTER: &str = "USE shop; INSERT INTO orders (a) VALUES ('four'); DELETE FR
      UPDATE padded SET v = v + 1; DELETE FROM padded WHERE b = X'61000000'; \
      CREATE TABLE bare (b BINARY(3), c CHAR(5), f FLOAT, t TEXT, d DATETIME(3)); INSERT INTO bare VALUES (X'610000', 'a ', 0.1, 'A', NULL), (X'610000', 'a', 0.1, 'a', NULL), \
      (NULL, '', -0.0, 'a ', '2026-01-02 03:04:05.678'); UPDATE bare SET f = f / 3 WHERE t = BINARY 'a'; DELETE FROM bare WHERE c = ''; \
+     INSERT INTO bare (f) VALUES (0.0), (-0e0); DELETE FROM bare WHERE CAST(f AS CHAR) LIKE '-0%'; \
+     CREATE TABLE tree (id INT PRIMARY KEY, p INT, FOREIGN KEY (p) REFERENCES tree (id)); INSERT INTO tree VALUES (1, NULL), (2, 1), (3, 2), (4, NULL); \
+     DELETE FROM tree WHERE id < 4 ORDER BY id DESC; \
+     CREATE TABLE listed (f ENUM('2', '1', '3'), s SET('x', 'y'), id INT, PRIMARY KEY (f, s, id)); \
+     INSERT INTO listed VALUES ('2', 'x', 1), ('1', 'x', 1), ('3', 'y', 1), ('1', 'y', 2); DELETE FROM listed WHERE f IN ('2', '3'); \
+     BEGIN; INSERT INTO padded VALUES (X'0A', 1); INSERT INTO sold (a) VALUES ('behind another table'); COMMIT; \
      CREATE TABLE copied AS SELECT id, a FROM sold; DROP TRIGGER second; UPDATE sold SET a = CONCAT(a, '!'); UPDATE noted SET n = n + 2 ORDER BY n DESC; \
      SET SESSION binlog_format = 'STATEMENT'; SET time_zone = '+05:30', timestamp = 1700000000.25; SET @name = 'ärger', @number = 1.50; \
      INSERT INTO sold (a, at) VALUES (CONCAT(@name, @number), NOW(3)); INSERT INTO copied SELECT LAST_INSERT_ID(), CONCAT('r', RAND(7)); \
@@ -136,7 +144,11 @@ const AFTER: &str = "USE shop; INSERT INTO orders (a) VALUES ('four'); DELETE FR
 const OF_MARIADB: &str = "USE shop; CREATE TABLE nets (u UUID PRIMARY KEY, i4 INET4, i6 INET6); \
      INSERT INTO nets VALUES ('123e4567-e89b-12d3-a456-426655440000', '10.0.0.1', '2001:db8::ff00:42:8329'), (UUID(), NULL, '::'), (UUID(), '0.0.0.0', '::ffff:1.2.3.4'); \
      UPDATE nets SET i4 = '255.255.255.0' WHERE i6 = '::'; DELETE FROM nets WHERE i4 = '0.0.0.0'; \
-     CREATE TABLE longs (t TEXT UNIQUE, a INT); INSERT INTO longs VALUES ('x', 1), ('y', 2); UPDATE longs SET a = a + 1; DELETE FROM longs WHERE t = 'x'";
+     CREATE TABLE longs (t TEXT UNIQUE, a INT); INSERT INTO longs VALUES ('x', 1), ('y', 2); UPDATE longs SET a = a + 1; DELETE FROM longs WHERE t = 'x'; \
+     CREATE TABLE made (id INT PRIMARY KEY); CREATE DEFINER = customer@localhost TRIGGER gone AFTER INSERT ON made FOR EACH ROW INSERT INTO noted (what) VALUES ('made'); \
+     INSERT INTO made VALUES (1); CREATE OR REPLACE TABLE made (id INT PRIMARY KEY, v INT); INSERT INTO made VALUES (5, 5); \
+     SET SESSION binlog_format = 'STATEMENT'; SET STATEMENT max_statement_time = 10 FOR INSERT INTO sold (a) VALUES ('for'); \
+     SET NAMES latin1; SET @`\u{e4}` = 'value'; INSERT INTO sold (a) VALUES (@`\u{e4}`)";
 
 fn a_managed_server_is_restored_into(kind: Kind) {
     let compressed = match kind.is_mariadb() {
@@ -280,4 +292,40 @@ fn a_statement_that_was_under_way_is_not_run_twice_mariadb() {
 #[test]
 fn a_statement_that_was_under_way_is_not_run_twice_mysql() {
     a_statement_that_was_under_way_is_not_run_twice(MYSQL);
+}
+
+/// What keeps a replay from going on can be put right, and the same command goes on.
+fn what_was_lacking_can_be_given(kind: Kind) {
+    let source = Server::start(
+        kind,
+        ServerOptions::with(&["--log-bin-trust-function-creators=1"]),
+    );
+    source.sql("CREATE USER customer@localhost; GRANT ALL ON *.* TO customer@localhost; CREATE DATABASE shop; CREATE TABLE shop.t (id INT PRIMARY KEY)");
+    let (source, site, _) = archived_after(source, |source| {
+        source.sql(
+            "USE shop; INSERT INTO t VALUES (1); CREATE DEFINER = customer@localhost FUNCTION f() RETURNS INT DETERMINISTIC RETURN 7; INSERT INTO t VALUES (2); \
+             CREATE DEFINER = customer@localhost EVENT e ON SCHEDULE EVERY 1 SECOND STARTS '2035-01-01 00:00:00' DO DELETE FROM shop.t; INSERT INTO t VALUES (3)",
+        );
+    });
+    let target = managed_with(kind, &["--event-scheduler=ON"]);
+    target.sql("REVOKE CREATE ROUTINE ON *.* FROM customer@localhost");
+    restore(&site, &target, &[]).fails().says(&["FUNCTION", "denied"]);
+    target.sql("GRANT CREATE ROUTINE ON *.* TO customer@localhost");
+    restore(&site, &target, &[])
+        .fails()
+        .says(&["event_scheduler = OFF"]);
+    target.sql("SET GLOBAL event_scheduler = OFF");
+    restore(&site, &target, &[]).succeeds();
+    let wanted = Snapshot::of_database(&source, "shop");
+    wanted.assert_same(&Snapshot::of_database(&target, "shop"));
+}
+
+#[test]
+fn what_was_lacking_can_be_given_mariadb() {
+    what_was_lacking_can_be_given(Kind::MariaDb1011);
+}
+
+#[test]
+fn what_was_lacking_can_be_given_mysql() {
+    what_was_lacking_can_be_given(MYSQL);
 }

@@ -88,6 +88,9 @@ impl Indexer {
 }
 
 fn indexed(end: &TransactionEnd, changes: Changes) -> IndexedTransaction {
+    // Nothing else would say that there was a text.
+    let is_told_nowhere =
+        changes.told_left_out > 0 && !changes.statements.iter().any(|statement| statement.is_told_only);
     let tables = changes.tables.into_iter();
     let statements = changes.statements.into_iter();
     let commit_us = end.commit_us();
@@ -114,7 +117,7 @@ fn indexed(end: &TransactionEnd, changes: Changes) -> IndexedTransaction {
                 cut: statement.is_cut,
             })
             .collect(),
-        incomplete: changes.not_read > 0,
+        incomplete: changes.not_read > 0 || is_told_nowhere,
     }
 }
 

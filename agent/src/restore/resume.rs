@@ -21,6 +21,8 @@ use crate::server::rebuild::{Phase, Step, StepKind};
 use crate::server::session::Settings;
 use crate::wire::{Connection, WireError};
 
+/// A privilege is needed.
+const ACCESS_DENIED: u16 = 1227;
 /// A server that started so much later than it did is another run of it, in seconds: its clock and uptime are whole ones.
 const SAME_START_SECONDS: u64 = 1;
 
@@ -110,7 +112,14 @@ pub(super) async fn put_settings_back(control: &mut Connection, journal: &Journa
     let before = journal.get(Entry::Settings).unwrap_or("[]");
     let before: Vec<(String, String)> = serde_json::from_str(before)
         .map_err(|error| fail(WireError::Protocol(format!("the journal: {error}"))))?;
-    replica::put_back(control, &settings, before).await.map_err(fail)
+    match replica::put_back(control, &settings, before).await {
+        // Who may not set them has not changed them either: somebody else has.
+        Err(error) if error.server_code() == Some(ACCESS_DENIED) => {
+            tracing::debug!("settings stay as they are: {error}");
+            Ok(())
+        }
+        done => done.map_err(fail),
+    }
 }
 
 /// When a server was started, in seconds since 1970 by its own clock.

@@ -25,6 +25,7 @@ use crate::wire::event::{
     flags, has_word, mariadb_gtid_flags,
 };
 use crate::wire::{ConnectOptions, Connection, WireError};
+use crate::words;
 
 /// A longer statement is not run.
 const STATEMENT_BYTES_MAX: usize = 64 << 20;
@@ -68,6 +69,7 @@ pub(super) struct Applier<'a> {
     current: Option<Current>,
     /// What stands before the next statement.
     preamble: Vec<Preamble>,
+    packet_bytes_max: u64,
 }
 
 /// A transaction.
@@ -80,7 +82,7 @@ struct Current {
     /// The server has begun it.
     is_open: bool,
     /// A part of it cannot be undone, and that is announced.
-    is_pending: bool,
+    pending: Option<Pending>,
 }
 
 impl<'a> Applier<'a> {
@@ -93,9 +95,12 @@ impl<'a> Applier<'a> {
         let fail = |error: WireError| replay_problem("prepare the target server for replay", &error);
         let mut connection = connected(target).await?;
         without_binlog(&mut connection).await;
-        connection.execute(STAY).await.map_err(fail)?;
+        for statement in [STAY, "SET SESSION autocommit = 1, lc_messages = 'en_US'"] {
+            connection.execute(statement).await.map_err(fail)?;
+        }
         let (mut looking, settings) = look_at(target).await?;
         make_json_functions(&mut looking).await.map_err(fail)?;
+        let packet_bytes_max = settings.number("max_allowed_packet").unwrap_or(u64::MAX);
         let session = Session::new(&mut looking, settings).await.map_err(fail)?;
         Ok(Self {
             connection,
@@ -111,6 +116,7 @@ impl<'a> Applier<'a> {
             position: 0,
             current: None,
             preamble: Vec::new(),
+            packet_bytes_max,
         })
     }
 
@@ -248,7 +254,7 @@ impl<'a> Applier<'a> {
         let sql = query
             .sql(STATEMENT_BYTES_MAX)
             .map_err(|error| self.wrong(error))?;
-        let words = first_words(&sql);
+        let words = words_of(&sql);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         match words.as_slice() {
             ["BEGIN"] => {
@@ -287,18 +293,8 @@ impl<'a> Applier<'a> {
         words: &[&str],
     ) -> Result<Done, Problem> {
         let text = String::from_utf8_lossy(sql).into_owned();
-        let changes_rows = matches!(
-            words,
-            ["INSERT" | "UPDATE" | "DELETE" | "REPLACE" | "WITH" | "DO", ..]
-        );
         let is_group = self.current.as_ref().is_some_and(|current| current.is_group);
-        if words.contains(&"TEMPORARY") && words.first() == Some(&"CREATE") {
-            return Err(self.wrong(format!(
-                "it makes a temporary table, which no other connection would see: {}",
-                shown(sql)
-            )));
-        }
-        self.refuse_outside(&text)?;
+        self.refuse(words, &text).await?;
         if meets_triggers(words, &text) {
             self.put_triggers_back(&text).await?;
         }
@@ -306,48 +302,118 @@ impl<'a> Applier<'a> {
         let sql = without_start_of_transaction(sql, words);
         let sql = as_its_definer(sql, words, query);
         let sql = &*run_by_another(&sql, words, &self.renamed);
-        if changes_rows && is_group {
+        let database = String::from_utf8_lossy(query.database).into_owned();
+        let what = format!("in `{database}`: {text}");
+        self.announce_statement(&what, words, is_group).await?;
+        if changes_rows(words) && is_group {
             self.open().await?;
-        } else {
-            let what: String = text.chars().take(STATEMENT_CHARS_KEPT).collect();
-            // Of several parts it would tell of the first only.
-            let evidence = match changes_rows || is_group {
-                true => None,
-                false => {
-                    let digest = definitions::digest(&mut self.looking, &what).await;
-                    Some(digest.map_err(|error| self.wrong(error))?)
-                }
-            };
-            self.announce(what, evidence).await?;
         }
-        if query.database.is_empty() || header.flags & flags::SUPPRESS_USE != 0 {
-            // It names what it is about.
-        } else {
-            if !query.database.is_ascii() {
-                // It is in UTF-8, whatever the statement is in.
-                let set = self.session.for_rows(&mut self.connection, 0, None).await;
-                set.map_err(|error| self.cannot_set(error))?;
-            }
-            let database = quote_identifier(&String::from_utf8_lossy(query.database));
-            self.execute(format!("USE {database}").as_bytes()).await?;
+        let names_its_tables = database.is_empty() || header.flags & flags::SUPPRESS_USE != 0;
+        if !names_its_tables || !self.preamble.is_empty() {
+            // These names are in UTF-8, whatever the statement is in.
+            let set = self.session.for_rows(&mut self.connection, 0, None).await;
+            set.map_err(|error| self.cannot_set(error))?;
+        }
+        if !names_its_tables {
+            self.execute(format!("USE {}", quote_identifier(&database)).as_bytes())
+                .await?;
+        }
+        for preamble in std::mem::take(&mut self.preamble) {
+            let statement = self.before(&preamble)?;
+            self.execute(statement.as_bytes()).await?;
         }
         let set = self
             .session
             .for_statement(&mut self.connection, header, &query.session, makes_table(words))
             .await;
         set.map_err(|error| self.cannot_set(error))?;
-        for preamble in std::mem::take(&mut self.preamble) {
-            let statement = self.before(&preamble)?;
-            self.execute(statement.as_bytes()).await?;
+        // Some statements, such as ANALYZE TABLE, answer with rows.
+        if let Err(error) = self.connection.query(sql).await {
+            return Err(self.failed(&error, sql).await);
         }
-        self.execute(sql).await?;
-        if !changes_rows {
+        if !changes_rows(words) {
             self.tables.forget();
         }
         match is_group {
             true => Ok(Done::Other),
             false => self.commit().await,
         }
+    }
+
+    /// Refuses a statement whose effect would be another one here.
+    async fn refuse(&mut self, words: &[&str], text: &str) -> Result<(), Problem> {
+        if matches!(
+            words,
+            ["CREATE", "TEMPORARY", ..] | ["CREATE", "OR", "REPLACE", "TEMPORARY", ..]
+        ) {
+            return Err(self.wrong(format!(
+                "it makes a temporary table, which no other connection would see: {}",
+                shown(text.as_bytes())
+            )));
+        }
+        self.refuse_outside(text)?;
+        if matches!(words, ["CREATE" | "ALTER", rest @ ..] if rest.contains(&"EVENT")) {
+            let rows = self.looking.query("SELECT @@GLOBAL.event_scheduler").await;
+            let scheduler = rows.and_then(|rows| rows.one()?.text(0));
+            if scheduler.map_err(|error| self.wrong(error))? == "ON" {
+                return Err(self.wrong(format!(
+                    "the server would run this event before the restore has ended; set event_scheduler = OFF in the server's own settings until then, \
+                     and run the same command again: {}",
+                    shown(text.as_bytes())
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Announces a statement that is no part of a transaction, or may change tables that are not.
+    async fn announce_statement(
+        &mut self,
+        what: &str,
+        words: &[&str],
+        is_group: bool,
+    ) -> Result<(), Problem> {
+        if changes_rows(words) && is_group {
+            let untransactional = self.tables.have_untransactional(&mut self.looking).await;
+            if !untransactional.map_err(|error| self.wrong(error))? {
+                return Ok(());
+            }
+        }
+        let what: String = what.chars().take(STATEMENT_CHARS_KEPT).collect();
+        // Of several parts it would tell of the first only.
+        let tells = !changes_rows(words) && !is_group && definitions::tell(words, &what);
+        let evidence = match tells {
+            false => None,
+            true => {
+                let digest = definitions::digest(&mut self.looking, &what).await;
+                Some(digest.map_err(|error| self.wrong(error))?)
+            }
+        };
+        self.announce(what, evidence).await
+    }
+
+    /// A statement failed. If the catalog says that it left nothing, it may be run again; else that is not known any more.
+    async fn failed(&mut self, error: &WireError, sql: &[u8]) -> Problem {
+        let problem = self.wrong(format!("{error}: {}", shown(sql)));
+        let pending = self.current.as_mut().and_then(|current| current.pending.take());
+        let Some(pending) = pending.filter(|_| error.server_code().is_some()) else {
+            return problem;
+        };
+        let Some(before) = &pending.evidence else {
+            return problem;
+        };
+        let now = definitions::digest(&mut self.looking, &pending.what).await;
+        let settled = match now.is_ok_and(|now| now == *before) {
+            true => self.journal.settle(&pending, false).await,
+            false => {
+                let unknown = Pending {
+                    evidence: None,
+                    ..pending
+                };
+                self.journal.announce(&unknown).await
+            }
+        };
+        settled.err().unwrap_or(problem)
     }
 
     /// A statement about a table whose rows lie outside the server, as far as words tell.
@@ -396,9 +462,21 @@ impl<'a> Applier<'a> {
             return Ok(());
         }
         let (schema, name) = &changes.table;
+        // Later on it is too late for those of other tables.
+        let is_open = self.current.as_ref().is_some_and(|current| current.is_open);
+        if !is_open {
+            let triggers = self.tables.have_triggers(&mut self.looking).await;
+            if triggers.map_err(|error| self.wrong(error))? {
+                triggers::take_away(&mut self.looking, self.journal).await?;
+                self.tables.forget();
+            }
+        }
         let table = self.table(changes).await?;
         if table.has_triggers {
-            self.take_triggers_away(&table).await?;
+            return Err(self.wrong(format!(
+                "it changes rows of {} by themselves after statements, and the table's triggers would run",
+                table.name
+            )));
         }
         let statements = rows::statements(&table, changes).map_err(|why| {
             self.wrong(format!(
@@ -431,6 +509,14 @@ impl<'a> Applier<'a> {
     }
 
     async fn change(&mut self, table: &Table, statement: &RowStatement) -> Result<(), Problem> {
+        if statement.sql.len() as u64 >= self.packet_bytes_max {
+            return Err(self.wrong(format!(
+                "a row of {} takes a statement of {}, and the server takes no more than max_allowed_packet = {}",
+                table.name,
+                words::bytes(statement.sql.len() as u64),
+                self.packet_bytes_max
+            )));
+        }
         let done = self.connection.execute(&statement.sql).await;
         let done =
             done.map_err(|error| self.wrong(format!("{error}: {}", shown(statement.sql.as_bytes()))))?;
@@ -487,7 +573,7 @@ impl<'a> Applier<'a> {
     /// Says that something comes that cannot be undone.
     async fn announce(&mut self, what: String, evidence: Option<String>) -> Result<(), Problem> {
         let current = self.current.get_or_insert_default();
-        if std::mem::replace(&mut current.is_pending, true) {
+        if current.pending.is_some() {
             return Ok(());
         }
         let pending = Pending {
@@ -495,6 +581,7 @@ impl<'a> Applier<'a> {
             what,
             evidence,
         };
+        current.pending = Some(pending.clone());
         self.journal.announce(&pending).await
     }
 
@@ -551,18 +638,6 @@ impl<'a> Applier<'a> {
         )
     }
 
-    async fn take_triggers_away(&mut self, table: &Table) -> Result<(), Problem> {
-        if self.current.as_ref().is_some_and(|current| current.is_open) {
-            return Err(self.wrong(format!(
-                "it changes rows of {} by themselves after statements, and the table's triggers would run",
-                table.name
-            )));
-        }
-        triggers::take_away(&mut self.looking, self.journal).await?;
-        self.tables.forget();
-        Ok(())
-    }
-
     async fn put_triggers_back(&mut self, statement: &str) -> Result<(), Problem> {
         if self.journal.get(Entry::TriggersAway).is_none() {
             return Ok(());
@@ -597,20 +672,48 @@ async fn make_json_functions(connection: &mut Connection) -> Result<(), WireErro
     Ok(())
 }
 
+/// Whether a statement changes rows and defines nothing.
+fn changes_rows(words: &[&str]) -> bool {
+    const VERBS: [&str; 7] = ["INSERT", "UPDATE", "DELETE", "REPLACE", "WITH", "DO", "SELECT"];
+    match words {
+        ["ANALYZE", verb, ..] => VERBS.contains(verb),
+        [verb, ..] => VERBS.contains(verb),
+        [] => false,
+    }
+}
+
 /// Whether triggers have to be there when a statement runs: it may fire them, move them, or take them with it.
 fn meets_triggers(words: &[&str], text: &str) -> bool {
+    const OTHERS: [&str; 8] = [
+        "USER",
+        "ROLE",
+        "VIEW",
+        "PROCEDURE",
+        "FUNCTION",
+        "EVENT",
+        "SEQUENCE",
+        "INDEX",
+    ];
     match words {
+        ["CREATE", "OR", "REPLACE", "TABLE", ..] => true,
         ["CREATE", ..] => has_word(text, "TRIGGER"),
-        [
-            "TRUNCATE" | "ANALYZE" | "OPTIMIZE" | "FLUSH" | "GRANT" | "REVOKE" | "SET",
-            ..,
-        ] => false,
-        [
-            "ALTER" | "DROP",
-            "USER" | "ROLE" | "VIEW" | "PROCEDURE" | "FUNCTION" | "EVENT" | "SEQUENCE",
-            ..,
-        ] => false,
+        ["ANALYZE", ..] => changes_rows(words),
+        ["TRUNCATE" | "OPTIMIZE" | "FLUSH" | "GRANT" | "REVOKE" | "SET", ..] => false,
+        ["ALTER" | "DROP", what, ..] => !OTHERS.contains(what),
         _ => true,
+    }
+}
+
+/// The words of a statement, those behind FOR in MariaDB's `SET STATEMENT … FOR …`.
+fn words_of(sql: &[u8]) -> Vec<String> {
+    let words = first_words(sql);
+    if !matches!(words.as_slice(), [set, statement, ..] if set == "SET" && statement == "STATEMENT") {
+        return words;
+    }
+    let is_for = |four: &[u8]| four[0].is_ascii_whitespace() && four[1..].eq_ignore_ascii_case(b"FOR");
+    match sql.windows(4).position(is_for) {
+        Some(at) => first_words(&sql[at + 4..]),
+        None => words,
     }
 }
 

@@ -25,6 +25,9 @@ const EASES: [&str; 3] = [
     "innodb_strict_mode",
 ];
 
+/// See [`SessionSettings::collations`].
+const DEFAULT_COLLATIONS: &str = "character_set_collations";
+
 /// A setting with the expression it is to be set to.
 type Wanted = (&'static str, String);
 
@@ -153,6 +156,9 @@ impl Session {
                 .map_err(|_| SessionError::Unknown("the statement's time zone is no text".to_owned()))?;
             wanted.push(("time_zone", quote_text(zone)));
         }
+        if self.settings.has(DEFAULT_COLLATIONS) {
+            wanted.push((DEFAULT_COLLATIONS, self.default_collations(of.collations)?));
+        }
         wanted.push(("lc_time_names", of.time_names.unwrap_or(0).to_string()));
         let flag = |on: bool| if on { "1" } else { "0" }.to_owned();
         wanted.extend(
@@ -170,6 +176,22 @@ impl Session {
             ));
         }
         self.set(connection, wanted).await
+    }
+
+    /// MariaDB's default collations of character sets. A server that does not know the setting has those that are its own.
+    fn default_collations(&self, stored: &[u8]) -> Result<String, SessionError> {
+        let number = |bytes: &[u8]| u16::from_le_bytes([bytes[0], bytes[1]]);
+        let pairs: Vec<String> = stored
+            .chunks_exact(4)
+            .map(|pair| {
+                let (of, to) = (
+                    self.collation(number(pair))?.1,
+                    self.collation(number(&pair[2..]))?.0,
+                );
+                Ok(format!("{of}={to}"))
+            })
+            .collect::<Result<_, SessionError>>()?;
+        Ok(quote_text(&pairs.join(",")))
     }
 
     async fn set(&mut self, connection: &mut Connection, wanted: Vec<Wanted>) -> Result<(), SessionError> {

@@ -43,14 +43,18 @@ pub(super) struct Table {
     pub(super) has_triggers: bool,
 }
 
-/// Tables by schema and name.
+/// Tables by schema and name, and what there is of the whole server.
 #[derive(Debug, Default)]
-pub(super) struct Tables(HashMap<(String, String), Option<Table>>);
+pub(super) struct Tables {
+    known: HashMap<(String, String), Option<Table>>,
+    has_triggers: Option<bool>,
+    has_untransactional: Option<bool>,
+}
 
 impl Tables {
     /// A definition may have changed.
     pub(super) fn forget(&mut self) {
-        self.0.clear();
+        *self = Self::default();
     }
 
     /// The table; `None` if it is not there.
@@ -59,11 +63,31 @@ impl Tables {
         connection: &mut Connection,
         name: &(String, String),
     ) -> Result<Option<&Table>, WireError> {
-        if !self.0.contains_key(name) {
+        if !self.known.contains_key(name) {
             let table = look(connection, name).await?;
-            self.0.insert(name.clone(), table);
+            self.known.insert(name.clone(), table);
         }
-        Ok(self.0.get(name).and_then(Option::as_ref))
+        Ok(self.known.get(name).and_then(Option::as_ref))
+    }
+
+    /// Whether any table has triggers.
+    pub(super) async fn have_triggers(&mut self, connection: &mut Connection) -> Result<bool, WireError> {
+        let sql = format!(
+            "SELECT 1 FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA NOT IN ({SYSTEM_SCHEMAS}) LIMIT 1"
+        );
+        known(&mut self.has_triggers, connection, &sql).await
+    }
+
+    /// Whether any table is in an engine without transactions.
+    pub(super) async fn have_untransactional(
+        &mut self,
+        connection: &mut Connection,
+    ) -> Result<bool, WireError> {
+        let sql = format!(
+            "SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA NOT IN ({SYSTEM_SCHEMAS}) AND TABLE_TYPE <> 'VIEW' \
+             AND ENGINE NOT IN (SELECT ENGINE FROM information_schema.ENGINES WHERE TRANSACTIONS = 'YES') LIMIT 1"
+        );
+        known(&mut self.has_untransactional, connection, &sql).await
     }
 }
 
@@ -99,6 +123,17 @@ fn digits(column_type: &str) -> usize {
     let digits = column_type.chars().skip_while(|c| !c.is_ascii_digit());
     let digits: String = digits.take_while(char::is_ascii_digit).collect();
     digits.parse().unwrap_or(0)
+}
+
+const SYSTEM_SCHEMAS: &str = "'information_schema', 'mysql', 'performance_schema', 'sys'";
+
+async fn known(answer: &mut Option<bool>, connection: &mut Connection, sql: &str) -> Result<bool, WireError> {
+    if let Some(answer) = answer {
+        return Ok(*answer);
+    }
+    let is_so = connection.query(sql).await?.first().is_some();
+    *answer = Some(is_so);
+    Ok(is_so)
 }
 
 async fn look(

@@ -6,13 +6,11 @@ use crate::problem::{Code, Problem};
 use crate::restore::accounts::unusable;
 use crate::restore::journal::{Entry, Journal};
 use crate::restore::replay::replay_problem;
-use crate::server::apply::{self, RebuildError};
+use crate::server::apply;
 use crate::server::capture;
 use crate::server::inventory::{Inventory, ProgramKind};
 use crate::server::rebuild::{Phase, RebuildPlan};
 use crate::wire::{Connection, WireError};
-
-const ALREADY_THERE: u16 = 1359;
 
 fn fail(error: WireError) -> Problem {
     replay_problem("take triggers away for the replay", &error)
@@ -58,12 +56,15 @@ pub(super) async fn put_back(connection: &mut Connection, journal: &mut Journal)
             "the same command goes on once the account may do that",
         )
     };
+    // A kill may have left some of them: made again all together they keep their order.
+    for program in &inventory.programs {
+        let drop_it = format!("DROP TRIGGER IF EXISTS {}", program.name.quoted());
+        connection.execute(drop_it).await.map_err(fail)?;
+    }
     apply::prepare(connection).await.map_err(|error| cannot(&error))?;
     for step in plan.steps(Phase::Programs) {
-        match apply::apply_step(connection, step).await {
-            Err(RebuildError::Failed { source, .. }) if source.server_code() == Some(ALREADY_THERE) => {}
-            done => done.map_err(|error| cannot(&error))?,
-        }
+        let made = apply::apply_step(connection, step).await;
+        made.map_err(|error| cannot(&error))?;
     }
     journal.forget(Entry::TriggersAway).await
 }

@@ -98,6 +98,8 @@ pub struct Changes {
     pub images: Vec<RowImage>,
     /// Events that were too large or are not known, and statements of which not all is kept.
     pub not_read: u64,
+    /// Statements that are told beside rows and not, or not all, kept.
+    pub told_left_out: u64,
 }
 
 /// Reads the events of one transaction after another.
@@ -251,13 +253,18 @@ impl ChangeReader {
             keys.retain(|(_, table), _| !has_word(&text, table));
         }
         if self.changes.statements.len() >= STATEMENTS_MAX {
-            return self.not_read();
+            return match is_told_only {
+                true => self.told_in_part(),
+                false => self.not_read(),
+            };
         }
         let left = STATEMENTS_BYTES_MAX.saturating_sub(self.statement_bytes);
         let searched = text.len().min(STATEMENT_BYTES_MAX).min(left);
         self.statement_bytes += searched;
-        if searched < text.len() {
-            self.not_read();
+        match (searched < text.len(), is_told_only) {
+            (true, true) => self.told_in_part(),
+            (true, false) => self.not_read(),
+            (false, _) => {}
         }
         let kept = first_bytes(
             text,
@@ -272,6 +279,16 @@ impl ChangeReader {
             is_told_only,
             is_cut: kept.len() < text.len(),
         });
+    }
+
+    /// What is told beside rows is not all kept: that matters only to who looks for a text.
+    fn told_in_part(&mut self) {
+        if self.changes.told_left_out == 0
+            && let Some(last) = self.changes.statements.iter_mut().rfind(|last| last.is_told_only)
+        {
+            last.is_cut = true;
+        }
+        self.changes.told_left_out += 1;
     }
 
     /// A whole transaction of MySQL in one event, its events without checksums.

@@ -30,7 +30,7 @@ pub enum VariableValue {
     Null,
     /// Bytes, with the number of their collation.
     Text(Vec<u8>, u32),
-    /// A number, exactly.
+    /// An expression for a number, exactly and with its sign.
     Number(String),
     /// A floating-point number.
     Double(f64),
@@ -84,7 +84,9 @@ fn variable(of: u8, collation: u32, bytes: &[u8], is_unsigned: bool) -> Option<V
     Some(match of {
         0 => VariableValue::Text(bytes.to_vec(), collation),
         1 => VariableValue::Double(f64::from_le_bytes(eight()?)),
-        2 if is_unsigned => VariableValue::Number(u64::from_le_bytes(eight()?).to_string()),
+        2 if is_unsigned => {
+            VariableValue::Number(format!("CAST({} AS UNSIGNED)", u64::from_le_bytes(eight()?)))
+        }
         2 => VariableValue::Number(i64::from_le_bytes(eight()?).to_string()),
         4 => {
             let [digits, decimals, stored @ ..] = bytes else {

@@ -48,6 +48,8 @@ pub struct SessionSettings<'a> {
     pub invoker: Option<(&'a [u8], &'a [u8])>,
     /// `default_table_encryption` (MySQL).
     pub table_encryption: Option<bool>,
+    /// MariaDB's default collations of character sets: pairs of numbers, a character set's (of one of its collations) and a collation's.
+    pub collations: &'a [u8],
     /// A setting that is not known: nothing behind it was read.
     pub unknown: Option<u8>,
 }
@@ -88,10 +90,9 @@ impl<'a> SessionSettings<'a> {
             12 => databases(fields)?,
             // The last of these stands before statements that change rows, on MySQL 9.7: who minds foreign keys, the server or its engine.
             19 | 21 => drop(fields.u8()?),
-            // MariaDB's default collations of character sets.
             131 => {
                 let count = usize::from(fields.u8()?);
-                fields.bytes(4 * count)?;
+                self.collations = fields.bytes(4 * count)?;
             }
             _ => return Err(WireError::protocol("an unknown setting")),
         }
