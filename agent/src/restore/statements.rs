@@ -11,6 +11,7 @@ mod rows;
 mod session;
 mod tables;
 mod triggers;
+mod wording;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -72,7 +72,7 @@ pub const SETTINGS_THAT_MATTER: [&str; 47] = [
 ];
 
 /// Schemas that are the server's own, as an SQL list.
-pub(super) const SYSTEM_SCHEMAS_SQL: &str = "('information_schema', 'mysql', 'performance_schema', 'sys')";
+pub(crate) const SYSTEM_SCHEMAS_SQL: &str = "('information_schema', 'mysql', 'performance_schema', 'sys')";
 /// The prefix of names that are folders or files, not encoded by a server.
 const NOT_A_SERVER_NAME: &str = "#mysql50#";
 /// How often objects may vanish under us before we give up.

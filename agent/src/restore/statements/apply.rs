@@ -1,6 +1,5 @@
 //! Applies the events of one transaction after the other.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use holdfast_proto::Flavour;
@@ -10,7 +9,11 @@ use super::rows::{self, Expected, RowStatement};
 use super::session::{Session, SessionError};
 use super::tables::{Table, Tables};
 use super::triggers;
-use super::{STAY, look_at};
+use super::wording::{
+    as_its_definer, changes_rows, makes_table, may_be_about_event, meets_triggers, run_by_another, shown,
+    without_start_of_transaction, words_of,
+};
+use super::{EVENT_BYTES_MAX, STAY, look_at};
 use crate::problem::{Code, Problem};
 use crate::restore::journal::{self, Entry, Journal, Pending};
 use crate::restore::replay::replay_problem;
@@ -21,8 +24,8 @@ use crate::server::json;
 use crate::server::named::Name;
 use crate::wire::event::{
     ChecksumAlgorithm, EventHeader, EventType, FormatDescription, HEADER_BYTES, Heartbeat, MariaDbGtidEvent,
-    Payload, Preamble, Query, Rotate, RowChanges, RowReader, VariableValue, behind_comments, first_words,
-    flags, has_word, mariadb_gtid_flags,
+    Payload, Preamble, Query, Rotate, RowChanges, RowReader, VariableValue, flags, has_word,
+    mariadb_gtid_flags,
 };
 use crate::wire::{ConnectOptions, Connection, WireError};
 use crate::words;
@@ -211,7 +214,8 @@ impl<'a> Applier<'a> {
             EventType::QUERY | EventType::QUERY_COMPRESSED => return self.query(header, body).await,
             EventType::XID => return self.commit().await,
             EventType::TRANSACTION_PAYLOAD => {
-                let mut payload = Payload::open(body).map_err(|error| self.wrong(error))?;
+                let mut payload =
+                    Payload::open(body, EVENT_BYTES_MAX as u64).map_err(|error| self.wrong(error))?;
                 while let Some((inner, event)) = payload.next_event().map_err(|error| self.wrong(error))? {
                     let body = event.get(HEADER_BYTES..).unwrap_or_default();
                     if inner.kind == EventType::TRANSACTION_PAYLOAD {
@@ -300,7 +304,7 @@ impl<'a> Applier<'a> {
         }
         // Servers end a transaction before they define something; here nothing is open then but what a CREATE … SELECT began.
         let sql = without_start_of_transaction(sql, words);
-        let sql = as_its_definer(sql, words, query);
+        let sql = as_its_definer(sql, words, query.session.invoker);
         let sql = &*run_by_another(&sql, words, &self.renamed);
         let database = String::from_utf8_lossy(query.database).into_owned();
         let what = format!("in `{database}`: {text}");
@@ -352,7 +356,7 @@ impl<'a> Applier<'a> {
             )));
         }
         self.refuse_outside(text)?;
-        if matches!(words, ["CREATE" | "ALTER", rest @ ..] if rest.contains(&"EVENT")) {
+        if may_be_about_event(words, text) {
             let rows = self.looking.query("SELECT @@GLOBAL.event_scheduler").await;
             let scheduler = rows.and_then(|rows| rows.one()?.text(0));
             if scheduler.map_err(|error| self.wrong(error))? == "ON" {
@@ -670,130 +674,4 @@ async fn make_json_functions(connection: &mut Connection) -> Result<(), WireErro
         }
     }
     Ok(())
-}
-
-/// Whether a statement changes rows and defines nothing.
-fn changes_rows(words: &[&str]) -> bool {
-    const VERBS: [&str; 7] = ["INSERT", "UPDATE", "DELETE", "REPLACE", "WITH", "DO", "SELECT"];
-    match words {
-        ["ANALYZE", verb, ..] => VERBS.contains(verb),
-        [verb, ..] => VERBS.contains(verb),
-        [] => false,
-    }
-}
-
-/// Whether triggers have to be there when a statement runs: it may fire them, move them, or take them with it.
-fn meets_triggers(words: &[&str], text: &str) -> bool {
-    const OTHERS: [&str; 8] = [
-        "USER",
-        "ROLE",
-        "VIEW",
-        "PROCEDURE",
-        "FUNCTION",
-        "EVENT",
-        "SEQUENCE",
-        "INDEX",
-    ];
-    match words {
-        ["CREATE", "OR", "REPLACE", "TABLE", ..] => true,
-        ["CREATE", ..] => has_word(text, "TRIGGER"),
-        ["ANALYZE", ..] => changes_rows(words),
-        ["TRUNCATE" | "OPTIMIZE" | "FLUSH" | "GRANT" | "REVOKE" | "SET", ..] => false,
-        ["ALTER" | "DROP", what, ..] => !OTHERS.contains(what),
-        _ => true,
-    }
-}
-
-/// The words of a statement, those behind FOR in MariaDB's `SET STATEMENT … FOR …`.
-fn words_of(sql: &[u8]) -> Vec<String> {
-    let words = first_words(sql);
-    if !matches!(words.as_slice(), [set, statement, ..] if set == "SET" && statement == "STATEMENT") {
-        return words;
-    }
-    let is_for = |four: &[u8]| four[0].is_ascii_whitespace() && four[1..].eq_ignore_ascii_case(b"FOR");
-    match sql.windows(4).position(is_for) {
-        Some(at) => first_words(&sql[at + 4..]),
-        None => words,
-    }
-}
-
-fn makes_table(words: &[&str]) -> bool {
-    matches!(words, ["CREATE" | "ALTER", rest @ ..] if rest.contains(&"TABLE"))
-}
-
-/// Who alters an event becomes its definer. The statement does not say who that was, but the event does.
-fn as_its_definer<'s>(sql: &'s [u8], words: &[&str], query: &Query<'_>) -> Cow<'s, [u8]> {
-    let (["ALTER", "EVENT", ..], Some((user, host))) = (words, query.session.invoker) else {
-        return sql.into();
-    };
-    let statement = behind_comments(sql);
-    let is_event = |at: &usize| {
-        statement[*at..]
-            .get(..5)
-            .is_some_and(|word| word.eq_ignore_ascii_case(b"EVENT"))
-    };
-    let Some(at) = (0..statement.len()).find(is_event) else {
-        return sql.into();
-    };
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let host = (!host.is_empty()).then(|| text(host));
-    let definer = definer_of(&AccountName {
-        user: text(user),
-        host,
-    });
-    let (alter, rest) = statement.split_at(at);
-    [alter, format!("DEFINER={definer} ").as_bytes(), rest]
-        .concat()
-        .into()
-}
-
-/// As servers write it into binlogs.
-fn definer_of(account: &AccountName) -> String {
-    let user = quote_identifier(&account.user);
-    match &account.host {
-        Some(host) => format!("{user}@{}", quote_identifier(host)),
-        // A role of MariaDB.
-        None => user,
-    }
-}
-
-/// Has programs run as the accounts that were given for those that their statements name.
-fn run_by_another<'s>(
-    sql: &'s [u8],
-    words: &[&str],
-    renamed: &[(AccountName, AccountName)],
-) -> Cow<'s, [u8]> {
-    const AT_THE_BEGINNING: usize = 400;
-    if !matches!(words, ["CREATE" | "ALTER", ..]) {
-        return sql.into();
-    }
-    for (from, to) in renamed {
-        let named = format!("DEFINER={} ", definer_of(from)).into_bytes();
-        let head = &sql[..sql.len().min(AT_THE_BEGINNING)];
-        if let Some(at) = head.windows(named.len()).position(|part| part == named) {
-            let by = format!("DEFINER={} ", definer_of(to));
-            return [&sql[..at], by.as_bytes(), &sql[at + named.len()..]]
-                .concat()
-                .into();
-        }
-    }
-    sql.into()
-}
-
-/// MySQL writes `CREATE TABLE … START TRANSACTION` before the rows of a CREATE … SELECT; no session may insert rows behind it.
-fn without_start_of_transaction<'s>(sql: &'s [u8], words: &[&str]) -> &'s [u8] {
-    const TAIL: &[u8] = b" START TRANSACTION";
-    match words {
-        ["CREATE", "TABLE", ..] => sql.strip_suffix(TAIL).unwrap_or(sql),
-        _ => sql,
-    }
-}
-
-/// The beginning of a statement, for people.
-fn shown(sql: &[u8]) -> String {
-    let text = String::from_utf8_lossy(sql);
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(200)
-        .collect()
 }

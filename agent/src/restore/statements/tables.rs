@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use crate::server::capture::SYSTEM_SCHEMAS_SQL;
 use crate::server::identifiers::{is_bare_word, quote_identifier, quote_text};
 use crate::wire::{Connection, WireError};
 
@@ -73,7 +74,7 @@ impl Tables {
     /// Whether any table has triggers.
     pub(super) async fn have_triggers(&mut self, connection: &mut Connection) -> Result<bool, WireError> {
         let sql = format!(
-            "SELECT 1 FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA NOT IN ({SYSTEM_SCHEMAS}) LIMIT 1"
+            "SELECT 1 FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA NOT IN {SYSTEM_SCHEMAS_SQL} LIMIT 1"
         );
         known(&mut self.has_triggers, connection, &sql).await
     }
@@ -84,7 +85,7 @@ impl Tables {
         connection: &mut Connection,
     ) -> Result<bool, WireError> {
         let sql = format!(
-            "SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA NOT IN ({SYSTEM_SCHEMAS}) AND TABLE_TYPE <> 'VIEW' \
+            "SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA NOT IN {SYSTEM_SCHEMAS_SQL} AND TABLE_TYPE <> 'VIEW' \
              AND ENGINE NOT IN (SELECT ENGINE FROM information_schema.ENGINES WHERE TRANSACTIONS = 'YES') LIMIT 1"
         );
         known(&mut self.has_untransactional, connection, &sql).await
@@ -124,8 +125,6 @@ fn digits(column_type: &str) -> usize {
     let digits: String = digits.take_while(char::is_ascii_digit).collect();
     digits.parse().unwrap_or(0)
 }
-
-const SYSTEM_SCHEMAS: &str = "'information_schema', 'mysql', 'performance_schema', 'sys'";
 
 async fn known(answer: &mut Option<bool>, connection: &mut Connection, sql: &str) -> Result<bool, WireError> {
     if let Some(answer) = answer {

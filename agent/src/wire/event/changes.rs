@@ -6,7 +6,6 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::io::Read as _;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -17,8 +16,7 @@ use super::query::{expanded, first_words, has_word};
 use super::row_keys::{Keys, RowKeys};
 use super::table_map::{TableMap, table_id, table_map};
 use super::{
-    ChecksumAlgorithm, EventCutter, EventError, EventHeader, EventType, HEADER_BYTES, PayloadHeader, Piece,
-    Query, read,
+    ChecksumAlgorithm, EventError, EventHeader, EventType, HEADER_BYTES, Payload, Piece, Query, read,
 };
 use crate::wire::WireError;
 use crate::wire::fields::Fields;
@@ -29,8 +27,6 @@ pub(super) const EVENT_BYTES_MAX: u64 = 64 << 20;
 const STATEMENT_BYTES_MAX: usize = 1 << 20;
 /// So much of all statements of a transaction is kept, in bytes.
 const STATEMENTS_BYTES_MAX: usize = 16 << 20;
-/// What the window of a compressed transaction may have, as a power of two above that of the largest event.
-const WINDOW_LOG_MORE: u32 = 1;
 /// So many statements of a transaction are kept.
 const STATEMENTS_MAX: usize = 1000;
 /// So many tables may be mapped at once.
@@ -293,50 +289,22 @@ impl ChangeReader {
 
     /// A whole transaction of MySQL in one event, its events without checksums.
     fn payload(&mut self, body: &[u8]) -> Result<(), EventError> {
-        const EVENT: EventType = EventType::TRANSACTION_PAYLOAD;
-        let malformed = |error: std::io::Error| EventError::malformed(EVENT, error.to_string());
-        let header = PayloadHeader::parse(body)?;
-        let payload = usize::try_from(header.payload_bytes)
-            .ok()
-            .and_then(|length| body.len().checked_sub(length))
-            .map(|begin| &body[begin..])
-            .ok_or_else(|| EventError::malformed(EVENT, "its payload is longer than it is"))?;
-        let mut plain: Box<dyn std::io::Read> = match header.compression {
-            0 => {
-                let mut decoder = zstd::stream::read::Decoder::new(payload).map_err(malformed)?;
-                let window_log = self.bounds.event_bytes.ilog2() + WINDOW_LOG_MORE;
-                decoder.window_log_max(window_log).map_err(malformed)?;
-                Box::new(decoder)
-            }
-            255 => Box::new(payload),
-            other => {
-                let what = format!("compression {other}");
-                return Err(EventError::Unsupported { event: EVENT, what });
-            }
-        };
+        let mut payload = Payload::open(body, self.bounds.event_bytes)?;
         let mut gatherer = Gatherer {
             event_bytes_max: self.bounds.event_bytes,
             ..Gatherer::default()
         };
-        let mut cutter = EventCutter::new();
-        let mut chunk = vec![0; 128 << 10];
-        loop {
-            let length = plain.read(&mut chunk).map_err(malformed)?;
-            if length == 0 {
-                return Ok(());
-            }
-            cutter.push(Bytes::copy_from_slice(&chunk[..length]));
-            while let Some(piece) = cutter.next_piece()? {
-                match gatherer.piece(piece) {
-                    // None is inside of another.
-                    Gathered::Event(inner, event) if inner.kind != EVENT => {
-                        self.read(inner.kind, event.get(HEADER_BYTES..).unwrap_or_default())?;
-                    }
-                    Gathered::TooLarge => self.not_read(),
-                    _ => {}
+        while let Some(piece) = payload.next_piece()? {
+            match gatherer.piece(piece) {
+                // None is inside of another.
+                Gathered::Event(inner, event) if inner.kind != EventType::TRANSACTION_PAYLOAD => {
+                    self.read(inner.kind, event.get(HEADER_BYTES..).unwrap_or_default())?;
                 }
+                Gathered::TooLarge => self.not_read(),
+                _ => {}
             }
         }
+        Ok(())
     }
 
     fn rows(&mut self, kind: EventType, rows: RowKind, body: &[u8]) -> Result<(), EventError> {
