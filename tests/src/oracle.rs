@@ -44,6 +44,10 @@ impl Snapshot {
     fn take(server: &Server, database: Option<&str>, depth: Depth) -> Snapshot {
         let questions = questions(server, database, depth);
         let mut script = String::from("SET time_zone='+00:00';\n");
+        if !server.kind().is_mariadb() {
+            // What it prints of a table may be by the sql_mode of whoever opened it.
+            script += "FLUSH NO_WRITE_TO_BINLOG TABLES;\n";
+        }
         if depth == Depth::Strict && !server.kind().is_mariadb() {
             script += "SET information_schema_stats_expiry=0;\n"; // else counters are as old as a day
         }

@@ -10,6 +10,11 @@ CREATE TABLE referenced (id INT PRIMARY KEY, p POINT NOT NULL SRID 4326, g GEOME
 INSERT INTO referenced VALUES (1, ST_GeomFromText('POINT(10 20)', 4326), ST_GeomFromText('LINESTRING(0 0, 1 1)'), ST_GeomFromText('POINT(1 2)', 3857)), (2, ST_GeomFromText('POINT(-89.9 179.9)', 4326), NULL, ST_GeomFromText('POLYGON((0 0, 0 1, 1 1, 0 0))', 3857));
 CREATE TABLE functional (id INT PRIMARY KEY, a VARCHAR(20), b INT, j JSON, KEY up ((UPPER(a)), b DESC), UNIQUE KEY su ((b + 1)), KEY inv (a) INVISIBLE, KEY mv ((CAST(j->'$.x' AS UNSIGNED ARRAY))), KEY mc ((CAST(j->'$.y' AS CHAR(20) ARRAY)), b), CONSTRAINT ck CHECK (id > 100) NOT ENFORCED, KEY `s é` ((CONCAT(a, 'é''\\'))), FULLTEXT KEY ng (a) WITH PARSER ngram);
 INSERT INTO functional VALUES (1, 'x', 1, '{"x": [1, 2], "y": ["a", "é"]}'), (2, NULL, NULL, NULL), (3, '日本語', 3, '{"x": []}');
+SET SESSION sql_mode='NO_BACKSLASH_ESCAPES,NO_AUTO_VALUE_ON_ZERO';
+-- Printed with twice the backslashes until the table is closed.
+CREATE TABLE doubled (id INT PRIMARY KEY, a VARCHAR(20) DEFAULT (CONCAT('x', '\n')) COMMENT '\\', e ENUM('\\', '\') DEFAULT '\\', KEY k ((CONCAT(a, '\')), (CONCAT(e, '\\', '%'))), CHECK (a <> '\\\'));
+INSERT INTO doubled (id) VALUES (1);
+SET SESSION sql_mode='NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION';
 SET sql_generate_invisible_primary_key=1;
 CREATE TABLE gipk (a INT); INSERT INTO gipk VALUES (5), (6); DELETE FROM gipk WHERE a = 5; INSERT INTO gipk VALUES (7);
 CREATE TABLE gipk_counted (a INT, b INT) AUTO_INCREMENT=500; INSERT INTO gipk_counted VALUES (1, 1);

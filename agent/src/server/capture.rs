@@ -4,6 +4,7 @@
 //! know that nothing changed captures before and after and compares ([`super::inventory::tables_changed`]).
 
 mod accounts;
+mod backslashes;
 mod printed;
 mod programs;
 mod tables;

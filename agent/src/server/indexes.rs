@@ -76,6 +76,20 @@ pub(super) fn column_items(create_statement: &str) -> Vec<(String, Range<usize>)
     columns.collect()
 }
 
+/// The secondary keys of a table's definition: their names, and where they stand. None of them where it is not as servers print it.
+pub(super) fn key_items(create_statement: &str) -> Vec<(String, Range<usize>)> {
+    let items = items_of(create_statement).unwrap_or_default();
+    let keys = items.into_iter().filter_map(|item| {
+        let text = &create_statement[item.range.clone()];
+        let is_key = text.trim_start().starts_with(['K', 'U', 'S', 'F']);
+        let name = Tokens::new(text.as_bytes(), Quoting::of_mode(""))
+            .find(|token| token.kind == Kind::Identifier)
+            .and_then(|token| unquoted(&text.as_bytes()[token.range]))?;
+        is_key.then_some((String::from_utf8(name).ok()?, item.range))
+    });
+    keys.collect()
+}
+
 /// A foreign key of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForeignKey {

@@ -5,6 +5,7 @@
 //! - Letters beyond the basic plane are printed as question marks, in defaults (MariaDB) and members of ENUM and SET (both).
 //! - A FLOAT's default is printed with six digits (both).
 //! - The reference system of a geometry column is not printed (MariaDB).
+//! - Backslashes in expressions are printed doubled for a time (MySQL; see [`backslashes`]).
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -13,6 +14,7 @@ use super::super::identifiers::{TableName, quote_identifier};
 use super::super::indexes::column_items;
 use super::super::inventory::{Column, NotCarried};
 use super::super::tokens::{Kind, Quoting, Token, Tokens};
+use super::backslashes::{self, Backslashes};
 use super::{CaptureError, SYSTEM_SCHEMAS_SQL, is_mariadb, query, reading};
 use crate::wire::{Connection, Row};
 
@@ -26,6 +28,7 @@ const PRINTED_DIGITS: usize = 6;
 pub(super) struct Facts {
     foreign_keys: HashMap<TableName, Vec<String>>,
     reference_systems: HashMap<TableName, BTreeMap<String, u64>>,
+    backslashes: HashMap<TableName, Backslashes>,
 }
 
 /// The table whose definition it is.
@@ -40,6 +43,7 @@ pub(super) async fn facts(connection: &mut Connection) -> Result<Facts, CaptureE
     Ok(Facts {
         foreign_keys: odd_foreign_keys(connection).await?,
         reference_systems: reference_systems(connection).await?,
+        backslashes: backslashes::of_all_tables(connection).await?,
     })
 }
 
@@ -102,6 +106,9 @@ pub(super) async fn exact_definition(
     })?;
     for foreign_key in facts.foreign_keys.get(table.name).into_iter().flatten() {
         definition = with_quoted_foreign_key(&definition, foreign_key);
+    }
+    if let Some(kept) = facts.backslashes.get(table.name) {
+        definition = backslashes::put_right(definition, kept);
     }
     let mut changes: Vec<(Range<usize>, String)> = Vec::new();
     for (name, item) in column_items(&definition) {
