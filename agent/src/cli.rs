@@ -11,6 +11,7 @@ use crate::restore::except::ExceptArg;
 use crate::restore::target_point::{FilePosition, Moment, TargetPoint};
 use crate::server::accounts::AccountName;
 use crate::server::identifiers::TablePattern;
+use crate::wire::source::ListenAddress;
 
 /// Backup and point-in-time recovery for MySQL, Percona Server and MariaDB that proves it restores.
 #[derive(Debug, Parser)]
@@ -194,9 +195,13 @@ pub struct RestoreArgs {
     #[arg(long, value_enum, default_value = "restore")]
     pub accounts: AccountsArg,
     /// How binlogs are replayed on a running server: it replicates from this command, which is fastest, or this command gives it statements.
-    /// Otherwise the best that the server and the account allow. A server behind a tunnel that ends on this machine needs `statements`.
+    /// Otherwise the best that the server and the account allow. A server behind a tunnel that ends on this machine needs `statements`, or --listen.
     #[arg(long, value_enum, conflicts_with_all = ["scratch", "new_names"])]
     pub replay_by: Option<Means>,
+    /// An address of this host at which a target server on another machine can reach it, to replicate from here, inside TLS. Without a port, any that
+    /// is free. Nobody vouches for the certificate: across a network that others may tamper with, use a tunnel.
+    #[arg(long, value_name = "HOST[:PORT]", conflicts_with_all = ["scratch", "new_names"])]
+    pub listen: Option<ListenAddress>,
     /// Restore an account under another name, with all that runs as it: app@10.%=app@192.168.%. With `--accounts leave`, what runs as it runs as
     /// this account of the target server instead. Repeatable.
     #[arg(long, value_name = "OLD=NEW", value_parser = account_names)]

@@ -294,6 +294,93 @@ fn a_statement_that_was_under_way_is_not_run_twice_mysql() {
     a_statement_that_was_under_way_is_not_run_twice(MYSQL);
 }
 
+/// A server that is reached over the network, inside TLS, gets everything: as a replica of this host, or by statements.
+fn a_server_is_reached_over_the_network(kind: Kind) {
+    let server_options = ["--log-bin-trust-function-creators=1"];
+    let source = Server::start(kind, ServerOptions::with(&server_options));
+    // A statement that is applied again after a conflict gives rows of triggers other ids; MIXED logs the rows of those.
+    let for_replication = |sql: &str| {
+        let sql = sql.replace("binlog_format = 'STATEMENT'", "binlog_format = 'MIXED'");
+        sql.replace("customer@localhost", "customer@'%'")
+    };
+    source.sql("CREATE USER customer@'%'; GRANT ALL ON *.* TO customer@'%'");
+    source.sql(&for_replication(BEFORE));
+    let (source, site, _) = archived_after(source, |source| {
+        source.sql(&for_replication(AFTER));
+    });
+    let wanted = Snapshot::of_database(&source, "shop");
+    let here = ["--listen", "127.0.0.1"];
+    for (privileges, options, is_replica) in [
+        ("ALL", &here[..], true),
+        (privileges(kind), &here, false),
+        ("ALL", &["--replay-by", "statements"], false),
+    ] {
+        let over_tls = ServerOptions {
+            tcp: true,
+            tls: true,
+            ..ServerOptions::with(&server_options)
+        };
+        let target = Server::start(kind, over_tls);
+        target.sql(&format!(
+            "SET sql_log_bin = 0; CREATE USER customer@'%' IDENTIFIED BY 'Secret_1' REQUIRE SSL; GRANT {privileges} ON *.* TO customer@'%' WITH GRANT OPTION"
+        ));
+        let to = over_the_network(&site, &target);
+        let restore = |options: &[&str]| site.restore(&["a"], &[&borrowed(&to)[..], options].concat());
+        if is_replica {
+            let refused = restore(&["--accounts", "leave", "--listen", "192.0.2.1"]).fails();
+            refused.says(&["HF-E0", "192.0.2.1 is an address of this host"]);
+            // Found out before anything is loaded.
+            let refused = restore(options).fails();
+            refused.says(&["HF-E042", "PROXY", "--accounts leave"]);
+            let left = "SELECT User FROM mysql.user WHERE User LIKE 'holdfast%' UNION SELECT SCHEMA_NAME FROM \
+                        information_schema.SCHEMATA WHERE SCHEMA_NAME LIKE 'holdfast%'";
+            assert!(target.query(left).is_empty(), "{:?}", target.query(left));
+        }
+        let told = restore(&[&["--accounts", "leave"], options].concat()).succeeds();
+        assert_eq!(!told.stdout.contains("by statements"), is_replica, "{told}");
+        wanted.assert_same(&Snapshot::of_database(&target, "shop"));
+        assert!(target.query("SHOW DATABASES LIKE 'holdfast%'").is_empty());
+    }
+}
+
+/// The options of a restore as the customer into a server that is reached inside TLS.
+fn over_the_network(site: &Site, target: &Server) -> Vec<String> {
+    let file = site.path("password");
+    std::fs::write(&file, "Secret_1").unwrap();
+    std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    let (port, authority) = (
+        target.port().to_string(),
+        target.authority().display().to_string(),
+    );
+    let (password, host) = (site.shown("password"), host_name());
+    [
+        "--host",
+        "localhost",
+        "--port",
+        &port,
+        "--tls-ca-file",
+        &authority,
+        "--user",
+        "customer",
+        "--password-file",
+        &password,
+        "--yes-replace",
+        &host,
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+#[test]
+fn a_server_is_reached_over_the_network_mariadb() {
+    a_server_is_reached_over_the_network(Kind::MariaDb1011);
+}
+
+#[test]
+fn a_server_is_reached_over_the_network_mysql() {
+    a_server_is_reached_over_the_network(MYSQL);
+}
+
 /// What keeps a replay from going on can be put right, and the same command goes on.
 fn what_was_lacking_can_be_given(kind: Kind) {
     let source = Server::start(

@@ -155,11 +155,15 @@ pub struct OwnAccount {
 impl OwnAccount {
     /// Makes one, as the account that we were given.
     pub async fn create(target: &ConnectOptions) -> Result<Self, Problem> {
-        Self::create_as(target, &Login::random().map_err(cannot_be_made)?).await
+        Self::create_as(target, &Login::random().map_err(cannot_be_made)?, None).await
     }
 
-    /// Makes this one.
-    pub(super) async fn create_as(target: &ConnectOptions, login: &Login) -> Result<Self, Problem> {
+    /// Makes this one. It must be able to make this account act as others, if one is given.
+    pub(super) async fn create_as(
+        target: &ConnectOptions,
+        login: &Login,
+        proxy: Option<&AccountName>,
+    ) -> Result<Self, Problem> {
         let mut connection = Connection::connect(target).await.map_err(cannot_be_made)?;
         without_binlog(&mut connection).await;
         let name = AccountName {
@@ -175,10 +179,22 @@ impl OwnAccount {
         ] {
             connection.execute(statement).await.map_err(cannot_be_made)?;
         }
-        // Needed only where an account may act as another.
-        let proxy = format!("GRANT PROXY ON ''@'' TO {who} WITH GRANT OPTION");
-        if let Err(error) = connection.execute(proxy).await {
-            tracing::debug!("proxies cannot be granted: {error}");
+        let may_grant_proxies = format!("GRANT PROXY ON ''@'' TO {who} WITH GRANT OPTION");
+        match (connection.execute(may_grant_proxies).await, proxy) {
+            (Ok(_), _) => {}
+            (Err(error), None) => tracing::debug!("proxies cannot be granted: {error}"),
+            (Err(error), Some(account)) => {
+                let drop = format!("DROP USER {who}");
+                connection.execute(drop).await.map_err(cannot_be_made)?;
+                return Err(Problem::new(
+                    Code::TargetServer,
+                    format!(
+                        "{account} of the backup may act as other accounts (PROXY), and this account may not grant that: {error}"
+                    ),
+                    "restore as root, or leave accounts out: --accounts leave; or let root grant it first: \
+                     GRANT PROXY ON ''@'' TO this account WITH GRANT OPTION",
+                ));
+            }
         }
         let options = login.connect_options(target);
         Ok(Self { name, options })

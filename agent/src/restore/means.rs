@@ -1,5 +1,5 @@
 //! How archived binlogs get onto a target server: it replicates from us, which is fastest, or is given statements, which is all that a
-//! managed server, or one on another machine, allows.
+//! managed server allows, or one that cannot reach this machine.
 //!
 //! What either does is not decided here.
 
@@ -35,13 +35,16 @@ impl Allowed {
         target: &ConnectOptions,
         settings: &Settings,
         wanted: Option<Means>,
+        listens: bool,
     ) -> Result<Self, WireError> {
         let may_administer = preflight::may_replicate(connection).await?;
-        let is_here = is_on_this_machine(&target.endpoint, settings);
-        let why = match (wanted, is_here, may_administer) {
+        let reaches_us = listens || is_on_this_machine(&target.endpoint, settings);
+        let why = match (wanted, reaches_us, may_administer) {
             (Some(Means::Statements), ..) => Some("as asked for"),
             (Some(Means::Replication), ..) | (None, true, true) => None,
-            (None, false, _) => Some("the target server is on another machine"),
+            (None, false, _) => {
+                Some("the target server is on another machine; to let it replicate from here, give --listen")
+            }
             (None, true, false) => Some("the account may not set up replication on the target server"),
         };
         Ok(Self {

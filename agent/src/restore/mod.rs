@@ -20,9 +20,9 @@ pub mod load;
 mod means;
 pub mod moment;
 pub mod partial;
-mod reach;
+pub mod reach;
 pub mod ready;
-pub mod replay;
+mod replay;
 mod replica;
 pub mod resolve;
 mod resume;
@@ -32,6 +32,7 @@ pub mod space;
 mod statements;
 pub mod status;
 pub mod target_point;
+mod trial;
 mod units;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,12 +60,13 @@ use crate::server::zone::SYSTEM_ZONE;
 use crate::wire::{ConnectOptions, Connection, WireError};
 use accounts::OwnAccount;
 use journal::{Entry, Journal};
+use replay::ReplicaHost;
+use select::Misses;
 
 pub use means::Means;
 pub use moment::ReplayPlan;
 pub use ready::{Purpose, Ready, Whose};
 pub use replay::Replayed;
-use select::Misses;
 pub use select::RestorePlan;
 
 /// Workers mostly wait for each other's commits: fewer than this leave processors idle (measured on two).
@@ -311,7 +313,12 @@ impl<'plan> Begun<'plan> {
             let journal = &mut self.journal;
             let done = match self.means {
                 Means::Replication => {
-                    replay::run(replay, inventory, flavour, accounts, (target, workers), journal).await?
+                    let to = ReplicaHost {
+                        target,
+                        workers,
+                        listen: plan.listen.as_ref(),
+                    };
+                    replay::run(replay, inventory, flavour, accounts, &to, journal).await?
                 }
                 Means::Statements => statements::run(replay, plan, target, journal).await?,
             };

@@ -14,7 +14,7 @@ use super::means::{Allowed, Means};
 use super::space::Space;
 use super::{
     Begun, RestorePlan, connected, refuse_findings, replay, replica, resume, settings_of, statements,
-    target_problem, without_binlog,
+    target_problem, trial, without_binlog,
 };
 use crate::problem::{Code, Problem};
 use crate::server::preflight::{self, Finding, Severity};
@@ -94,9 +94,11 @@ impl<'plan> Ready<'plan> {
             Some(journal) => {
                 let means = Means::of_journal(journal.get(Entry::Means));
                 resume::refuse_another(plan, journal, means)?;
+                let settings = settings_of(&mut connected(&way_in).await?).await?;
+                refuse_out_of_reach(plan, &way_in, &settings, means)?;
                 let warning = "this restore was interrupted and went on where it had stopped";
                 Looked {
-                    settings: settings_of(&mut connected(&way_in).await?).await?,
+                    settings,
                     warnings: vec![warning.to_owned()],
                     accounts: Vec::new(),
                     means,
@@ -156,6 +158,14 @@ impl<'plan> Ready<'plan> {
             format!("there now  {there}"),
             self.space.describe(),
         ];
+        if let (Some(_), Some(listen), Means::Replication) =
+            (&self.plan.replay, &self.plan.listen, self.means)
+        {
+            lines.push(format!(
+                "replays    as a replica of this host, which it reaches at {}, inside TLS",
+                listen.host
+            ));
+        }
         lines.extend(
             self.warnings
                 .iter()
@@ -199,7 +209,14 @@ impl<'plan> Ready<'plan> {
             (Entry::Settings, before.to_string()),
         ];
         let mut journal = Journal::begin(target, &entries).await?;
-        let own = match own_account(plan, target, &self.login, &mut journal).await {
+        let prepared = async {
+            if let (Some(replay), Some(listen), Means::Replication) = (&plan.replay, &plan.listen, self.means)
+            {
+                trial::check(replay, plan.manifest.source.flavour, target, listen).await?;
+            }
+            own_account(plan, target, &self.login, &mut journal).await
+        };
+        let own = match prepared.await {
             Ok(own) => own,
             Err(problem) => {
                 journal.end().await?;
@@ -242,7 +259,8 @@ struct Looked {
 async fn refuse_unfit(plan: &RestorePlan, target: &ConnectOptions) -> Result<Looked, Problem> {
     let mut connection = connected(target).await?;
     let settings = settings_of(&mut connection).await?;
-    let allowed = Allowed::on(&mut connection, target, &settings, plan.means).await;
+    let listens = plan.listen.is_some();
+    let allowed = Allowed::on(&mut connection, target, &settings, plan.means, listens).await;
     let allowed = allowed.map_err(|e| target_problem("look at what the account may do", &e))?;
     let findings = preflight::check_target(&mut connection, Some(&plan.inventory), &[]).await;
     let mut findings = findings.map_err(|error| {
@@ -252,6 +270,7 @@ async fn refuse_unfit(plan: &RestorePlan, target: &ConnectOptions) -> Result<Loo
             "check that the account may do everything on the target",
         )
     })?;
+    refuse_out_of_reach(plan, target, &settings, allowed.means)?;
     allow(&mut findings, plan, allowed.means);
     let mut warnings = refuse_findings(&findings)?;
     let runs_events = !allowed.may_administer && settings.is_on("event_scheduler");
@@ -287,6 +306,24 @@ async fn refuse_unfit(plan: &RestorePlan, target: &ConnectOptions) -> Result<Loo
     })
 }
 
+/// Refuses a replay by replication to a server that has no way to us.
+fn refuse_out_of_reach(
+    plan: &RestorePlan,
+    target: &ConnectOptions,
+    settings: &Settings,
+    means: Means,
+) -> Result<(), Problem> {
+    let has_way = plan.listen.is_some() || replay::is_on_this_machine(&target.endpoint, settings);
+    if plan.replay.is_none() || means == Means::Statements || has_way {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::TargetServer,
+        "the target server is on another machine, and is to replicate from this one",
+        "name an address of this host at which the target server can reach it: --listen HOST[:PORT]",
+    ))
+}
+
 /// What a server may have that keeps accounts and a history of its own.
 fn allow(findings: &mut Vec<Finding>, plan: &RestorePlan, means: Means) {
     if !plan.accounts.are_made() {
@@ -317,7 +354,9 @@ async fn own_account(
     {
         return Ok(Some(own));
     }
-    let own = OwnAccount::create_as(given, login).await?;
+    let accounts = &plan.inventory.accounts;
+    let proxy = accounts.iter().find(|account| !account.proxies.is_empty());
+    let own = OwnAccount::create_as(given, login, proxy.map(|account| &account.name)).await?;
     journal.write(Entry::Account, "made").await?;
     Ok(Some(own))
 }

@@ -27,8 +27,8 @@ use crate::server::inventory::Inventory;
 use crate::server::session::Settings;
 use crate::wire::event::{FormatDescription, HEADER_BYTES};
 use crate::wire::source::{
-    Applied, AttachBy, LeftOut, Place, Selection, Source, SourceError, SourceOptions, SourceStatus,
-    StatementSent, StopPoint, attach_statements,
+    Applied, AttachBy, LeftOut, ListenAddress, Place, Selection, Source, SourceError, SourceOptions,
+    SourceStatus, StatementSent, StopPoint, attach_statements,
 };
 use crate::wire::{ConnectOptions, Connection, Endpoint, WireError};
 
@@ -117,17 +117,27 @@ pub(super) fn is_on_this_machine(endpoint: &Endpoint, settings: &Settings) -> bo
     }
 }
 
+/// The target server that replicates.
+pub(super) struct ReplicaHost<'a> {
+    /// How it is reached.
+    pub(super) target: &'a ConnectOptions,
+    /// How many transactions it applies at once.
+    pub(super) workers: usize,
+    /// Where it reaches us; `None`: on loopback.
+    pub(super) listen: Option<&'a ListenAddress>,
+}
+
 /// Replays the plan on a target server that holds just the backup, or what an earlier run of the restore replayed on it.
 pub(super) async fn run(
     plan: &ReplayPlan,
     inventory: &Inventory,
     flavour: Flavour,
     accounts: Accounts,
-    (target, workers): (&ConnectOptions, usize),
+    to: &ReplicaHost<'_>,
     journal: &mut Journal,
 ) -> Result<Replayed, Problem> {
     let started = Instant::now();
-    let mut control = Connection::connect(target)
+    let mut control = Connection::connect(to.target)
         .await
         .map_err(|e| replay_problem("connect to the target server", &e))?;
     let replica = Replica { flavour };
@@ -146,7 +156,7 @@ pub(super) async fn run(
         .prepare(
             &mut control,
             &plan.base.gtid,
-            workers,
+            workers(inventory, to),
             &filter,
             leaves_out,
             is_resumed,
@@ -163,7 +173,7 @@ pub(super) async fn run(
     } else {
         journal.forget(Entry::PausedAt).await?;
         let selection = selection(plan, inventory, accounts, applied, &mut control).await?;
-        replicate(plan, flavour, selection, &mut control, journal).await
+        replicate(plan, flavour, selection, (&mut control, to.listen), journal).await
     };
     let detached = async {
         replica.detach(&mut control).await?;
@@ -186,6 +196,15 @@ pub(super) async fn run(
         about_events: sent.about_events,
         took: started.elapsed(),
     })
+}
+
+/// Statements take ids of counters as they come, and one that is applied again after a conflict takes others: one after the other then.
+fn workers(inventory: &Inventory, to: &ReplicaHost<'_>) -> usize {
+    let format = inventory.server.settings.get("binlog_format");
+    match format.is_some_and(|format| format.eq_ignore_ascii_case("STATEMENT")) {
+        true => 1,
+        false => to.workers,
+    }
 }
 
 /// Writes down that all is applied up to the target point, and nothing is left to be done about it.
@@ -309,12 +328,14 @@ async fn replicate(
     plan: &ReplayPlan,
     flavour: Flavour,
     selection: Selection,
-    control: &mut Connection,
+    (control, listen): (&mut Connection, Option<&ListenAddress>),
     journal: &mut Journal,
 ) -> Result<SourceStatus, Problem> {
     let (base, end) = (plan.base.place, plan.resolved.target.place);
     let options = source_options(plan, flavour, selection).await?;
-    let source = Source::bind(options).await.map_err(source_problem)?;
+    let source = Source::bind(options, listen)
+        .await
+        .map_err(|e| source_problem(e, listen))?;
     let status = source.status();
     let file = plan.archive.file_name(base.file_sequence).to_owned();
     let by = AttachBy::File {
@@ -382,11 +403,12 @@ fn left_out(plan: &ReplayPlan) -> BTreeSet<LeftOut> {
     left_out
 }
 
-pub(super) fn source_problem(error: SourceError) -> Problem {
+pub(super) fn source_problem(error: SourceError, listen: Option<&ListenAddress>) -> Problem {
+    let at = listen.map_or("127.0.0.1", |address| &address.host);
     Problem::new(
         Code::Load,
         format!("serve the archived binlogs: {error}"),
-        "check that 127.0.0.1 can be listened on",
+        format!("check that {at} is an address of this host, and its port free"),
     )
 }
 

@@ -33,6 +33,8 @@ pub(super) struct ReplicaStatus {
     pub(super) applier_runs: bool,
     /// Why the applier stopped.
     pub(super) applier_error: Option<String>,
+    /// Whether it is connected to its source.
+    pub(super) receives: bool,
     /// Why it does not receive.
     pub(super) receiver_error: Option<String>,
 }
@@ -255,15 +257,17 @@ impl Replica {
 
     /// How far it is; `None` if it is no replica.
     pub(super) async fn status(self, control: &mut Connection) -> Result<Option<ReplicaStatus>, WireError> {
-        let (statement, applier, file, offset) = match self.flavour {
+        let (statement, receiver, applier, file, offset) = match self.flavour {
             Flavour::MariaDb => (
                 "SHOW SLAVE STATUS",
+                "Slave_IO_Running",
                 "Slave_SQL_Running",
                 "Relay_Master_Log_File",
                 "Exec_Master_Log_Pos",
             ),
             Flavour::MySql => (
                 "SHOW REPLICA STATUS",
+                "Replica_IO_Running",
                 "Replica_SQL_Running",
                 "Relay_Source_Log_File",
                 "Exec_Source_Log_Pos",
@@ -284,6 +288,7 @@ impl Replica {
             offset: row.u64(offset)?,
             applier_runs: row.str(applier)? == "Yes",
             applier_error: error("Last_SQL_Errno", "Last_SQL_Error")?,
+            receives: row.str(receiver)? == "Yes",
             receiver_error: error("Last_IO_Errno", "Last_IO_Error")?,
         }))
     }

@@ -23,6 +23,7 @@ use crate::server::accounts::AccountName;
 use crate::server::identifiers::TableName;
 use crate::server::inventory::{Inventory, Table};
 use crate::server::rebuild::RebuildPlan;
+use crate::wire::source::ListenAddress;
 use crate::words;
 
 /// A manifest may take this much memory.
@@ -48,6 +49,8 @@ pub struct RestorePlan {
     pub replay: Option<ReplayPlan>,
     /// How that gets onto the target server; `None`: as well as it allows.
     pub means: Option<Means>,
+    /// Where this host listens for a target server on another machine that replicates from here.
+    pub listen: Option<ListenAddress>,
     /// What people should know about the choice.
     pub notes: Vec<String>,
     /// Only some tables are restored.
@@ -150,6 +153,7 @@ pub async fn plan(
     };
     let plan = RestorePlan {
         means: None,
+        listen: None,
         renamed: Vec::new(),
         accounts,
         estimate: None,

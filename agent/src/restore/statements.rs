@@ -71,7 +71,9 @@ pub(super) async fn run(
         });
         let selection = selection(plan, inventory, restore.accounts, applied, &mut control).await?;
         let options = source_options(plan, flavour, selection).await?;
-        let source = Source::bind(options).await.map_err(source_problem)?;
+        let source = Source::bind(options, None)
+            .await
+            .map_err(|e| source_problem(e, None))?;
         let mut applier =
             Applier::connect(target, journal, elsewhere::tables(inventory), &restore.renamed).await?;
         done = follow(plan, source, &mut applier).await?;
@@ -162,8 +164,8 @@ async fn follow(
 fn way_to(source: &Source) -> ConnectOptions {
     ConnectOptions {
         endpoint: Endpoint::Tcp {
-            host: source.address().ip().to_string(),
-            port: source.address().port(),
+            host: source.address().host.clone(),
+            port: source.address().port,
         },
         user: source.user().to_owned(),
         password: Some(source.password().clone()),

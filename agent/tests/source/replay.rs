@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use holdfast_agent::wire::event::{FormatDescription, HEADER_BYTES};
 use holdfast_agent::wire::source::{
-    AttachBy, EventFeed, EventStream, FeedItem, Selection, Source, SourceOptions, SourceStatus, StartPoint,
-    attach_statements,
+    AttachBy, EventFeed, EventStream, FeedItem, ListenAddress, Selection, Source, SourceOptions,
+    SourceStatus, StartPoint, attach_statements,
 };
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -34,31 +34,37 @@ impl Replay {
         target: &Server,
         by: &AttachBy,
     ) -> Replay {
-        Replay::from(FileFeed::new(files, 0), selection, target, by).await
+        Replay::from(FileFeed::new(files, 0), selection, target, by, None).await
     }
 
-    /// The first three streams break.
+    /// Inside TLS, as from another machine. The first three streams break.
     pub(crate) async fn breaking(
         files: &[PathBuf],
         selection: Selection,
         target: &Server,
         by: &AttachBy,
     ) -> Replay {
-        Replay::from(FileFeed::new(files, 3), selection, target, by).await
+        let address = "127.0.0.1".parse().unwrap();
+        Replay::from(FileFeed::new(files, 3), selection, target, by, Some(&address)).await
     }
 
-    async fn from(feed: FileFeed, selection: Selection, target: &Server, by: &AttachBy) -> Replay {
+    async fn from(
+        feed: FileFeed,
+        selection: Selection,
+        target: &Server,
+        by: &AttachBy,
+        at: Option<&ListenAddress>,
+    ) -> Replay {
         let format = format(&feed).await;
         let gtid_mode_on = target.kind == Kind::MySql && target.sql("SELECT @@GLOBAL.gtid_mode") == "ON";
         let (flavour, server_version) = (format.flavour, format.server_version);
-        let source = Source::bind(SourceOptions {
+        let options = SourceOptions {
             flavour,
             server_version,
             gtid_mode_on,
             selection,
-        })
-        .await
-        .unwrap();
+        };
+        let source = Source::bind(options, at).await.unwrap();
         let statements = attach_statements(&source, by);
         let (feed, status, shutdown) = (Arc::new(feed), source.status(), CancellationToken::new());
         let task = tokio::spawn(source.run(feed.clone(), shutdown.clone()));

@@ -2,7 +2,7 @@
 
 use holdfast_proto::Flavour;
 
-use super::Source;
+use super::{ListenAddress, Source};
 
 /// How a replica says from where it goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,14 +21,15 @@ pub enum AttachBy {
 /// The statements, in their order, for the target server. They hold the password: keep
 /// them out of logs.
 ///
-/// TLS is off, as both families now ask for it by default and loopback has no use for it.
+/// On loopback TLS is off, as both families now ask for it by default and it is of no use there.
 ///
 /// Before them: a `server_id` that is not in the archive. For MySQL, account and password are given at the start only, so
 /// that they are not stored in the server.
 pub fn attach_statements(source: &Source, by: &AttachBy) -> Vec<String> {
     let (address, user) = (source.address(), source.user());
     let password = String::from_utf8_lossy(source.password().expose()).into_owned(); // letters and digits
-    let (host, port) = (address.ip(), address.port());
+    let ListenAddress { host, port } = address;
+    let tls = u8::from(source.is_tls());
     match source.flavour() {
         Flavour::MySql => {
             let by = match by {
@@ -40,7 +41,7 @@ pub fn attach_statements(source: &Source, by: &AttachBy) -> Vec<String> {
             };
             vec![
                 format!(
-                    "CHANGE REPLICATION SOURCE TO SOURCE_HOST='{host}', SOURCE_PORT={port}, SOURCE_SSL=0, \
+                    "CHANGE REPLICATION SOURCE TO SOURCE_HOST='{host}', SOURCE_PORT={port}, SOURCE_SSL={tls}, \
                      SOURCE_HEARTBEAT_PERIOD=2, SOURCE_CONNECT_RETRY=1, {by}"
                 ),
                 format!("START REPLICA USER='{user}' PASSWORD='{password}'"),
@@ -56,7 +57,7 @@ pub fn attach_statements(source: &Source, by: &AttachBy) -> Vec<String> {
             };
             let change = format!(
                 "CHANGE MASTER TO MASTER_HOST='{host}', MASTER_PORT={port}, MASTER_USER='{user}', \
-                 MASTER_PASSWORD='{password}', MASTER_SSL=0, MASTER_SSL_VERIFY_SERVER_CERT=0, \
+                 MASTER_PASSWORD='{password}', MASTER_SSL={tls}, MASTER_SSL_VERIFY_SERVER_CERT=0, \
                  MASTER_HEARTBEAT_PERIOD=2, MASTER_CONNECT_RETRY=1, {by}"
             );
             vec![change, "START SLAVE".to_string()]

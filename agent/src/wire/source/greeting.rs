@@ -22,7 +22,7 @@ const CACHING_SHA2: &str = "caching_sha2_password";
 /// utf8mb4_general_ci
 const CHARACTER_SET: u8 = 45;
 const STATUS_AUTOCOMMIT: u16 = 2;
-/// No TLS (loopback only), no query attributes, no EOF deprecation: the plain protocol that every replica speaks.
+/// No query attributes, no EOF deprecation: the plain protocol that every replica speaks.
 const CAPABILITIES: u32 = capability::LONG_PASSWORD
     | capability::LONG_FLAG
     | capability::CONNECT_WITH_DB
@@ -38,7 +38,12 @@ pub(super) struct Door<'a> {
     pub(super) server_version: &'a str,
     pub(super) user: &'a str,
     pub(super) password: &'a Password,
+    /// Whether they must come inside TLS.
+    pub(super) is_tls: bool,
 }
+
+/// What a replica proves its password with, once.
+pub(super) type Nonce = [u8; NONCE_BYTES];
 
 impl Door<'_> {
     /// The plugin that replicas of this family bring along and that needs neither TLS nor RSA.
@@ -49,10 +54,22 @@ impl Door<'_> {
         }
     }
 
-    /// Greets, checks the proof, and says OK; or says ERR and fails.
-    pub(super) async fn let_in<R, W>(
+    /// Says who we are.
+    pub(super) async fn greet<W: AsyncWrite + Unpin>(
         &self,
         connection_id: u32,
+        writer: &mut PacketWriter<W>,
+    ) -> Result<Nonce, WireError> {
+        let nonce = nonce()?;
+        writer.packet(&self.greeting(connection_id, &nonce)).await?;
+        writer.flush().await?;
+        Ok(nonce)
+    }
+
+    /// Checks the proof, and says OK; or says ERR and fails.
+    pub(super) async fn let_in<R, W>(
+        &self,
+        nonce: &Nonce,
         reader: &mut PacketReader<R>,
         writer: &mut PacketWriter<W>,
     ) -> Result<(), WireError>
@@ -60,15 +77,11 @@ impl Door<'_> {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        let nonce = nonce()?;
         reader.set_timeout(PATIENCE);
-        writer.packet(&self.greeting(connection_id, &nonce)).await?;
-        writer.flush().await?;
-        reader.set_sequence(writer.sequence());
         let (user, plugin, mut proof) = parse_response(reader.packet(PACKET_BYTES_MAX).await?)?;
         writer.set_sequence(reader.sequence());
         if plugin != self.plugin() {
-            let switch = [b"\xfe", self.plugin().as_bytes(), b"\0", &nonce, b"\0"].concat();
+            let switch = [b"\xfe", self.plugin().as_bytes(), b"\0", nonce, b"\0"].concat();
             writer.packet(&switch).await?;
             writer.flush().await?;
             reader.set_sequence(writer.sequence());
@@ -76,8 +89,8 @@ impl Door<'_> {
             writer.set_sequence(reader.sequence());
         }
         let expected = match self.flavour {
-            Flavour::MySql => sha2_proof(self.password.expose(), &nonce),
-            Flavour::MariaDb => native_proof(self.password.expose(), &nonce),
+            Flavour::MySql => sha2_proof(self.password.expose(), nonce),
+            Flavour::MariaDb => native_proof(self.password.expose(), nonce),
         };
         // The nonce is used once, so the time that comparing takes tells nothing.
         if user != self.user.as_bytes() || proof != expected {
@@ -96,8 +109,9 @@ impl Door<'_> {
         writer.flush().await
     }
 
-    fn greeting(&self, connection_id: u32, nonce: &[u8; NONCE_BYTES]) -> Vec<u8> {
-        let (low, high) = (CAPABILITIES as u16, (CAPABILITIES >> 16) as u16);
+    fn greeting(&self, connection_id: u32, nonce: &Nonce) -> Vec<u8> {
+        let capabilities = CAPABILITIES | if self.is_tls { capability::SSL } else { 0 };
+        let (low, high) = (capabilities as u16, (capabilities >> 16) as u16);
         let mut out = vec![10];
         out.extend(self.server_version.bytes().filter(u8::is_ascii_graphic));
         out.push(0);
@@ -119,7 +133,7 @@ impl Door<'_> {
 }
 
 /// Twenty random printable bytes: some clients stop at a NUL.
-fn nonce() -> Result<[u8; NONCE_BYTES], WireError> {
+fn nonce() -> Result<Nonce, WireError> {
     let mut nonce = [0; NONCE_BYTES];
     getrandom::fill(&mut nonce).map_err(|_| WireError::Auth("the system has no random numbers".into()))?;
     Ok(nonce.map(|byte| b'!' + byte % 64))

@@ -1,6 +1,6 @@
 //! The source side of replication: serves archived binlogs to a server that replays them as a replica.
 //!
-//! Responsible for: letting replicas in on loopback, answering what they ask, sending the events of an [`EventFeed`]
+//! Responsible for: letting replicas in, answering what they ask, sending the events of an [`EventFeed`]
 //! verbatim without ever holding a whole one, leaving out what a replica has or must not get ([`Selection`]), and
 //! stopping exactly. Not responsible for: fetching the archive, preparing the target server, waiting until it has
 //! applied what was sent.
@@ -12,6 +12,7 @@ mod conversation;
 mod dump;
 mod feed;
 mod greeting;
+mod listen;
 mod made_up;
 mod refusals;
 mod replies;
@@ -20,26 +21,27 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_proto::Flavour;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use attach::{AttachBy, attach_statements};
 pub use feed::{EventFeed, EventStream, FeedError, FeedItem, StartPoint};
+pub use listen::ListenAddress;
 pub use refusals::Refusals;
 pub use selection::{Applied, LeftOut, Place, Selection, StopPoint};
 pub use status::{EndReached, SentTransaction, SourceStatus, StatementSent};
 
 use conversation::{Conversation, DumpRequest, Identity, Reaction};
 use dump::{Dump, WRITE_PATIENCE};
-use greeting::Door;
+use greeting::{Door, Nonce};
+use listen::Port;
 use status::Reporter;
 
 use super::event::EventError;
@@ -66,7 +68,7 @@ const ERROR_FATAL_READING: u16 = 1236;
 #[non_exhaustive]
 pub enum SourceError {
     /// No port, or no random numbers.
-    #[error("cannot open a port on loopback: {0}")]
+    #[error("cannot open a port: {0}")]
     Listen(std::io::Error),
     /// The connection to a replica broke, or it broke the protocol. It comes again.
     #[error("replica: {0}")]
@@ -110,10 +112,8 @@ pub struct SourceOptions {
 }
 
 /// A source that listens. Dropping it, or cancelling what [`Source::run`] was given, ends all connections.
-#[derive(Debug)]
 pub struct Source {
-    listener: TcpListener,
-    address: SocketAddr,
+    port: Port,
     password: Password,
     options: SourceOptions,
     who: Identity,
@@ -125,12 +125,9 @@ impl Source {
     /// The account that replicas come with.
     const USER: &'static str = "holdfast";
 
-    /// Opens a port on loopback, with a password of its own.
-    pub async fn bind(options: SourceOptions) -> Result<Source, SourceError> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .await
-            .map_err(SourceError::Listen)?;
-        let address = listener.local_addr().map_err(SourceError::Listen)?;
+    /// Opens a port on loopback, or at an address of this host, where TLS is asked of replicas; with a password of its own.
+    pub async fn bind(options: SourceOptions, at: Option<&ListenAddress>) -> Result<Source, SourceError> {
+        let port = Port::open(at).await.map_err(SourceError::Listen)?;
         let mut random = [0; PASSWORD_BYTES + 20];
         getrandom::fill(&mut random).map_err(|error| SourceError::Listen(std::io::Error::other(error)))?;
         let (secret, identity) = random.split_at(PASSWORD_BYTES);
@@ -159,8 +156,7 @@ impl Source {
             gtid_mode,
         };
         Ok(Source {
-            listener,
-            address,
+            port,
             password: Password::new(password),
             options,
             who,
@@ -170,8 +166,13 @@ impl Source {
     }
 
     /// Where replicas connect to.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> &ListenAddress {
+        &self.port.address
+    }
+
+    /// Whether it lets replicas in inside TLS only.
+    pub fn is_tls(&self) -> bool {
+        self.port.tls.is_some()
     }
 
     /// The account's name.
@@ -210,7 +211,7 @@ impl Source {
                     }
                     continue;
                 }
-                accepted = source.listener.accept() => accepted,
+                accepted = source.port.listener.accept() => accepted,
             };
             match accepted {
                 Ok((socket, _)) if sessions.len() < REPLICAS_MAX => {
@@ -246,16 +247,47 @@ impl Source {
         feed: &F,
     ) -> Result<(), SourceError> {
         socket.set_nodelay(true).map_err(WireError::from)?;
-        let (read, write) = socket.into_split();
-        let mut reader = PacketReader::new(read, COMMAND_PATIENCE);
-        let mut writer = PacketWriter::new(write, COMMAND_PATIENCE);
         let door = Door {
             flavour: self.options.flavour,
             server_version: &self.options.server_version,
             user: Source::USER,
             password: &self.password,
+            is_tls: self.is_tls(),
         };
-        door.let_in(connection_id, &mut reader, &mut writer).await?;
+        let mut writer = PacketWriter::new(socket, COMMAND_PATIENCE);
+        let nonce = door.greet(connection_id, &mut writer).await?;
+        let (sequence, socket) = (writer.sequence(), writer.into_inner());
+        match &self.port.tls {
+            None => {
+                let halves = socket.into_split();
+                self.serve_over(halves, sequence, (&door, &nonce), feed).await
+            }
+            Some(acceptor) => {
+                let (socket, sequence) = listen::enter_tls(acceptor, socket).await?;
+                let halves = tokio::io::split(socket);
+                let sequence = sequence.wrapping_add(1);
+                self.serve_over(halves, sequence, (&door, &nonce), feed).await
+            }
+        }
+    }
+
+    /// Serves a replica that was greeted.
+    async fn serve_over<R, W, F>(
+        &self,
+        (read, write): (R, W),
+        sequence: u8,
+        (door, nonce): (&Door<'_>, &Nonce),
+        feed: &F,
+    ) -> Result<(), SourceError>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+        F: EventFeed,
+    {
+        let mut reader = PacketReader::new(read, COMMAND_PATIENCE);
+        let mut writer = PacketWriter::new(write, COMMAND_PATIENCE);
+        reader.set_sequence(sequence);
+        door.let_in(nonce, &mut reader, &mut writer).await?;
         reader.set_timeout(COMMAND_PATIENCE);
         let Some(request) = self.converse(&mut reader, &mut writer).await? else {
             return Ok(());
@@ -285,11 +317,15 @@ impl Source {
     }
 
     /// Answers until the replica wants events (`None`: until it leaves).
-    async fn converse(
+    async fn converse<R, W>(
         &self,
-        reader: &mut PacketReader<OwnedReadHalf>,
-        writer: &mut PacketWriter<OwnedWriteHalf>,
-    ) -> Result<Option<DumpRequest>, WireError> {
+        reader: &mut PacketReader<R>,
+        writer: &mut PacketWriter<W>,
+    ) -> Result<Option<DumpRequest>, WireError>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
         let mut conversation = Conversation::default();
         loop {
             reader.set_sequence(0);
@@ -309,10 +345,10 @@ impl Source {
         }
     }
 
-    async fn dump<F: EventFeed>(
+    async fn dump<W: AsyncWrite + Unpin, F: EventFeed>(
         &self,
         request: &DumpRequest,
-        writer: &mut PacketWriter<OwnedWriteHalf>,
+        writer: &mut PacketWriter<W>,
         feed: &F,
     ) -> Result<(), SourceError> {
         let selection = &self.options.selection;

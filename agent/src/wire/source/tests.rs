@@ -104,6 +104,15 @@ async fn serve(
     feed: MemoryFeed,
     selection: Selection,
 ) -> (watch::Receiver<SourceStatus>, ConnectOptions, CancellationToken) {
+    serve_at(feed, selection, None, TlsMode::InsecurePlaintext).await
+}
+
+async fn serve_at(
+    feed: MemoryFeed,
+    selection: Selection,
+    at: Option<&ListenAddress>,
+    tls: TlsMode,
+) -> (watch::Receiver<SourceStatus>, ConnectOptions, CancellationToken) {
     let server_version = "9.7.4".to_string();
     let options = SourceOptions {
         flavour: Flavour::MySql,
@@ -111,15 +120,15 @@ async fn serve(
         gtid_mode_on: true,
         selection,
     };
-    let source = Source::bind(options).await.unwrap();
+    let source = Source::bind(options, at).await.unwrap();
     let connect = ConnectOptions {
         endpoint: Endpoint::Tcp {
-            host: source.address().ip().to_string(),
-            port: source.address().port(),
+            host: source.address().host.clone(),
+            port: source.address().port,
         },
         user: source.user().into(),
         password: Some(source.password().clone()),
-        tls: TlsMode::InsecurePlaintext,
+        tls,
         database: None,
         connect_timeout: Duration::from_secs(10),
         read_timeout: Duration::from_secs(10),
@@ -164,6 +173,29 @@ async fn next(stream: &mut BinlogStream) -> Result<Vec<u8>, WireError> {
 
 fn header_of(event: &[u8]) -> EventHeader {
     verify_event(event, ChecksumAlgorithm::Crc32).unwrap()
+}
+
+#[tokio::test]
+async fn replicas_on_other_machines_come_inside_tls_or_not_at_all() {
+    let items = vec![
+        file(1, "binlog.000001", None),
+        FeedItem::Bytes(transaction(1).into()),
+    ];
+    let at: ListenAddress = "127.0.0.1".parse().unwrap();
+    let tls = TlsMode::InsecureUnverified;
+    let (status, connect, _shutdown) = serve_at(feed(items), Selection::everything(), Some(&at), tls).await;
+    let plain = ConnectOptions {
+        tls: TlsMode::InsecurePlaintext,
+        ..connect.clone()
+    };
+    Connection::connect(&plain).await.unwrap_err();
+    let failure = status.borrow().failure.clone();
+    assert!(failure.is_some_and(|why| why.contains("without TLS")));
+    let connection = Connection::connect(&connect).await.unwrap();
+    assert!(connection.is_tls());
+    let mut stream = dump(&connect, 4).await;
+    let events = [next(&mut stream).await.unwrap(), next(&mut stream).await.unwrap()];
+    assert_eq!(header_of(&events[1]).kind, EventType::FORMAT_DESCRIPTION);
 }
 
 #[tokio::test]
