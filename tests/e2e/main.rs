@@ -26,6 +26,7 @@ mod permissions;
 mod points;
 mod reader;
 mod restore;
+mod statements;
 mod stores;
 mod stream;
 mod tamper;

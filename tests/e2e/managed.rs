@@ -34,11 +34,11 @@ fn privileges(kind: Kind) -> &'static str {
 }
 
 /// A server as a managed service offers it: an account that may not administer it, and files that nobody reaches.
-fn managed(kind: Kind) -> Server {
+pub(crate) fn managed(kind: Kind) -> Server {
     managed_with(kind, &[])
 }
 
-fn managed_with(kind: Kind, options: &[&str]) -> Server {
+pub(crate) fn managed_with(kind: Kind, options: &[&str]) -> Server {
     let options = [&["--log-bin-trust-function-creators=1"], options].concat();
     let server = Server::start(kind, ServerOptions::with(&options));
     let privileges = privileges(kind);
@@ -72,7 +72,7 @@ fn as_customer(site: &Site, target: &Server, options: &[&str]) -> Holdfast {
 }
 
 /// Likewise, without accounts.
-fn restore(site: &Site, target: &Server, options: &[&str]) -> Holdfast {
+pub(crate) fn restore(site: &Site, target: &Server, options: &[&str]) -> Holdfast {
     as_customer(site, target, &[&["--accounts", "leave"], options].concat())
 }
 
