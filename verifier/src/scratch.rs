@@ -49,6 +49,7 @@ impl Scratch {
         let mut options = restore::scratch_options(plan);
         options.arguments.push("--skip-symbolic-links".into());
         let instance = Instance::create(programs, &folder, &options).await?;
+        instance.forgo_recovery().await;
         let own = OwnAccount::create(&instance.connect_options()).await?;
         Ok(Self { instance, own })
     }

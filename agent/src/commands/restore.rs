@@ -273,6 +273,7 @@ async fn restore_beside(
     space_for_server(plan, &workspace, args)?;
     let programs = Programs::find(plan.manifest.source.flavour, args.target.server_prefix.as_deref())?;
     let mut instance = Instance::create(programs, &workspace, &restore::scratch_options(plan)).await?;
+    instance.forgo_recovery().await;
     let options = RestoreOptions {
         threads: usize::from(args.threads),
         then: Then::Finish,

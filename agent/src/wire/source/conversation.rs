@@ -17,6 +17,8 @@ const HEARTBEAT_PERIOD_MAX: Duration = Duration::from_secs(30);
 const HEARTBEAT_PERIOD_MIN: Duration = Duration::from_millis(100);
 /// The replica understands the newer heartbeat (MySQL); to MariaDB the same bit means something else.
 const FLAG_HEARTBEAT_V2: u16 = 2;
+/// The replica wants ANNOTATE_ROWS events (MariaDB).
+const FLAG_SEND_ANNOTATE_ROWS: u16 = 2;
 
 const COM_QUIT: u8 = 0x01;
 const COM_QUERY: u8 = 0x03;
@@ -41,6 +43,8 @@ pub(super) struct DumpRequest {
     pub(super) replica_server_id: u32,
     pub(super) heartbeat_period: Duration,
     pub(super) heartbeat_v2: bool,
+    /// Whether it wants to be told the statements beside rows (MariaDB): one without a binlog of its own has no use for them.
+    pub(super) with_annotations: bool,
 }
 
 /// What to do about a command.
@@ -147,6 +151,7 @@ impl Conversation {
             replica_server_id,
             heartbeat_period,
             heartbeat_v2,
+            with_annotations: false,
         }
     }
 
@@ -163,11 +168,11 @@ impl Conversation {
             ),
             None => StartPoint::File { name, position_bytes },
         };
-        Ok(self.request(
-            start,
-            replica,
-            who.flavour == Flavour::MySql && flags & FLAG_HEARTBEAT_V2 != 0,
-        ))
+        let has = |flavour, flag| who.flavour == flavour && flags & flag != 0;
+        Ok(DumpRequest {
+            with_annotations: has(Flavour::MariaDb, FLAG_SEND_ANNOTATE_ROWS),
+            ..self.request(start, replica, has(Flavour::MySql, FLAG_HEARTBEAT_V2))
+        })
     }
 
     fn dump_gtid(&self, fields: &mut Fields<'_>) -> Result<DumpRequest, WireError> {
@@ -233,7 +238,8 @@ mod tests {
                 start,
                 replica_server_id: 9,
                 heartbeat_period,
-                heartbeat_v2: false
+                heartbeat_v2: false,
+                with_annotations: true,
             }
         );
     }

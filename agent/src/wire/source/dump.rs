@@ -317,7 +317,12 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
             Treatment::Omit | Treatment::SentBefore => false,
             Treatment::Empty => is_begin,
         };
-        self.passing = wanted && header.kind != EventType::STOP && !header.is_artificial();
+        let is_for_replicas = match header.kind {
+            EventType::STOP => false,
+            EventType::ANNOTATE_ROWS => self.request.with_annotations,
+            _ => !header.is_artificial(),
+        };
+        self.passing = wanted && is_for_replicas;
         self.ending = step.end;
         if let Some(file) = &mut self.file {
             file.position_bytes += u64::from(header.length_bytes);
