@@ -505,7 +505,9 @@ async fn export_backup(config_path: &Path, args: &ExportBackupArgs, json: bool) 
         "load it into an empty server with its own client: load.sh CLIENT [OPTION...]; whoever reads these files reads everything".to_owned(),
     ];
     if exported.accounts.is_some() {
-        lines.push("accounts.sql makes the users, roles and grants, and is not loaded by itself".to_owned());
+        lines.push(
+            "load/accounts.sql makes the users, roles and grants, and is not loaded by itself".to_owned(),
+        );
     }
     say(json, &serde_json::to_value(&exported)?, &lines);
     Ok(())

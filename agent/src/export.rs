@@ -4,6 +4,7 @@
 //! and is written as far as it is archived. Existing files are never touched.
 
 pub mod backup;
+mod layout;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;

@@ -34,6 +34,45 @@ fn loaded(kind: Kind, site: &Site, name: &str) -> Server {
     target
 }
 
+/// What myloader 1.0.1 was seen to need, by hand, as no package of Debian has it: metadata of its form, files under its names only, no DELIMITER in them, and no
+/// executable comment behind another statement.
+fn is_for_myloader(site: &Site) {
+    let metadata = std::fs::read_to_string(site.path("out/metadata")).unwrap();
+    assert!(
+        metadata.contains("\n[config]\nquote-character = BACKTICK\n"),
+        "{metadata}"
+    );
+    assert!(
+        metadata.contains("\n[`shop`.`items`]\nreal_table_name=items\nrows = "),
+        "{metadata}"
+    );
+    assert!(metadata.contains("real_table_name=odd`table\n"), "{metadata}");
+    let kinds = ["create", "view", "sequence", "triggers", "post"];
+    for entry in std::fs::read_dir(site.path("out")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let Some(stem) = name.strip_suffix(".sql") else {
+            assert!(
+                ["metadata", "order", "load", "load.sh"].contains(&name.as_str())
+                    || name.ends_with(".00000.dat"),
+                "{name}"
+            );
+            continue;
+        };
+        let is_known = stem.ends_with(".00000")
+            || stem.ends_with("-schema")
+            || kinds
+                .iter()
+                .any(|kind| stem.ends_with(&format!("-schema-{kind}")));
+        assert!(is_known, "{name}");
+        let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
+        assert!(!text.contains("DELIMITER"), "{name}: {text}");
+        let mut plain = text.lines().skip_while(|line| line.starts_with("/*"));
+        assert!(!plain.any(|line| line.starts_with("/*!")), "{name}: {text}");
+    }
+    assert!(site.path("out/mydumper_0-schema-create.sql").exists());
+}
+
 fn an_export_is_loaded_by_the_servers_own_client(kind: Kind) {
     let source = Server::start(kind, ServerOptions::default());
     Workload::prepare(&source);
@@ -42,13 +81,15 @@ fn an_export_is_loaded_by_the_servers_own_client(kind: Kind) {
     workload.stop();
     // A view is made before the one that it shows, were they made by name.
     source.sql("CREATE VIEW shop.z_last AS SELECT id FROM shop.items; CREATE VIEW shop.a_first AS SELECT * FROM shop.z_last");
+    source.sql("CREATE DATABASE `odd-name`; CREATE TABLE `odd-name`.`odd``table` (id INT PRIMARY KEY); INSERT INTO `odd-name`.`odd``table` VALUES (1)");
     source.sql("CREATE USER app@localhost; GRANT SELECT ON shop.* TO app@localhost");
     let site = Site::new(&source);
     site.backup();
     let told = export(&site, "out", &[]);
     assert!(told["rows"].as_u64() > Some(100), "{told}");
-    let accounts = std::fs::read_to_string(site.path("out/accounts.sql")).unwrap();
+    let accounts = std::fs::read_to_string(site.path("out/load/accounts.sql")).unwrap();
     assert!(accounts.contains("app"), "{accounts}");
+    is_for_myloader(&site);
     let target = loaded(kind, &site, "out");
     Snapshot::of(&source).assert_same(&Snapshot::of(&target));
     // Nobody else may read it, and nothing that is there is written over.

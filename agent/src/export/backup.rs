@@ -1,11 +1,13 @@
-//! Writes a backup as plain files, so that nobody needs Holdfast to get at their data: statements in SQL and rows as tab-separated text, in
-//! files named after mydumper's, and a script that feeds them to the server's own client.
+//! Writes a backup as plain files, so that nobody needs Holdfast to get at their data: statements in SQL and rows as tab-separated text, and
+//! a script that feeds them to the server's own client.
+//!
+//! Schemas, tables and rows lie where myloader looks for them, under its names. What it would not load exactly lies in the folder
+//! `load`, which it does not look into; programs lie there for the script and once more for it (see [`layout`]).
 //!
 //! What is in them is what a restore sends to a server; it is only written down here. Objects are authenticated and rows counted on the way;
 //! digests cannot be compared without a server.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -17,6 +19,7 @@ use holdfast_proto::manifest::Part;
 use serde::Serialize;
 
 use super::disk;
+use super::layout::{self, SchemaFiles, object_file};
 use crate::problem::{Code, Problem};
 use crate::progress::Progress;
 use crate::repository::Repository;
@@ -46,6 +49,9 @@ pub struct ExportedBackup {
     pub misses: Misses,
 }
 
+/// The folder of what only the script loads.
+const LOAD: &str = "load";
+
 /// Writes a backup into the new folder `out`.
 ///
 /// # Errors
@@ -57,10 +63,12 @@ pub async fn write(
     out: &Path,
 ) -> Result<ExportedBackup, Problem> {
     make_folder(out)?;
+    make_folder(&out.join(LOAD))?;
     // Tables with all their indexes, as myloader knows them.
     let rebuild = &RebuildPlan::new(&plan.inventory).map_err(|error| unusable(&error))?;
     let mut writer = Writer {
         folder: out.to_owned(),
+        names: SchemaFiles::of(&plan.inventory),
         settings: Settings::new(plan.inventory.server.settings.clone()),
         flavour: plan.manifest.source.flavour,
         done: ExportedBackup {
@@ -70,9 +78,9 @@ pub async fn write(
     };
     writer.structure(rebuild)?;
     writer.rows(plan, repository, identities).await?;
-    writer.programs(rebuild)?;
+    writer.programs(plan, rebuild)?;
     writer.accounts(rebuild)?;
-    writer.plain("metadata", metadata(plan).as_bytes())?;
+    writer.plain("metadata", layout::metadata(plan, &writer.names).as_bytes())?;
     let order = writer.done.files.join("\n") + "\n";
     writer.plain("order", order.as_bytes())?;
     writer.plain("load.sh", SCRIPT.as_bytes())?;
@@ -86,7 +94,7 @@ pub async fn write(
 const SCRIPT: &str = r#"#!/bin/sh
 # Loads what lies beside this script into an empty server of the same flavour, with the server's own client:
 #   ./load.sh mariadb --socket=/run/mysqld/mysqld.sock --user=root
-# The server needs local_infile=ON. Stops at the first error. accounts.sql, if there is one, is not loaded: read it first.
+# The server needs local_infile=ON. Stops at the first error. load/accounts.sql, if there is one, is not loaded: read it first.
 set -eu
 [ $# -gt 0 ] || { echo "usage: $0 CLIENT [OPTION...]" >&2; exit 2; }
 cd "$(dirname "$0")"
@@ -111,37 +119,6 @@ fn make_folder(out: &Path) -> Result<(), Problem> {
             "name a new folder; nothing in this one was touched",
         )),
     }
-}
-
-/// Where the backup stands in the source's binlog, in the words of mydumper 0.10.
-fn metadata(plan: &RestorePlan) -> String {
-    let position = &plan.manifest.position;
-    let moment = chrono::DateTime::from_timestamp_millis(plan.manifest.started_ms as i64).unwrap_or_default();
-    let moment = moment.format("%Y-%m-%d %H:%M:%S");
-    format!(
-        "Started dump at: {moment}\nSHOW MASTER STATUS:\n\tLog: {}\n\tPos: {}\n\tGTID:{}\n\nFinished dump at: {moment}\n",
-        position.file, position.offset, position.gtid
-    )
-}
-
-/// A name as a part of a file's name: what is not plain is written as `%` and two digits per byte.
-fn file_name(name: &str) -> String {
-    name.bytes().fold(String::new(), |mut text, byte| {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'$' => text.push(char::from(byte)),
-            // Writing into a String cannot fail.
-            _ => drop(write!(text, "%{byte:02X}")),
-        }
-        text
-    })
-}
-
-/// The quoted parts of "`schema`.`name`", for a file's name.
-fn object_file(object: &str) -> String {
-    let parts = object
-        .split("`.`")
-        .map(|part| part.trim_matches('`').replace("``", "`"));
-    parts.map(|part| file_name(&part)).collect::<Vec<_>>().join(".")
 }
 
 /// Statements for a client, each with a delimiter that is not in it.
@@ -181,6 +158,7 @@ impl Script {
 
 struct Writer {
     folder: PathBuf,
+    names: SchemaFiles,
     settings: Settings,
     flavour: Flavour,
     done: ExportedBackup,
@@ -200,6 +178,11 @@ impl Writer {
         write().map_err(|error| disk(&path, &error))
     }
 
+    /// A name for a file that only the script loads.
+    fn in_load(&self, name: &str) -> String {
+        format!("{LOAD}/{:05}-{name}.sql", self.done.files.len())
+    }
+
     /// A file of statements, to be loaded after those before it.
     fn script(&mut self, name: String, script: &Script) -> Result<(), Problem> {
         self.plain(&name, &script.0)?;
@@ -209,10 +192,14 @@ impl Writer {
 
     /// The session of definitions on a server that is not known yet: what only some servers have stands in comments that the others skip.
     fn definition_session(&self) -> Vec<String> {
-        rebuild_session(&self.known())
-            .iter()
-            .map(|set| self.optional(set))
-            .collect()
+        self.optional_first(&rebuild_session(&self.known()))
+    }
+
+    /// myloader does not survive an executable comment behind another statement.
+    fn optional_first(&self, session: &[String]) -> Vec<String> {
+        let mut session: Vec<String> = session.iter().map(|set| self.optional(set)).collect();
+        session.sort_by_key(|set| !set.starts_with("/*"));
+        session
     }
 
     /// The settings that every version of the flavour has, or that comments make optional.
@@ -258,12 +245,18 @@ impl Writer {
         for step in rebuild.steps(Phase::Structure) {
             let mut script = Script::new(&session);
             script.step(step);
-            let name = object_file(&step.object);
+            let name = match &step.schema {
+                Some(schema) => self.names.of_object(schema.as_str(), &step.object),
+                None => object_file(&step.object),
+            };
             let name = match step.kind {
-                StepKind::Schema => format!("{name}-schema-create.sql"),
+                StepKind::Schema => {
+                    let schema = step.object.trim_matches('`').replace("``", "`");
+                    format!("{}-schema-create.sql", self.names.schema(&schema))
+                }
                 StepKind::Table => format!("{name}-schema.sql"),
                 StepKind::Sequence => format!("{name}-schema-sequence.sql"),
-                _ => format!("{:05}-{name}.sql", self.done.files.len()),
+                _ => self.in_load(&name),
             };
             self.script(name, &script)?;
         }
@@ -276,15 +269,17 @@ impl Writer {
         repository: &Repository,
         identities: &Arc<Vec<Identity>>,
     ) -> Result<(), Problem> {
-        let tables = plan.manifest.tables.iter().filter_map(|rows| plan.table_of(rows));
-        let has_typed_json = tables.filter_map(RowPlan::of).any(|rows| rows.has_typed_json());
+        let has_typed_json = has_typed_json(plan);
         if has_typed_json {
             let mut script = Script::new(&self.definition_session());
             let functions = json::set_up();
             functions
                 .iter()
                 .for_each(|statement| script.add(statement.as_bytes()));
-            self.script("holdfast-json-set-up.sql".to_owned(), &script)?;
+            self.script(self.in_load("json-set-up"), &script)?;
+            if let Some((name, text)) = self.names.before_rows(&self.definition_session(), &functions) {
+                self.plain(&name, &text)?;
+            }
         }
         let total = plan.manifest.parts.iter().map(|part| part.plain_bytes).sum();
         let progress = Progress::bytes("export", total);
@@ -295,15 +290,14 @@ impl Writer {
             let Some((table, row_plan)) = table.and_then(|table| Some((table, RowPlan::of(table)?))) else {
                 continue;
             };
-            let name = format!("{}.{}.00000", file_name(&rows.schema), file_name(&rows.name));
+            let name = format!("{}.00000", self.names.table(&rows.schema, &rows.name));
             let text = format!("{name}.dat");
             let written = self
                 .text(plan, repository, identities, &text, &parts, &progress)
                 .await?;
             refuse_other_count(&table.name, written, rows.digest.rows)?;
             let session = load_session(&self.known());
-            let session: Vec<String> = session.iter().map(|set| self.optional(set)).collect();
-            let mut script = Script::new(&session);
+            let mut script = Script::new(&self.optional_first(&session));
             script.add(row_plan.load(&table.name, &text).as_bytes());
             self.script(format!("{name}.sql"), &script)?;
             self.done.rows += written;
@@ -312,7 +306,7 @@ impl Writer {
         if has_typed_json {
             let mut script = Script::new(&[]);
             script.add(json::tear_down().as_bytes());
-            self.script("holdfast-json-tear-down.sql".to_owned(), &script)?;
+            self.script(self.in_load("json-tear-down"), &script)?;
         }
         Ok(())
     }
@@ -369,7 +363,7 @@ impl Writer {
         Ok(rows)
     }
 
-    fn programs(&mut self, rebuild: &RebuildPlan) -> Result<(), Problem> {
+    fn programs(&mut self, plan: &RestorePlan, rebuild: &RebuildPlan) -> Result<(), Problem> {
         let session = self.definition_session();
         let positions = rebuild.steps(Phase::Positions).iter();
         let programs = rebuild.steps(Phase::Programs).iter();
@@ -378,14 +372,14 @@ impl Writer {
             .chain(in_order(programs.collect()))
             .chain(rebuild.steps(Phase::Finish))
             .collect();
-        for step in steps {
+        for step in &steps {
             let mut script = Script::new(&session);
             script.step(step);
-            let place = self.done.files.len();
-            self.script(
-                format!("{place:05}-{}-schema-post.sql", object_file(&step.object)),
-                &script,
-            )?;
+            self.script(self.in_load(&object_file(&step.object)), &script)?;
+        }
+        let at_the_end = has_typed_json(plan).then(json::tear_down);
+        for (name, text) in layout::programs(&self.names, &session, &steps, at_the_end) {
+            self.plain(&name, &text)?;
         }
         Ok(())
     }
@@ -405,10 +399,17 @@ impl Writer {
         for step in about_accounts {
             script.step(step);
         }
-        self.plain("accounts.sql", &script.0)?;
-        self.done.accounts = Some("accounts.sql".to_owned());
+        let name = format!("{LOAD}/accounts.sql");
+        self.plain(&name, &script.0)?;
+        self.done.accounts = Some(name);
         Ok(())
     }
+}
+
+/// Whether rows are loaded through functions of ours.
+fn has_typed_json(plan: &RestorePlan) -> bool {
+    let tables = plan.manifest.tables.iter().filter_map(|rows| plan.table_of(rows));
+    tables.filter_map(RowPlan::of).any(|rows| rows.has_typed_json())
 }
 
 fn refuse_other_count(table: &TableName, written: u64, wanted: u64) -> Result<(), Problem> {
@@ -453,13 +454,6 @@ fn in_order(steps: Vec<&Step>) -> Vec<&Step> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_of_files_are_plain() {
-        assert_eq!(object_file("`shop`.`or/ders`"), "shop.or%2Fders");
-        assert_eq!(object_file("`a``b`"), "a%60b");
-        assert_eq!(file_name("..").as_str(), "%2E%2E");
-    }
 
     #[test]
     fn a_statement_with_the_delimiter_gets_another_one() {

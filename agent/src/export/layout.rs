@@ -1,0 +1,168 @@
+//! The names and texts that myloader wants, as mydumper 1.0 writes them.
+//!
+//! It cuts files into statements where a line ends with a semicolon and knows no DELIMITER, so programs are written for it as mydumper does: a space behind each
+//! semicolon that ends a line within them. Loaded so they differ from the source's by these spaces.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use crate::restore::RestorePlan;
+use crate::server::apply;
+use crate::server::inventory::{Inventory, ProgramKind};
+use crate::server::rebuild::{Step, StepKind};
+
+/// A name as a part of a file's name: what is not plain is written as `%` and two digits per byte.
+pub(super) fn file_name(name: &str) -> String {
+    name.bytes().fold(String::new(), |mut text, byte| {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'$' => text.push(char::from(byte)),
+            // Writing into a String cannot fail.
+            _ => drop(write!(text, "%{byte:02X}")),
+        }
+        text
+    })
+}
+
+/// The quoted parts of "`schema`.`name`", for a file's name.
+pub(super) fn object_file(object: &str) -> String {
+    let parts = object
+        .split("`.`")
+        .map(|part| part.trim_matches('`').replace("``", "`"));
+    parts.map(|part| file_name(&part)).collect::<Vec<_>>().join(".")
+}
+
+/// How schemas are called in names of files: as they are where that is plain; else by a number, and myloader takes the name from the statement.
+pub(super) struct SchemaFiles(BTreeMap<String, String>);
+
+impl SchemaFiles {
+    pub(super) fn of(inventory: &Inventory) -> Self {
+        let named = inventory.schemas.iter().enumerate().map(|(number, schema)| {
+            let name = schema.name.as_str();
+            let is_plain = file_name(name) == name && !name.starts_with("mydumper_");
+            let file = if is_plain {
+                name.to_owned()
+            } else {
+                format!("mydumper_{number}")
+            };
+            (name.to_owned(), file)
+        });
+        Self(named.collect())
+    }
+
+    pub(super) fn schema(&self, name: &str) -> String {
+        self.0.get(name).cloned().unwrap_or_else(|| file_name(name))
+    }
+
+    /// "`schema`.`name`" of a schema.
+    pub(super) fn of_object(&self, schema: &str, object: &str) -> String {
+        let own = object_file(object);
+        match own.split_once('.') {
+            Some((_, name)) => format!("{}.{name}", self.schema(schema)),
+            None => own,
+        }
+    }
+
+    pub(super) fn table(&self, schema: &str, name: &str) -> String {
+        format!("{}.{}", self.schema(schema), file_name(name))
+    }
+
+    /// What must be there before rows are loaded: myloader runs files of sequences before it makes tables.
+    pub(super) fn before_rows(&self, session: &[String], statements: &[String]) -> Option<(String, Vec<u8>)> {
+        let schema = self.0.values().next()?;
+        let mut file = Vec::new();
+        for statement in session.iter().chain(statements) {
+            add(&mut file, statement.as_bytes());
+        }
+        Some((format!("{schema}.json_set_up-schema-sequence.sql"), file))
+    }
+}
+
+/// The file `metadata`: where the backup stands in the source's binlog, and what tables there are.
+pub(super) fn metadata(plan: &RestorePlan, files: &SchemaFiles) -> String {
+    let position = &plan.manifest.position;
+    let moment = chrono::DateTime::from_timestamp_millis(plan.manifest.started_ms as i64).unwrap_or_default();
+    let moment = moment.format("%Y-%m-%d %H:%M:%S");
+    let mut text = format!(
+        "# Started dump at: {moment}\n[config]\nquote-character = BACKTICK\nlocal-infile = 1\n\n\
+         [source]\n# executed_gtid_set = \"{}\"\n# SOURCE_LOG_FILE = \"{}\"\n# SOURCE_LOG_POS = {}\n",
+        position.gtid, position.file, position.offset
+    );
+    for table in &plan.manifest.tables {
+        // Writing into a String cannot fail.
+        let _ = write!(
+            text,
+            "\n[`{}`.`{}`]\nreal_table_name={}\nrows = {}\n",
+            files.schema(&table.schema),
+            file_name(&table.name),
+            table.name.replace('\\', "\\\\").replace('\n', "\\n"),
+            table.digest.rows
+        );
+    }
+    text + &format!("# Finished dump at: {moment}\n")
+}
+
+/// The files of programs. Views may show views, also of other schemas, and use functions; myloader loads files of views in no order. So these are in one.
+pub(super) fn programs(
+    names: &SchemaFiles,
+    session: &[String],
+    steps: &[&Step],
+    at_the_end: Option<String>,
+) -> BTreeMap<String, Vec<u8>> {
+    let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    let mut with_views = None;
+    for step in steps {
+        let (StepKind::Program(kind), Some(schema)) = (step.kind, &step.schema) else {
+            continue;
+        };
+        let schema = names.schema(schema.as_str());
+        let name = match kind {
+            ProgramKind::Trigger => format!("{schema}-schema-triggers.sql"),
+            ProgramKind::Event => format!("{schema}-schema-post.sql"),
+            _ => with_views
+                .get_or_insert(format!("{schema}.programs-schema-view.sql"))
+                .clone(),
+        };
+        let file = files.entry(name).or_default();
+        if file.is_empty() {
+            session.iter().for_each(|set| add(file, set.as_bytes()));
+        }
+        apply::statements(step)
+            .iter()
+            .for_each(|statement| add(file, statement));
+    }
+    if let (Some(statement), Some(schema)) = (at_the_end, names.0.values().next()) {
+        let file = files.entry(format!("{schema}-schema-post.sql")).or_default();
+        add(file, statement.as_bytes());
+    }
+    files
+}
+
+/// A statement with a space behind each semicolon that ends a line in it.
+fn add(file: &mut Vec<u8>, statement: &[u8]) {
+    for (at, byte) in statement.iter().enumerate() {
+        file.push(*byte);
+        if *byte == b';' && statement.get(at + 1) == Some(&b'\n') {
+            file.push(b' ');
+        }
+    }
+    file.extend(b";\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_files_are_plain() {
+        assert_eq!(object_file("`shop`.`or/ders`"), "shop.or%2Fders");
+        assert_eq!(object_file("`a``b`"), "a%60b");
+        assert_eq!(file_name("..").as_str(), "%2E%2E");
+    }
+
+    #[test]
+    fn lines_of_a_program_do_not_end_it() {
+        let mut file = Vec::new();
+        add(&mut file, b"BEGIN\nSELECT ';';\nSELECT 2; END");
+        assert_eq!(file, b"BEGIN\nSELECT ';'; \nSELECT 2; END;\n");
+    }
+}
