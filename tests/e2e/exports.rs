@@ -81,7 +81,7 @@ fn an_export_is_loaded_by_the_servers_own_client(kind: Kind) {
     workload.stop();
     // A view is made before the one that it shows, were they made by name.
     source.sql("CREATE VIEW shop.z_last AS SELECT id FROM shop.items; CREATE VIEW shop.a_first AS SELECT * FROM shop.z_last");
-    source.sql("CREATE DATABASE `odd-name`; CREATE TABLE `odd-name`.`odd``table` (id INT PRIMARY KEY); INSERT INTO `odd-name`.`odd``table` VALUES (1)");
+    source.sql("CREATE DATABASE `odd-name`; CREATE TABLE `odd-name`.`odd``table` (id INT PRIMARY KEY, `a;b` INT COMMENT 'x; it''s \\\\; \"y;') COMMENT ';'; INSERT INTO `odd-name`.`odd``table` VALUES (1, 2)");
     source.sql("CREATE USER app@localhost; GRANT SELECT ON shop.* TO app@localhost");
     let site = Site::new(&source);
     site.backup();

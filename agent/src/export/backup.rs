@@ -139,6 +139,15 @@ impl Script {
         }
     }
 
+    /// A statement whose semicolons are in strings and names only, which clients understand, and myloader unless a line ends with one.
+    fn add_quoted(&mut self, statement: &[u8]) {
+        if statement.windows(2).any(|two| two == b";\n") {
+            return self.add(statement);
+        }
+        self.0.extend(statement);
+        self.0.extend(b";\n");
+    }
+
     fn add(&mut self, statement: &[u8]) {
         let contains = |what: &[u8]| statement.windows(what.len()).any(|window| window == what);
         if !contains(b";") {
@@ -244,7 +253,12 @@ impl Writer {
         let session = self.definition_session();
         for step in rebuild.steps(Phase::Structure) {
             let mut script = Script::new(&session);
-            script.step(step);
+            match step.kind {
+                StepKind::Table => apply::statements(step)
+                    .iter()
+                    .for_each(|statement| script.add_quoted(statement)),
+                _ => script.step(step),
+            }
             let name = match &step.schema {
                 Some(schema) => self.names.of_object(schema.as_str(), &step.object),
                 None => object_file(&step.object),
@@ -298,7 +312,7 @@ impl Writer {
             refuse_other_count(&table.name, written, rows.digest.rows)?;
             let session = load_session(&self.known());
             let mut script = Script::new(&self.optional_first(&session));
-            script.add(row_plan.load(&table.name, &text).as_bytes());
+            script.add_quoted(row_plan.load(&table.name, &text).as_bytes());
             self.script(format!("{name}.sql"), &script)?;
             self.done.rows += written;
         }
