@@ -2,7 +2,7 @@
 //! a script that feeds them to the server's own client.
 //!
 //! Schemas, tables and rows lie where myloader looks for them, under its names. What it would not load exactly lies in the folder
-//! `load`, which it does not look into; programs lie there for the script and once more for it (see [`layout`]).
+//! `load`, which it does not look into; programs lie there for the script and once more for it (see the module `layout`).
 //!
 //! What is in them is what a restore sends to a server; it is only written down here. Objects are authenticated and rows counted on the way;
 //! digests cannot be compared without a server.
