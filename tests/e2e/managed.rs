@@ -98,7 +98,11 @@ fn everything_is_applied_by_statements(kind: Kind) {
     ];
     site.restore(&["a"], &borrowed(&to)).succeeds();
     // What the source's binlog says of these is not what it did: a replica has them otherwise as well.
-    let known = ["procedure objects.ansi p:", "function letters.f \u{4e63}:"];
+    let mut known = vec!["procedure objects.ansi p:", "function letters.f \u{4e63}:"];
+    if !kind.is_mariadb() {
+        // Computed by the sql_mode of whoever opened the table first, and no statement can give such a column another value.
+        known.push("rows types.ansi:");
+    }
     let mut differ = Snapshot::of(&source).differences(&Snapshot::of(&target));
     differ.retain(|line| !known.iter().any(|known| line.starts_with(known)));
     assert!(differ.is_empty(), "{differ:#?}");
