@@ -198,9 +198,9 @@ pub struct RestoreArgs {
     /// Otherwise the best that the server and the account allow. A server behind a tunnel that ends on this machine needs `statements`, or --listen.
     #[arg(long, value_enum, conflicts_with_all = ["scratch", "new_names"])]
     pub replay_by: Option<Means>,
-    /// An address of this host at which a target server on another machine can reach it, to replicate from here, inside TLS. Without a port, any that
-    /// is free. Nobody vouches for the certificate: across a network that others may tamper with, use a tunnel.
-    #[arg(long, value_name = "HOST[:PORT]", conflicts_with_all = ["scratch", "new_names"])]
+    /// An address of this host at which a target server on another machine can reach it, to replicate from here, inside TLS: 10.0.0.5:3399. Nobody
+    /// vouches for the certificate: across a network that others may tamper with, use a tunnel.
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with_all = ["scratch", "new_names", "backup_only"])]
     pub listen: Option<ListenAddress>,
     /// Restore an account under another name, with all that runs as it: app@10.%=app@192.168.%. With `--accounts leave`, what runs as it runs as
     /// this account of the target server instead. Repeatable.

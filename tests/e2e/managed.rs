@@ -7,7 +7,7 @@ use std::time::Duration;
 use holdfast_tests::holdfast::Holdfast;
 use holdfast_tests::ledger;
 use holdfast_tests::oracle::Snapshot;
-use holdfast_tests::process::{host_name, wait_until};
+use holdfast_tests::process::{free_ports, host_name, wait_until};
 use holdfast_tests::replica;
 use holdfast_tests::server::{Kind, Server, ServerOptions};
 use holdfast_tests::site::Site;
@@ -178,6 +178,8 @@ fn a_managed_server_is_restored_into(kind: Kind) {
     let target = managed(kind);
     let refused = as_customer(&site, &target, &[]).fails();
     refused.says(&["HF-E04", "--accounts leave"]);
+    let accounts = target.query("SELECT User FROM mysql.user WHERE User LIKE 'holdfast%'");
+    assert!(accounts.is_empty(), "{accounts:?}");
     let told = restore(&site, &target, &["--dry-run"]).succeeds();
     assert!(told.stdout.contains("by statements"), "{told}");
     let done = restore(&site, &target, &[]).succeeds();
@@ -313,7 +315,8 @@ fn a_server_is_reached_over_the_network(kind: Kind) {
         source.sql(&for_replication(AFTER));
     });
     let wanted = Snapshot::of_database(&source, "shop");
-    let here = ["--listen", "127.0.0.1"];
+    let address = format!("127.0.0.1:{}", free_ports(1)[0]);
+    let here = ["--listen", address.as_str()];
     for (privileges, options, is_replica) in [
         ("ALL", &here[..], true),
         (privileges(kind), &here, false),
@@ -331,7 +334,7 @@ fn a_server_is_reached_over_the_network(kind: Kind) {
         let to = over_the_network(&site, &target);
         let restore = |options: &[&str]| site.restore(&["a"], &[&borrowed(&to)[..], options].concat());
         if is_replica {
-            let refused = restore(&["--accounts", "leave", "--listen", "192.0.2.1"]).fails();
+            let refused = restore(&["--accounts", "leave", "--listen", "192.0.2.1:3399"]).fails();
             refused.says(&["HF-E0", "192.0.2.1 is an address of this host"]);
             // Found out before anything is loaded.
             let refused = restore(options).fails();

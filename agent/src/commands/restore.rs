@@ -86,7 +86,7 @@ async fn make_plan(reader: &Reader, args: &RestoreArgs) -> Result<RestorePlan, P
     let plan = plan_of(reader, backup, &point, &args.except).await?;
     let mut plan = choose_accounts(plan, args)?;
     plan.means = args.replay_by;
-    plan.listen = args.listen.clone();
+    plan.listen = args.listen;
     let plan = match args.only.as_slice() {
         [] => plan,
         patterns => plan.only(patterns).await?,

@@ -177,12 +177,17 @@ impl OwnAccount {
             format!("CREATE USER {who} IDENTIFIED BY '{password}'"),
             format!("GRANT ALL PRIVILEGES ON *.* TO {who} WITH GRANT OPTION"),
         ] {
-            connection.execute(statement).await.map_err(cannot_be_made)?;
+            if let Err(error) = connection.execute(statement).await {
+                // Whether it was there already to be dropped or not: nothing of it stays.
+                let _ = connection.execute(format!("DROP USER IF EXISTS {who}")).await;
+                return Err(cannot_be_made(error));
+            }
         }
         let may_grant_proxies = format!("GRANT PROXY ON ''@'' TO {who} WITH GRANT OPTION");
         match (connection.execute(may_grant_proxies).await, proxy) {
             (Ok(_), _) => {}
             (Err(error), None) => tracing::debug!("proxies cannot be granted: {error}"),
+            (Err(error), Some(_)) if error.server_code().is_none() => return Err(cannot_be_made(error)),
             (Err(error), Some(account)) => {
                 let drop = format!("DROP USER {who}");
                 connection.execute(drop).await.map_err(cannot_be_made)?;

@@ -162,8 +162,7 @@ impl<'plan> Ready<'plan> {
             (&self.plan.replay, &self.plan.listen, self.means)
         {
             lines.push(format!(
-                "replays    as a replica of this host, which it reaches at {}, inside TLS",
-                listen.host
+                "replays    as a replica of this host, at {listen}, inside TLS"
             ));
         }
         lines.extend(
@@ -241,6 +240,9 @@ impl<'plan> Ready<'plan> {
         resume::refuse_in_use(&mut control, &journal).await?;
         let how = (self.whose, self.means);
         resume::settle(&mut control, plan, &mut journal, &self.settings, how).await?;
+        if let (Some(replay), Some(listen), Means::Replication) = (&plan.replay, &plan.listen, self.means) {
+            trial::check(replay, flavour, connect, listen).await?;
+        }
         let settings = settings_of(&mut control).await?;
         drop(control);
         Begun::new(plan, target, own, settings, self.warnings, journal, self.means).await
@@ -320,7 +322,7 @@ fn refuse_out_of_reach(
     Err(Problem::new(
         Code::TargetServer,
         "the target server is on another machine, and is to replicate from this one",
-        "name an address of this host at which the target server can reach it: --listen HOST[:PORT]",
+        "name an address of this host at which the target server can reach it: --listen ADDRESS:PORT",
     ))
 }
 

@@ -404,7 +404,7 @@ fn left_out(plan: &ReplayPlan) -> BTreeSet<LeftOut> {
 }
 
 pub(super) fn source_problem(error: SourceError, listen: Option<&ListenAddress>) -> Problem {
-    let at = listen.map_or("127.0.0.1", |address| &address.host);
+    let at = listen.map_or("127.0.0.1".to_owned(), |address| address.ip().to_string());
     Problem::new(
         Code::Load,
         format!("serve the archived binlogs: {error}"),

@@ -164,8 +164,8 @@ async fn follow(
 fn way_to(source: &Source) -> ConnectOptions {
     ConnectOptions {
         endpoint: Endpoint::Tcp {
-            host: source.address().host.clone(),
-            port: source.address().port,
+            host: source.address().ip().to_string(),
+            port: source.address().port(),
         },
         user: source.user().to_owned(),
         password: Some(source.password().clone()),

@@ -54,12 +54,17 @@ pub(super) async fn check(
     let replica = Replica { flavour };
     let reached = wait(&replica, &mut control, statements).await;
     let detached = replica.detach(&mut control).await;
+    if let Err(error) = &detached {
+        let mut problem = target_problem("end the trial of replication on the target server", error);
+        problem.hint.push_str("\nthe target server may still be a replica of this host: STOP and RESET ALL its replication before it is used");
+        return Err(problem);
+    }
     match reached? {
-        None => detached.map_err(|e| target_problem("end replication on the target server", &e)),
+        None => Ok(()),
         Some(why) => Err(Problem::new(
             Code::TargetServer,
             format!("the target server does not get through to this one at {address}: {why}"),
-            "open the way to that address and port (firewall, routes), or name another: --listen HOST:PORT; or leave --listen away, and \
+            "open the way to that address and port (firewall, routes), or name another: --listen ADDRESS:PORT; or leave --listen away, and \
              binlogs are replayed by statements",
         )),
     }

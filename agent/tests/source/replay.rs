@@ -44,7 +44,11 @@ impl Replay {
         target: &Server,
         by: &AttachBy,
     ) -> Replay {
-        let address = "127.0.0.1".parse().unwrap();
+        let free = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let address = free.to_string().parse().unwrap();
         Replay::from(FileFeed::new(files, 3), selection, target, by, Some(&address)).await
     }
 

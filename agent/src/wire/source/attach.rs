@@ -2,7 +2,7 @@
 
 use holdfast_proto::Flavour;
 
-use super::{ListenAddress, Source};
+use super::Source;
 
 /// How a replica says from where it goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub enum AttachBy {
 pub fn attach_statements(source: &Source, by: &AttachBy) -> Vec<String> {
     let (address, user) = (source.address(), source.user());
     let password = String::from_utf8_lossy(source.password().expose()).into_owned(); // letters and digits
-    let ListenAddress { host, port } = address;
+    let (host, port) = (address.ip(), address.port());
     let tls = u8::from(source.is_tls());
     match source.flavour() {
         Flavour::MySql => {
@@ -42,7 +42,7 @@ pub fn attach_statements(source: &Source, by: &AttachBy) -> Vec<String> {
             vec![
                 format!(
                     "CHANGE REPLICATION SOURCE TO SOURCE_HOST='{host}', SOURCE_PORT={port}, SOURCE_SSL={tls}, \
-                     SOURCE_HEARTBEAT_PERIOD=2, SOURCE_CONNECT_RETRY=1, {by}"
+                     SOURCE_HEARTBEAT_PERIOD=2, SOURCE_CONNECT_RETRY=1, SOURCE_RETRY_COUNT=86400, {by}"
                 ),
                 format!("START REPLICA USER='{user}' PASSWORD='{password}'"),
             ]

@@ -68,6 +68,9 @@ pub(super) struct Dump<'a, W> {
     /// The event being passed on: whether it is, and whether a transaction ends with it.
     passing: bool,
     ending: Option<TransactionEnd>,
+    /// The name of a transaction whose content is left out. It is sent with the end only: a replica that comes again between the two would
+    /// be behind the name, and get the content.
+    held: Vec<u8>,
     last_sent: Instant,
 }
 
@@ -97,6 +100,7 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
             treatment: Treatment::Send,
             passing: false,
             ending: None,
+            held: Vec::new(),
             last_sent: Instant::now(),
         })
     }
@@ -315,7 +319,7 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
         let wanted = match self.treatment {
             Treatment::Send => true,
             Treatment::Omit | Treatment::SentBefore => false,
-            Treatment::Empty => is_begin,
+            Treatment::Empty => is_begin && !self.hold(header, bytes)?,
         };
         let is_for_replicas = match header.kind {
             EventType::STOP => false,
@@ -332,6 +336,27 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
             self.writer.data(bytes).await?;
         }
         Ok(Flow::Continue)
+    }
+
+    /// Keeps the name of a transaction that is sent without its content.
+    fn hold(&mut self, header: &EventHeader, bytes: &Bytes) -> Result<bool, EventError> {
+        let names = [
+            EventType::GTID,
+            EventType::ANONYMOUS_GTID,
+            EventType::GTID_TAGGED,
+            EventType::MARIADB_GTID,
+        ];
+        if !names.contains(&header.kind) {
+            return Ok(false);
+        }
+        if bytes.len() != header.length_bytes as usize {
+            return Err(EventError::malformed(
+                header.kind,
+                "a name of this size is none".to_owned(),
+            ));
+        }
+        self.held = bytes.to_vec();
+        Ok(true)
     }
 
     /// Leaves out a statement by itself about accounts where those are not wanted. Keeps in mind
@@ -439,6 +464,10 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
         };
         let treatment = std::mem::replace(&mut self.treatment, Treatment::Send);
         if treatment == Treatment::Empty {
+            let name = std::mem::take(&mut self.held);
+            if !name.is_empty() {
+                self.packet(&name).await?;
+            }
             for event in made_up::empty_transaction(&end, self.tracker.checksum()) {
                 self.packet(&event).await?;
             }

@@ -15,7 +15,7 @@ use crate::wire::{Password, WireError};
 /// All that a replica says before it is let in.
 const PACKET_BYTES_MAX: usize = 64 * 1024;
 /// How long letting one in may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 const NONCE_BYTES: usize = 20;
 const NATIVE: &str = "mysql_native_password";
 const CACHING_SHA2: &str = "caching_sha2_password";
@@ -77,7 +77,6 @@ impl Door<'_> {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        reader.set_timeout(PATIENCE);
         let (user, plugin, mut proof) = parse_response(reader.packet(PACKET_BYTES_MAX).await?)?;
         writer.set_sequence(reader.sequence());
         if plugin != self.plugin() {

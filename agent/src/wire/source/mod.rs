@@ -40,7 +40,7 @@ pub use status::{EndReached, SentTransaction, SourceStatus, StatementSent};
 
 use conversation::{Conversation, DumpRequest, Identity, Reaction};
 use dump::{Dump, WRITE_PATIENCE};
-use greeting::{Door, Nonce};
+use greeting::{Door, Nonce, PATIENCE};
 use listen::Port;
 use status::Reporter;
 
@@ -230,14 +230,10 @@ impl Source {
     }
 
     async fn session<F: EventFeed>(self: Arc<Self>, socket: TcpStream, connection_id: u32, feed: Arc<F>) {
-        self.reporter.connected();
-        let result = self.serve(socket, connection_id, &*feed).await;
-        let failure = match result {
-            // A replica that is stopped, or comes again, just closes the connection.
-            Ok(()) | Err(SourceError::Replica(WireError::Closed(_) | WireError::Io(_))) => None,
-            Err(error) => Some((error.to_string(), error.is_permanent())),
-        };
-        self.reporter.disconnected(failure);
+        // Strangers on the port count for nothing: neither as a replica nor as its failure.
+        if let Err(error) = self.serve(socket, connection_id, &*feed).await {
+            tracing::debug!("a replica was not let in: {error}");
+        }
     }
 
     async fn serve<F: EventFeed>(
@@ -287,16 +283,43 @@ impl Source {
         let mut reader = PacketReader::new(read, COMMAND_PATIENCE);
         let mut writer = PacketWriter::new(write, COMMAND_PATIENCE);
         reader.set_sequence(sequence);
-        door.let_in(nonce, &mut reader, &mut writer).await?;
+        tokio::time::timeout(PATIENCE, door.let_in(nonce, &mut reader, &mut writer))
+            .await
+            .map_err(|_| WireError::Timeout {
+                what: "letting a replica in",
+                after: PATIENCE,
+            })??;
+        self.reporter.connected();
+        let failure = match self.attend(&mut reader, &mut writer, feed).await {
+            // A replica that is stopped, or comes again, just closes the connection.
+            Ok(()) | Err(SourceError::Replica(WireError::Closed(_) | WireError::Io(_))) => None,
+            Err(error) => Some((error.to_string(), error.is_permanent())),
+        };
+        self.reporter.disconnected(failure);
+        Ok(())
+    }
+
+    /// Answers a replica that was let in, and sends it what it wants.
+    async fn attend<R, W, F>(
+        &self,
+        reader: &mut PacketReader<R>,
+        writer: &mut PacketWriter<W>,
+        feed: &F,
+    ) -> Result<(), SourceError>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+        F: EventFeed,
+    {
         reader.set_timeout(COMMAND_PATIENCE);
-        let Some(request) = self.converse(&mut reader, &mut writer).await? else {
+        let Some(request) = self.converse(reader, writer).await? else {
             return Ok(());
         };
         reader.set_timeout(SILENCE);
         reader.set_sequence(0);
         writer.set_timeout(WRITE_PATIENCE);
         let result = tokio::select! {
-            result = self.dump(&request, &mut writer, feed) => result,
+            result = self.dump(&request, writer, feed) => result,
             // Whatever a replica says now, it is leaving.
             said = reader.packet(COMMAND_BYTES_MAX) => said.map(|_| ()).map_err(SourceError::from),
         };
