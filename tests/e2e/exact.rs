@@ -223,7 +223,7 @@ const MYSQL_REPLAYED: &[Known] = &[
 
 /// Somebody who opens a table again and again, so that MySQL prints it by their sql_mode to others too.
 fn application_without_escapes(source: &Server, site: &Site) -> Process {
-    let opened = "SELECT COUNT(*) FROM `my more`.doubled; DO SLEEP(0.002); ".repeat(2000);
+    let opened = "SELECT COUNT(*) FROM `my more`.doubled; DO SLEEP(0.01); ".repeat(2000);
     let script = format!("SET sql_mode = 'NO_BACKSLASH_ESCAPES'; {opened}");
     let mut client = source.client(&["--execute", &script]);
     Process::start("application", &mut client, &site.path("application.log"))
@@ -235,7 +235,11 @@ fn dumped(kind: Kind, known: &[Known]) {
     let site = Site::new(&source);
     let application = (!kind.is_mariadb()).then(|| application_without_escapes(&source, &site));
     site.backup(); // before the oracle looks, which closes the tables
-    drop(application);
+    if let Some(application) = application {
+        let printed = &source.query("SHOW CREATE TABLE `my more`.doubled")[0][1];
+        assert!(printed.contains(r"'\\\\n'"), "not doubled: {printed}");
+        drop(application);
+    }
     let wanted = Snapshot::strict(&source);
     assert!(wanted.rows() > 30_000, "{} rows only", wanted.rows());
     let told = restored_is(kind, &site, &wanted, known);

@@ -336,6 +336,8 @@ fn a_server_is_reached_over_the_network(kind: Kind) {
         if is_replica {
             let refused = restore(&["--accounts", "leave", "--listen", "192.0.2.1:3399"]).fails();
             refused.says(&["HF-E0", "192.0.2.1 is an address of this host"]);
+            let both = restore(&[&here[..], &["--replay-by", "statements"]].concat()).fails();
+            both.says(&["HF-E010", "leave --listen away"]);
             // Found out before anything is loaded.
             let refused = restore(options).fails();
             refused.says(&["HF-E042", "PROXY", "--accounts leave"]);

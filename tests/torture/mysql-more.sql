@@ -14,6 +14,7 @@ SET SESSION sql_mode='NO_BACKSLASH_ESCAPES,NO_AUTO_VALUE_ON_ZERO';
 -- Printed with twice the backslashes until the table is closed.
 CREATE TABLE doubled (id INT PRIMARY KEY, a VARCHAR(20) DEFAULT (CONCAT('x', '\n')) COMMENT '\\', e ENUM('\\', '\') DEFAULT '\\', KEY k ((CONCAT(a, '\')), (CONCAT(e, '\\', '%'))), CHECK (a <> '\\\'));
 INSERT INTO doubled (id) VALUES (1);
+CREATE TABLE parted (a VARCHAR(10), b INT) PARTITION BY LIST COLUMNS (a) (PARTITION x VALUES IN ('\', 'c\\') COMMENT='\', PARTITION y VALUES IN ('b')); INSERT INTO parted VALUES ('\', 1), ('c\\', 2), ('b', 3);
 SET SESSION sql_mode='NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION';
 SET sql_generate_invisible_primary_key=1;
 CREATE TABLE gipk (a INT); INSERT INTO gipk VALUES (5), (6); DELETE FROM gipk WHERE a = 5; INSERT INTO gipk VALUES (7);

@@ -11,7 +11,7 @@ use crate::instance::{Instance, Programs};
 use crate::problem::{Code, Problem, Result};
 use crate::restore::copy::{self, new_names};
 use crate::restore::space::Space;
-use crate::restore::{self, Purpose, Ready, RestoreOptions, RestorePlan, Restored, Then, Whose};
+use crate::restore::{self, Means, Purpose, Ready, RestoreOptions, RestorePlan, Restored, Then, Whose};
 use crate::wire::{ConnectOptions, Endpoint, TlsMode};
 use crate::words;
 
@@ -83,6 +83,7 @@ async fn make_plan(reader: &Reader, args: &RestoreArgs) -> Result<RestorePlan, P
         None => begun_backup(reader, &args.target).await?,
     };
     let backup = args.backup.as_deref().or(begun.as_deref());
+    refuse_idle_listen(args)?;
     let plan = plan_of(reader, backup, &point, &args.except).await?;
     let mut plan = choose_accounts(plan, args)?;
     plan.means = args.replay_by;
@@ -92,6 +93,18 @@ async fn make_plan(reader: &Reader, args: &RestoreArgs) -> Result<RestorePlan, P
         patterns => plan.only(patterns).await?,
     };
     Ok(plan.estimated(&reader.repository, &reader.identities).await)
+}
+
+/// An address that nobody would come to.
+fn refuse_idle_listen(args: &RestoreArgs) -> Result<(), Problem> {
+    match (&args.listen, args.replay_by) {
+        (Some(_), Some(Means::Statements)) => Err(Problem::new(
+            Code::Configuration,
+            "--listen is for a server that replicates from here; one that is given statements does not",
+            "leave --listen away, or --replay-by statements",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// The backup of the unfinished restore that the target server holds: a newer one may be there by now.

@@ -211,7 +211,7 @@ impl<'plan> Ready<'plan> {
         let prepared = async {
             if let (Some(replay), Some(listen), Means::Replication) = (&plan.replay, &plan.listen, self.means)
             {
-                trial::check(replay, plan.manifest.source.flavour, target, listen).await?;
+                trial::check(replay, plan.manifest.source.flavour, target, listen, false).await?;
             }
             own_account(plan, target, &self.login, &mut journal).await
         };
@@ -241,7 +241,7 @@ impl<'plan> Ready<'plan> {
         let how = (self.whose, self.means);
         resume::settle(&mut control, plan, &mut journal, &self.settings, how).await?;
         if let (Some(replay), Some(listen), Means::Replication) = (&plan.replay, &plan.listen, self.means) {
-            trial::check(replay, flavour, connect, listen).await?;
+            trial::check(replay, flavour, connect, listen, true).await?;
         }
         let settings = settings_of(&mut control).await?;
         drop(control);

@@ -78,6 +78,13 @@ pub(super) async fn check_target(
             &format!("start it with gtid_mode={wanted} and enforce_gtid_consistency={wanted}"),
         );
     }
+    // Another one that is set later does not help a MySQL that was started so.
+    if settings.number("server_id") == Some(0) {
+        return refuse(
+            "the target server has server_id=0, with which it replicates from nobody",
+            "start it with another server_id, or replay by statements: --replay-by statements; nothing was changed here",
+        );
+    }
     let replica = Replica { flavour };
     // One that an interrupted restore set is set again, and taken away at the end.
     let silenced = match is_resumed {

@@ -23,12 +23,13 @@ use crate::wire::{ConnectOptions, Connection};
 const PATIENCE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(100);
 
-/// Has the target server connect to us.
+/// Has the target server connect to us. `is_begun`: something is loaded already.
 pub(super) async fn check(
     plan: &ReplayPlan,
     flavour: Flavour,
     target: &ConnectOptions,
     listen: &ListenAddress,
+    is_begun: bool,
 ) -> Result<(), Problem> {
     let selection = Selection {
         stop: StopPoint::At(plan.base.place),
@@ -55,17 +56,26 @@ pub(super) async fn check(
     let reached = wait(&replica, &mut control, statements).await;
     let detached = replica.detach(&mut control).await;
     if let Err(error) = &detached {
-        let mut problem = target_problem("end the trial of replication on the target server", error);
+        let ended = |_| target_problem("end the trial of replication on the target server", error);
+        let mut problem = reached.map_or_else(|problem| problem, ended);
         problem.hint.push_str("\nthe target server may still be a replica of this host: STOP and RESET ALL its replication before it is used");
         return Err(problem);
     }
+    let otherwise = match is_begun {
+        true => {
+            "what is loaded stays, and the same command goes on with it; to replay by statements needs an empty server"
+        }
+        false => "or leave --listen away, and binlogs are replayed by statements",
+    };
     match reached? {
         None => Ok(()),
         Some(why) => Err(Problem::new(
             Code::TargetServer,
             format!("the target server does not get through to this one at {address}: {why}"),
-            "open the way to that address and port (firewall, routes), or name another: --listen ADDRESS:PORT; or leave --listen away, and \
-             binlogs are replayed by statements",
+            format!(
+                "where the network is at fault, open the way to that address and port (firewall, routes), or name another: --listen ADDRESS:PORT; \
+                 {otherwise}"
+            ),
         )),
     }
 }

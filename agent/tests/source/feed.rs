@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_agent::wire::event::{EventCutter, EventType, FILE_MAGIC, HEADER_BYTES, Piece};
-use holdfast_agent::wire::source::{EventFeed, EventStream, FeedError, FeedItem, StartPoint};
+use holdfast_agent::wire::source::{EventFeed, EventStream, FeedError, FeedItem, Place, StartPoint};
 use holdfast_proto::gtid::{GtidList, GtidSet, MySqlGtidSet};
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
@@ -19,6 +20,8 @@ pub(crate) struct FileFeed {
     /// How many more times a stream breaks, each after some 700 KB.
     breaks_left: AtomicUsize,
     pub(crate) breaks: AtomicUsize,
+    /// Where one stream breaks.
+    break_at: Option<Place>,
 }
 
 pub(crate) struct FileStream {
@@ -27,6 +30,8 @@ pub(crate) struct FileStream {
     start_bytes: Option<u64>,
     open: Option<File>,
     breaks_after_bytes: Option<usize>,
+    break_at: Option<Place>,
+    position_bytes: u64,
 }
 
 impl FileFeed {
@@ -35,6 +40,14 @@ impl FileFeed {
             files: Arc::new(files.to_vec()),
             breaks_left: AtomicUsize::new(breaks),
             breaks: AtomicUsize::new(0),
+            break_at: None,
+        }
+    }
+
+    pub(crate) fn breaking_at(files: &[PathBuf], place: Place) -> FileFeed {
+        FileFeed {
+            break_at: Some(place),
+            ..FileFeed::new(files, 1)
         }
     }
 
@@ -101,13 +114,16 @@ impl EventFeed for FileFeed {
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
             .is_ok();
         self.breaks.fetch_add(usize::from(breaks), Ordering::SeqCst);
-        let breaks_after_bytes = breaks.then_some(700_001);
+        let break_at = self.break_at.filter(|_| breaks);
+        let breaks_after_bytes = (breaks && break_at.is_none()).then_some(700_001);
         Ok(FileStream {
             files: self.files.clone(),
             next_file,
             start_bytes,
             open: None,
             breaks_after_bytes,
+            break_at,
+            position_bytes: 0,
         })
     }
 }
@@ -115,9 +131,20 @@ impl EventFeed for FileFeed {
 impl EventStream for FileStream {
     async fn next(&mut self) -> Result<Option<FeedItem>, FeedError> {
         if let Some(file) = &mut self.open {
-            let mut fragment = vec![0; FRAGMENT_BYTES];
+            let this_file = self.next_file as u64 - 1;
+            let here = self.break_at.filter(|place| place.file_sequence == this_file);
+            let left_bytes = here.map_or(usize::MAX, |place| {
+                (place.position_bytes - self.position_bytes) as usize
+            });
+            if left_bytes == 0 {
+                // What was sent is to arrive first.
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                return Err(FeedError::Failed("the archive is gone for a moment".into()));
+            }
+            let mut fragment = vec![0; FRAGMENT_BYTES.min(left_bytes)];
             let count = file.read(&mut fragment).await.unwrap();
             fragment.truncate(count);
+            self.position_bytes += count as u64;
             if let Some(left) = &mut self.breaks_after_bytes {
                 match left.checked_sub(count) {
                     Some(rest) => *left = rest,
@@ -143,6 +170,7 @@ impl EventStream for FileStream {
         let position_bytes = self.start_bytes.take().unwrap_or(behind).max(behind);
         file.seek(std::io::SeekFrom::Start(position_bytes)).await.unwrap();
         self.open = Some(file);
+        self.position_bytes = position_bytes;
         let sequence = self.next_file as u64;
         self.next_file += 1;
         let name = path.file_name().unwrap().to_string_lossy().into_owned();

@@ -159,11 +159,56 @@ async fn mariadb_comes_again_when_the_stream_breaks_and_one_transaction_is_left_
     replay.wait_for_gtids(&target, &recorded.end.gtids).await;
     assert_eq!(replay.breaks(), 3, "the feed broke");
     assert_eq!(
-        target.checksums_but(workload::VICTIM),
-        recorded.server.checksums_but(workload::VICTIM)
+        target.checksums_but(&[workload::VICTIM]),
+        recorded.server.checksums_but(&[workload::VICTIM])
     );
     assert_eq!(target.sql("SELECT COUNT(*) FROM t.victim"), "2");
     replay.stop(&target).await;
+}
+
+/// Who comes again by position inside a transaction that is left out gets the rest of it neither: with GTIDs that agree, nobody would notice.
+async fn breaks_inside_what_is_left_out(kind: Kind, options: &[&str]) {
+    let source = Server::start(kind, &[&["--server-id=1"], options].concat());
+    source.sql("CREATE DATABASE t; CREATE TABLE t.a (a INT PRIMARY KEY, b LONGTEXT)");
+    source.sql("INSERT INTO t.a VALUES (1, 'kept')");
+    source.sql("BEGIN; INSERT INTO t.a VALUES (2, REPEAT('x', 300000)); INSERT INTO t.a VALUES (3, 'left out'); COMMIT");
+    source.sql("INSERT INTO t.a VALUES (4, 'kept')");
+    let gtids = source.gtids();
+    let files = source.closed_binlogs();
+    let transactions = read_all(&files);
+    let victim = &transactions[transactions.len() - 2];
+    let first = &victim.begin;
+    // All of it but the end of its last event.
+    let inside = Place {
+        file_sequence: victim.file_sequence,
+        position_bytes: victim.end.end_position_bytes - 20,
+    };
+    let mut selection = Selection::everything();
+    selection
+        .left_out
+        .insert(LeftOut::Gtid(first.gtid.clone().unwrap()));
+    let target = Server::start(kind, &[&["--server-id=2"], options].concat());
+    let by = AttachBy::File {
+        name: files[0].file_name().unwrap().to_string_lossy().into_owned(),
+        position_bytes: 4,
+    };
+    let replay = Replay::breaking_at(&files, inside, selection, &target, &by).await;
+    replay.wait_for_gtids(&target, &gtids).await;
+    assert_eq!(replay.breaks(), 1);
+    assert_eq!(target.sql("SELECT GROUP_CONCAT(a ORDER BY a) FROM t.a"), "1,4");
+    assert_eq!(target.gtids(), gtids);
+    replay.stop(&target).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb_breaks_inside_what_is_left_out() {
+    breaks_inside_what_is_left_out(Kind::MariaDb, &["--gtid-strict-mode=ON"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mysql_breaks_inside_what_is_left_out() {
+    let options = ["--gtid-mode=ON", "--enforce-gtid-consistency=ON"];
+    breaks_inside_what_is_left_out(Kind::MySql, &options).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -198,8 +243,8 @@ async fn mysql_by_gtid_with_four_workers_gives_the_same_tables() {
     replay.wait_for_gtids(&target, &recorded.end.gtids).await;
     assert_eq!(replay.breaks(), 3, "the feed broke");
     assert_eq!(
-        target.checksums_but(workload::VICTIM),
-        recorded.server.checksums_but(workload::VICTIM)
+        target.checksums_but(&[workload::VICTIM]),
+        recorded.server.checksums_but(&[workload::VICTIM])
     );
     assert_eq!(target.sql("SELECT COUNT(*) FROM t.victim"), "2");
     assert_eq!(target.gtids(), recorded.end.gtids);
@@ -273,11 +318,13 @@ async fn across_a_crash(kind: Kind, options: &[&str]) {
     let target = Server::start(kind, &[&["--server-id=2"], options].concat());
     let replay = Replay::start(&files, Selection::everything(), &target, &AttachBy::Gtid).await;
     replay.wait_for_gtids(&target, &end.gtids).await;
-    // Not the table without transactions: a crash leaves it different from the binlog.
-    assert_eq!(
-        target.checksums_but(workload::PLAIN),
-        server.checksums_but(workload::PLAIN)
-    );
+    // A crash leaves the table without transactions different from the binlog. And MariaDB leaves prepared what it logged as committed
+    // (XA COMMIT … ONE PHASE), so that any replica has rows more.
+    let mut left_out = vec![workload::PLAIN];
+    if kind == Kind::MariaDb && !server.sql("XA RECOVER").is_empty() {
+        left_out.push(workload::XA);
+    }
+    assert_eq!(target.checksums_but(&left_out), server.checksums_but(&left_out));
     assert_eq!(target.gtids(), end.gtids);
     replay.stop(&target).await;
 }

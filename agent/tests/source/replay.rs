@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_agent::wire::event::{FormatDescription, HEADER_BYTES};
 use holdfast_agent::wire::source::{
-    AttachBy, EventFeed, EventStream, FeedItem, ListenAddress, Selection, Source, SourceOptions,
+    AttachBy, EventFeed, EventStream, FeedItem, ListenAddress, Place, Selection, Source, SourceOptions,
     SourceStatus, StartPoint, attach_statements,
 };
 use tokio::sync::watch;
@@ -50,6 +50,18 @@ impl Replay {
             .unwrap();
         let address = free.to_string().parse().unwrap();
         Replay::from(FileFeed::new(files, 3), selection, target, by, Some(&address)).await
+    }
+
+    /// One stream breaks at a place.
+    pub(crate) async fn breaking_at(
+        files: &[PathBuf],
+        place: Place,
+        selection: Selection,
+        target: &Server,
+        by: &AttachBy,
+    ) -> Replay {
+        let feed = FileFeed::breaking_at(files, place);
+        Replay::from(feed, selection, target, by, None).await
     }
 
     async fn from(

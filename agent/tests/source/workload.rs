@@ -14,6 +14,8 @@ use crate::server::{Kind, Server};
 pub(crate) const VICTIM: &str = "victim";
 /// The table without transactions.
 pub(crate) const PLAIN: &str = "plain";
+/// The table that XA transactions write to.
+pub(crate) const XA: &str = "sb2";
 const CONNECTIONS: u64 = 3;
 const ROUNDS: u64 = 260;
 const ROWS: u64 = 2000;
