@@ -504,6 +504,20 @@ async fn export_backup(config_path: &Path, args: &ExportBackupArgs, json: bool) 
         ),
         "load it into an empty server with its own client: load.sh CLIENT [OPTION...]; whoever reads these files reads everything".to_owned(),
     ];
+    let not_exact = exported.not_in_backup.iter();
+    lines.extend(not_exact.map(|e| format!("exception  {} {}: {}", e.kind, e.object, e.detail)));
+    lines.extend(exported.notes.iter().map(|note| format!("note       {note}")));
+    lines.extend(exported.misses.iter().map(|(provider, count)| {
+        format!(
+            "warning    {count} object(s) were missing or damaged in {provider} and came from another provider"
+        )
+    }));
+    if !exported.invalid.is_empty() {
+        lines.push(format!(
+            "invalid    the source itself could not use them, and they are not loaded: {}",
+            exported.invalid.join(", ")
+        ));
+    }
     if exported.accounts.is_some() {
         lines.push(
             "load/accounts.sql makes the users, roles and grants, and is not loaded by itself".to_owned(),

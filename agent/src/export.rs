@@ -18,9 +18,8 @@ use serde::Serialize;
 use crate::problem::{Code, Problem};
 use crate::repository::Repository;
 use crate::repository::segments::{SmallSegments, StreamSegments};
-use crate::restore::coverage::{self, Coverage};
+use crate::restore::coverage;
 use crate::restore::feed::Archive;
-use crate::wire::source::Place;
 
 /// A binlog file that was written.
 #[derive(Debug, Clone, Serialize)]
@@ -84,6 +83,12 @@ pub async fn binlogs(
             out.join(stream.to_string())
         };
         std::fs::create_dir_all(&folder).map_err(|error| disk(&folder, &error))?;
+        for file in missing(&files) {
+            let name = archive.file_name(file);
+            exported
+                .incomplete
+                .push(format!("what follows {name}: nothing of it is in the archive"));
+        }
         for file in files {
             one_file(&archive, file, &stream.to_string(), &folder, &mut exported).await?;
         }
@@ -122,6 +127,13 @@ fn wanted(archive: &Archive, range: FileRange<'_>) -> Result<Option<BTreeSet<u64
     Ok(Some(files.into_keys().collect()))
 }
 
+/// The files behind which nothing is archived of the next one, though it is of some further behind.
+fn missing(files: &BTreeSet<u64>) -> impl Iterator<Item = u64> {
+    let last = files.last();
+    let follows = move |file: &&u64| !files.contains(&(**file + 1)) && Some(*file) != last;
+    files.iter().filter(follows).copied()
+}
+
 fn disk(path: &Path, error: &std::io::Error) -> Problem {
     Problem::new(
         Code::LocalDisk,
@@ -137,31 +149,21 @@ async fn one_file(
     folder: &Path,
     exported: &mut Exported,
 ) -> Result<(), Problem> {
-    let start = Place {
-        file_sequence: file,
-        position_bytes: 0,
-    };
-    let next = Place {
-        file_sequence: file + 1,
-        position_bytes: 0,
-    };
-    let of_file: Vec<_> = archive
-        .summaries()
-        .into_iter()
-        .filter(|s| s.file_index == file)
-        .collect();
-    let closed = of_file.iter().any(|summary| summary.closes_file);
-    let Coverage { pieces, end, hole } = coverage::cover(&archive.summaries(), start);
-    let pieces = coverage::part(&pieces, start, next);
-    let bytes = pieces.last().map_or(0, |piece| piece.to);
-    let is_whole = end >= next || (end.file_sequence == file && hole.is_none());
+    let summaries = archive.summaries();
+    let closed = summaries
+        .iter()
+        .any(|summary| summary.file_index == file && summary.closes_file);
     let name = archive.file_name(file).to_owned();
-    if !is_whole || bytes == 0 {
-        exported
-            .incomplete
-            .push(format!("{name}: bytes from {bytes} on are not in the archive"));
-        return Ok(());
-    }
+    let pieces = match coverage::whole_file(&summaries, file) {
+        Ok(pieces) => pieces,
+        Err(bytes) => {
+            exported
+                .incomplete
+                .push(format!("{name}: bytes from {bytes} on are not in the archive"));
+            return Ok(());
+        }
+    };
+    let bytes = pieces.last().map_or(0, |piece| piece.to);
     let path = folder.join(&name);
     let fail = |error: std::io::Error| disk(&path, &error);
     let mut written = tempfile::NamedTempFile::new_in(folder).map_err(fail)?;
@@ -182,4 +184,16 @@ async fn one_file(
         closed,
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_between_are_missed() {
+        let behind = |files: &[u64]| missing(&files.iter().copied().collect()).collect::<Vec<_>>();
+        assert_eq!(behind(&[3, 4, 6, 9]), [4, 6]);
+        assert!(behind(&[3]).is_empty() && behind(&[]).is_empty());
+    }
 }

@@ -1,5 +1,7 @@
 //! The way out: what is exported is loaded by the server's own client, without anything of ours, and equals the source.
 
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::Command;
 
 use holdfast_tests::oracle::Snapshot;
@@ -20,18 +22,75 @@ fn export(site: &Site, name: &str, more: &[&str]) -> serde_json::Value {
 
 /// A fresh server into which the script in an exported folder loaded everything.
 fn loaded(kind: Kind, site: &Site, name: &str) -> Server {
-    let target = Server::start(
-        kind,
-        ServerOptions::with(&["--log-bin-trust-function-creators=ON"]),
-    );
+    // Nor does it matter how sessions begin there.
+    let options = ["--log-bin-trust-function-creators=ON", "--autocommit=OFF"];
+    let target = Server::start(kind, ServerOptions::with(&options));
+    run(&mut load(site, name, &target));
+    target
+}
+
+fn load(site: &Site, name: &str, target: &Server) -> Command {
     let client = target.client(&[]);
     let mut command = Command::new("sh");
     command
         .arg(site.path(name).join("load.sh"))
         .arg(client.get_program())
         .args(client.get_args());
-    run(&mut command);
-    target
+    command
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+/// It stops where a server takes other rows than there are, and before anything where the server would read definitions otherwise.
+fn a_load_that_is_not_exact_stops(kind: Kind) {
+    let source = Server::start(kind, ServerOptions::default());
+    source.sql("CREATE DATABASE shop; CREATE TABLE shop.t (id INT PRIMARY KEY, at TIMESTAMP NOT NULL); INSERT INTO shop.t VALUES (1, NOW()), (2, NOW()), (3, NOW())");
+    source.sql("CREATE TABLE shop.gone (id INT); CREATE VIEW shop.broken AS SELECT id FROM shop.gone; CREATE VIEW shop.whole AS SELECT id FROM shop.t; DROP TABLE shop.gone");
+    let site = Site::new(&source);
+    site.backup();
+    let told = export(&site, "out", &[]);
+    assert!(
+        told["invalid"].to_string().contains("invalid-shop.broken.sql"),
+        "{told}"
+    );
+    let target = loaded(kind, &site, "out");
+    assert_eq!(target.value("SELECT COUNT(*) FROM shop.whole"), "3");
+
+    let text = site.path("out/shop.t.00000.dat");
+    let rows = std::fs::read_to_string(&text).unwrap();
+    let again = rows.lines().next().unwrap();
+    std::fs::write(&text, rows.replacen(rows.lines().nth(1).unwrap(), again, 1)).unwrap();
+    let target = Server::start(kind, ServerOptions::default());
+    let failed = load(&site, "out", &target).output().unwrap();
+    let told = String::from_utf8_lossy(&failed.stderr);
+    assert!(
+        !failed.status.success() && told.contains("not all of its 3 rows"),
+        "{told}"
+    );
+
+    let target = Server::start(
+        kind,
+        ServerOptions::with(&["--explicit-defaults-for-timestamp=OFF"]),
+    );
+    let failed = load(&site, "out", &target).output().unwrap();
+    let told = String::from_utf8_lossy(&failed.stderr);
+    assert!(
+        !failed.status.success() && told.contains("needs explicit_defaults_for_timestamp=ON"),
+        "{told}"
+    );
+    assert!(target.query("SHOW DATABASES LIKE 'shop'").is_empty());
+}
+
+#[test]
+fn a_load_that_is_not_exact_stops_mariadb() {
+    a_load_that_is_not_exact_stops(Kind::MariaDb1011);
+}
+
+#[test]
+fn a_load_that_is_not_exact_stops_mysql() {
+    a_load_that_is_not_exact_stops(MYSQL);
 }
 
 /// What myloader 1.0.1 was seen to need, by hand, as no package of Debian has it: metadata of its form, files under its names only, no DELIMITER in them, and no
@@ -82,24 +141,35 @@ fn an_export_is_loaded_by_the_servers_own_client(kind: Kind) {
     // A view is made before the one that it shows, were they made by name.
     source.sql("CREATE VIEW shop.z_last AS SELECT id FROM shop.items; CREATE VIEW shop.a_first AS SELECT * FROM shop.z_last");
     source.sql("CREATE DATABASE `odd-name`; CREATE TABLE `odd-name`.`odd``table` (id INT PRIMARY KEY, `a;b` INT COMMENT 'x; it''s \\\\; \"y;') COMMENT ';'; INSERT INTO `odd-name`.`odd``table` VALUES (1, 2)");
+    let long = "か".repeat(40);
+    source.sql(&format!("CREATE TABLE `odd-name`.`{long}` (id INT PRIMARY KEY); INSERT INTO `odd-name`.`{long}` VALUES (1); CREATE VIEW `odd-name`.`v{long}` AS SELECT 1"));
     source.sql("CREATE USER app@localhost; GRANT SELECT ON shop.* TO app@localhost");
     let site = Site::new(&source);
     site.backup();
+    std::fs::create_dir(site.path("out")).unwrap();
     let told = export(&site, "out", &[]);
     assert!(told["rows"].as_u64() > Some(100), "{told}");
+    let exceptions = told["not_in_backup"].as_array().unwrap();
+    assert_eq!(exceptions.is_empty(), !kind.is_mariadb(), "{told}");
     let accounts = std::fs::read_to_string(site.path("out/load/accounts.sql")).unwrap();
     assert!(accounts.contains("app"), "{accounts}");
     is_for_myloader(&site);
     let target = loaded(kind, &site, "out");
     Snapshot::of(&source).assert_same(&Snapshot::of(&target));
     // Nobody else may read it, and nothing that is there is written over.
-    let mode =
-        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(site.path("out")).unwrap().permissions());
-    assert_eq!(mode & 0o077, 0);
+    for file in [
+        "metadata",
+        "shop.items.00000.dat",
+        "shop.items.00000.sql",
+        "load/accounts.sql",
+    ] {
+        assert_eq!(mode(&site.path("out").join(file)), 0o600, "{file}");
+    }
     with_kit(&site, &["export", "backup", "--out", &site.shown("out")])
         .fails()
         .says(&["HF-E050", "is not empty", "new folder"]);
     let told = export(&site, "some", &["--only", "shop.lines"]);
+    assert_eq!(mode(&site.path("some")), 0o700);
     assert!(
         told["files"].to_string().contains("shop.lines.00000.sql"),
         "{told}"

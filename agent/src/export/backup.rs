@@ -9,13 +9,13 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use holdfast_proto::Flavour;
 use holdfast_proto::keys::Identity;
-use holdfast_proto::manifest::Part;
+use holdfast_proto::manifest::{Exception, Part};
 use serde::Serialize;
 
 use super::disk;
@@ -39,16 +39,24 @@ use crate::server::session::{Settings, load_session, rebuild_session};
 pub struct ExportedBackup {
     /// Files, in the order in which they are to be loaded.
     pub files: Vec<String>,
+    /// Files of what the source's server itself called invalid, which are not among them.
+    pub invalid: Vec<String>,
     /// Files of statements that make accounts, which are not among them.
     pub accounts: Option<String>,
     /// Rows.
     pub rows: u64,
     /// Bytes of text.
     pub bytes: u64,
+    /// What the backup does not hold, or not exactly.
+    pub not_in_backup: Vec<Exception>,
+    /// What else is to be known of it.
+    pub notes: Vec<String>,
     /// Objects that had to come from another provider, by the one that failed.
     pub misses: Misses,
 }
 
+/// Whoever reads these files reads everything.
+const PRIVATE: u32 = 0o600;
 /// The folder of what only the script loads.
 const LOAD: &str = "load";
 
@@ -71,8 +79,11 @@ pub async fn write(
         names: SchemaFiles::of(&plan.inventory),
         settings: Settings::new(plan.inventory.server.settings.clone()),
         flavour: plan.manifest.source.flavour,
+        order: String::new(),
         done: ExportedBackup {
             misses: plan.misses.clone(),
+            not_in_backup: plan.manifest.exceptions.clone(),
+            notes: plan.notes.clone(),
             ..ExportedBackup::default()
         },
     };
@@ -81,26 +92,39 @@ pub async fn write(
     writer.programs(plan, rebuild)?;
     writer.accounts(rebuild)?;
     writer.plain("metadata", layout::metadata(plan, &writer.names).as_bytes())?;
-    let order = writer.done.files.join("\n") + "\n";
-    writer.plain("order", order.as_bytes())?;
-    writer.plain("load.sh", SCRIPT.as_bytes())?;
+    writer.plain("order", writer.order.as_bytes())?;
+    writer.plain("load.sh", writer.load_script().as_bytes())?;
     let script = out.join("load.sh");
     let executable = std::fs::Permissions::from_mode(0o700);
     std::fs::set_permissions(&script, executable).map_err(|error| disk(&script, &error))?;
     Ok(writer.done)
 }
 
-/// Feeds every file to the client that is named, with its options.
+/// Feeds every file to the client that is named, with its options. How many rows a file loads stands behind its name in `order`: LOAD DATA LOCAL
+/// makes warnings of rows that it drops.
 const SCRIPT: &str = r#"#!/bin/sh
 # Loads what lies beside this script into an empty server of the same flavour, with the server's own client:
 #   ./load.sh mariadb --socket=/run/mysqld/mysqld.sock --user=root
-# The server needs local_infile=ON. Stops at the first error. load/accounts.sql, if there is one, is not loaded: read it first.
+# Stops at the first error; begin again in an empty server then. The server needs local_infile=ON; where it writes a binlog,
+# log_bin_trust_function_creators=ON; for events in named time zones their tables (mysql_tzinfo_to_sql).
+# load/accounts.sql and load/*-invalid-*.sql, if there are any, are not loaded: read them first.
 set -eu
 [ $# -gt 0 ] || { echo "usage: $0 CLIENT [OPTION...]" >&2; exit 2; }
 cd "$(dirname "$0")"
-while read -r file; do
+needs() {
+    has=$("$@" --batch --skip-column-names --execute="SELECT @@GLOBAL.$need") || exit 1
+    [ "$has" = 1 ] || { echo "load.sh: the server needs $need=ON; nothing was loaded" >&2; exit 1; }
+}
+for need in NEEDS; do needs "$@"; done
+while read -r file rows; do
     echo "$file"
-    "$@" --binary-mode --comments --local-infile=1 --default-character-set=binary <"$file"
+    {
+        cat "$file"
+        [ -z "$rows" ] || echo "SET @loaded = IF(ROW_COUNT() = $rows, 0, (SELECT 1 UNION SELECT 2));"
+    } | "$@" --binary-mode --comments --local-infile=1 --default-character-set=binary || {
+        echo "load.sh: $file was not loaded${rows:+, or not all of its $rows rows were taken}" >&2
+        exit 1
+    }
 done <order
 "#;
 
@@ -170,16 +194,28 @@ struct Writer {
     names: SchemaFiles,
     settings: Settings,
     flavour: Flavour,
+    /// What the script loads, a line for each file.
+    order: String,
     done: ExportedBackup,
 }
 
 impl Writer {
+    fn load_script(&self) -> String {
+        // Under the other value a server gives columns of time what their definitions do not say; a session cannot choose everywhere.
+        let needs = match self.settings.is_on("explicit_defaults_for_timestamp") {
+            true => "local_infile explicit_defaults_for_timestamp",
+            false => "local_infile",
+        };
+        SCRIPT.replace("NEEDS", needs)
+    }
+
     fn plain(&self, name: &str, bytes: &[u8]) -> Result<(), Problem> {
         let path = self.folder.join(name);
         let write = || {
             let mut file = std::fs::File::options()
                 .write(true)
                 .create_new(true)
+                .mode(PRIVATE)
                 .open(&path)?;
             file.write_all(bytes)?;
             file.sync_all()
@@ -195,6 +231,15 @@ impl Writer {
     /// A file of statements, to be loaded after those before it.
     fn script(&mut self, name: String, script: &Script) -> Result<(), Problem> {
         self.plain(&name, &script.0)?;
+        self.order += &format!("{name}\n");
+        self.done.files.push(name);
+        Ok(())
+    }
+
+    /// The same of a file that loads so many rows.
+    fn rows_script(&mut self, name: String, script: &Script, rows: u64) -> Result<(), Problem> {
+        self.plain(&name, &script.0)?;
+        self.order += &format!("{name} {rows}\n");
         self.done.files.push(name);
         Ok(())
     }
@@ -207,6 +252,8 @@ impl Writer {
     /// myloader does not survive an executable comment behind another statement.
     fn optional_first(&self, session: &[String]) -> Vec<String> {
         let mut session: Vec<String> = session.iter().map(|set| self.optional(set)).collect();
+        // A server may be set to begin every session without.
+        session.push("SET SESSION autocommit = 1".to_owned());
         session.sort_by_key(|set| !set.starts_with("/*"));
         session
     }
@@ -234,7 +281,14 @@ impl Writer {
             .get("explicit_defaults_for_timestamp")
             .unwrap_or("ON");
         let known = names.iter().map(|name| ((*name).to_owned(), String::new()));
-        Settings::new(known.chain([("explicit_defaults_for_timestamp".to_owned(), timestamp.to_owned())]))
+        let mut known: Vec<(String, String)> = known.collect();
+        known.push(("explicit_defaults_for_timestamp".to_owned(), timestamp.to_owned()));
+        // Foreign keys may be there that this would not let be made.
+        let restricts = "restrict_fk_on_non_standard_key";
+        if self.settings.has(restricts) && !self.settings.is_on(restricts) {
+            known.push((restricts.to_owned(), "ON".to_owned()));
+        }
+        Settings::new(known)
     }
 
     fn optional(&self, set: &str) -> String {
@@ -242,6 +296,7 @@ impl Writer {
             ("system_versioning_insert_history", "M!101100"),
             ("sql_generate_invisible_primary_key", "!80030"),
             ("sql_require_primary_key", "!80013"),
+            ("restrict_fk_on_non_standard_key", "!80400"),
         ];
         match since.iter().find(|(name, _)| set.contains(name)) {
             Some((_, version)) => format!("/*{version} {set} */"),
@@ -251,6 +306,7 @@ impl Writer {
 
     fn structure(&mut self, rebuild: &RebuildPlan) -> Result<(), Problem> {
         let session = self.definition_session();
+        let positions = rebuild.steps(Phase::Positions);
         for step in rebuild.steps(Phase::Structure) {
             let mut script = Script::new(&session);
             match step.kind {
@@ -258,6 +314,11 @@ impl Writer {
                     .iter()
                     .for_each(|statement| script.add_quoted(statement)),
                 _ => script.step(step),
+            }
+            if step.kind == StepKind::Sequence {
+                // Where myloader finds it; again behind the rows, which may take from it.
+                let its = positions.iter().filter(|position| position.object == step.object);
+                its.for_each(|position| script.step(position));
             }
             let name = match &step.schema {
                 Some(schema) => self.names.of_object(schema.as_str(), &step.object),
@@ -313,7 +374,7 @@ impl Writer {
             let session = load_session(&self.known());
             let mut script = Script::new(&self.optional_first(&session));
             script.add_quoted(row_plan.load(&table.name, &text).as_bytes());
-            self.script(format!("{name}.sql"), &script)?;
+            self.rows_script(format!("{name}.sql"), &script, written)?;
             self.done.rows += written;
         }
         progress.finish();
@@ -340,6 +401,7 @@ impl Writer {
         let mut file = std::fs::File::options()
             .write(true)
             .create_new(true)
+            .mode(PRIVATE)
             .open(&path)
             .map_err(fail)?;
         let mut rows = 0;
@@ -386,10 +448,20 @@ impl Writer {
             .chain(in_order(programs.collect()))
             .chain(rebuild.steps(Phase::Finish))
             .collect();
+        let (invalid, steps): (Vec<&Step>, Vec<&Step>) =
+            steps.into_iter().partition(|step| step.invalid_at_source);
         for step in &steps {
             let mut script = Script::new(&session);
             script.step(step);
             self.script(self.in_load(&object_file(&step.object)), &script)?;
+        }
+        for step in invalid {
+            let mut script = Script::new(&session);
+            script.step(step);
+            let number = self.done.invalid.len();
+            let name = format!("{LOAD}/{number:05}-invalid-{}.sql", object_file(&step.object));
+            self.plain(&name, &script.0)?;
+            self.done.invalid.push(name);
         }
         let at_the_end = has_typed_json(plan).then(json::tear_down);
         for (name, text) in layout::programs(&self.names, &session, &steps, at_the_end) {

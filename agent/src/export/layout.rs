@@ -6,13 +6,34 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use sha2::{Digest as _, Sha256};
+
 use crate::restore::RestorePlan;
 use crate::server::apply;
 use crate::server::inventory::{Inventory, ProgramKind};
 use crate::server::rebuild::{Step, StepKind};
 
-/// A name as a part of a file's name: what is not plain is written as `%` and two digits per byte.
+/// Two of them, a number and an ending are a file's name, of at most 255 bytes.
+const PART_BYTES_MAX: usize = 100;
+
+/// A name as a part of a file's name: what is not plain is written as `%` and two digits per byte, and what is too long then ends in a digest of the name.
 pub(super) fn file_name(name: &str) -> String {
+    let plain = plain(name);
+    if plain.len() <= PART_BYTES_MAX {
+        return plain;
+    }
+    let digest = Sha256::digest(name.as_bytes());
+    let digest: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let kept = plain.get(..PART_BYTES_MAX - 1 - digest.len()).unwrap_or_default();
+    // No half of a byte.
+    let kept = match kept.len() - kept.rfind('%').unwrap_or(0) {
+        cut @ (1 | 2) => &kept[..kept.len() - cut],
+        _ => kept,
+    };
+    format!("{kept}_{digest}")
+}
+
+fn plain(name: &str) -> String {
     name.bytes().fold(String::new(), |mut text, byte| {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'$' => text.push(char::from(byte)),
@@ -25,10 +46,23 @@ pub(super) fn file_name(name: &str) -> String {
 
 /// The quoted parts of "`schema`.`name`", for a file's name.
 pub(super) fn object_file(object: &str) -> String {
-    let parts = object
-        .split("`.`")
-        .map(|part| part.trim_matches('`').replace("``", "`"));
-    parts.map(|part| file_name(&part)).collect::<Vec<_>>().join(".")
+    let mut parts = vec![String::new()];
+    let mut is_quoted = false;
+    let mut chars = object.chars().peekable();
+    while let Some(c) = chars.next() {
+        let part = parts.last_mut().expect("there is one from the beginning");
+        match c {
+            '`' if is_quoted && chars.next_if_eq(&'`').is_some() => part.push('`'),
+            '`' => is_quoted = !is_quoted,
+            '.' if !is_quoted => parts.push(String::new()),
+            _ => part.push(c),
+        }
+    }
+    parts
+        .iter()
+        .map(|part| file_name(part))
+        .collect::<Vec<_>>()
+        .join(".")
 }
 
 /// How schemas are called in names of files: as they are where that is plain; else by a number, and myloader takes the name from the statement.
@@ -82,8 +116,17 @@ pub(super) fn metadata(plan: &RestorePlan, files: &SchemaFiles) -> String {
     let position = &plan.manifest.position;
     let moment = chrono::DateTime::from_timestamp_millis(plan.manifest.started_ms as i64).unwrap_or_default();
     let moment = moment.format("%Y-%m-%d %H:%M:%S");
+    let exceptions = plan.manifest.exceptions.iter();
+    let mut not_exact: Vec<String> = exceptions
+        .map(|e| format!("{} {}: {}", e.kind, e.object, e.detail))
+        .collect();
+    not_exact.extend(plan.notes.iter().cloned());
+    let not_exact: String = not_exact
+        .iter()
+        .map(|line| format!("# Not as it was: {}\n", line.escape_debug()))
+        .collect();
     let mut text = format!(
-        "# Started dump at: {moment}\n[config]\nquote-character = BACKTICK\nlocal-infile = 1\n\n\
+        "# Started dump at: {moment}\n{not_exact}[config]\nquote-character = BACKTICK\nlocal-infile = 1\n\n\
          [source]\n# executed_gtid_set = \"{}\"\n# SOURCE_LOG_FILE = \"{}\"\n# SOURCE_LOG_POS = {}\n",
         position.gtid, position.file, position.offset
     );
@@ -156,6 +199,14 @@ mod tests {
     fn names_of_files_are_plain() {
         assert_eq!(object_file("`shop`.`or/ders`"), "shop.or%2Fders");
         assert_eq!(object_file("`a``b`"), "a%60b");
+        assert_eq!(object_file("```a```.`b.c``.``d`"), "%60a%60.b%2Ec%60%2E%60d");
+        let long = [object_file(&"か".repeat(64)), object_file(&"か".repeat(63))];
+        assert_ne!(long[0], long[1]);
+        assert!(
+            long.iter()
+                .all(|name| name.len() <= PART_BYTES_MAX && name.contains("%81%8B_")),
+            "{long:?}"
+        );
         assert_eq!(file_name("..").as_str(), "%2E%2E");
     }
 

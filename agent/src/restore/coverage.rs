@@ -89,6 +89,30 @@ pub fn cover(segments: &[&SegmentSummary], start: Place) -> Coverage {
     Coverage { pieces, end, hole }
 }
 
+/// All of one file, as far as the source had written it.
+///
+/// # Errors
+/// How many of its first bytes there are, where some are missing.
+pub fn whole_file(segments: &[&SegmentSummary], file: u64) -> Result<Vec<Piece>, u64> {
+    let place = |file_sequence| Place {
+        file_sequence,
+        position_bytes: 0,
+    };
+    let Coverage { pieces, hole, .. } = cover(segments, place(file));
+    let pieces = part(&pieces, place(file), place(file + 1));
+    let bytes = pieces.last().map_or(0, |piece| piece.to);
+    let its = segments.iter().filter(|summary| summary.file_index == file);
+    let is_whole = match its
+        .filter(|summary| summary.closes_file)
+        .map(|summary| summary.end)
+        .max()
+    {
+        Some(closed_at) => bytes == closed_at,
+        None => hole.is_none() && bytes > 0,
+    };
+    is_whole.then_some(pieces).ok_or(bytes)
+}
+
 fn by_file(segments: &[&SegmentSummary], first: u64) -> BTreeMap<u64, File> {
     let mut files: BTreeMap<u64, File> = BTreeMap::new();
     for (index, summary) in segments
@@ -210,6 +234,26 @@ mod tests {
             file_sequence,
             position_bytes,
         }
+    }
+
+    #[test]
+    fn a_file_is_whole_though_the_next_one_is_lost() {
+        let small = |file, start, end, closes| segment(Level::Small, file, start, end, closes);
+        let segments = [
+            small(4, 0, 100, false),
+            small(4, 100, 150, true),
+            small(6, 0, 30, false),
+            small(6, 40, 50, true),
+            small(7, 0, 20, false),
+            small(8, 0, 20, false),
+        ];
+        let segments: Vec<&SegmentSummary> = segments.iter().collect();
+        let bytes_of = |file| whole_file(&segments, file).map(|pieces| pieces.last().map(|piece| piece.to));
+        assert_eq!(bytes_of(4), Ok(Some(150)));
+        assert_eq!(bytes_of(5), Err(0));
+        assert_eq!(bytes_of(6), Err(30), "a hole in it");
+        assert_eq!(bytes_of(7), Err(20), "its end is not there");
+        assert_eq!(bytes_of(8), Ok(Some(20)), "the source writes it still");
     }
 
     fn covered(segments: &[SegmentSummary], start: Place) -> Coverage {

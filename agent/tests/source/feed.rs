@@ -20,8 +20,8 @@ pub(crate) struct FileFeed {
     /// How many more times a stream breaks, each after some 700 KB.
     breaks_left: AtomicUsize,
     pub(crate) breaks: AtomicUsize,
-    /// Where one stream breaks.
-    break_at: Option<Place>,
+    /// Where streams break, the first one at the last of them.
+    break_at: Vec<Place>,
 }
 
 pub(crate) struct FileStream {
@@ -40,14 +40,17 @@ impl FileFeed {
             files: Arc::new(files.to_vec()),
             breaks_left: AtomicUsize::new(breaks),
             breaks: AtomicUsize::new(0),
-            break_at: None,
+            break_at: Vec::new(),
         }
     }
 
-    pub(crate) fn breaking_at(files: &[PathBuf], place: Place) -> FileFeed {
+    /// Each stream breaks at the next of these places.
+    pub(crate) fn breaking_at(files: &[PathBuf], places: &[Place]) -> FileFeed {
+        let mut break_at = places.to_vec();
+        break_at.reverse();
         FileFeed {
-            break_at: Some(place),
-            ..FileFeed::new(files, 1)
+            break_at,
+            ..FileFeed::new(files, places.len())
         }
     }
 
@@ -109,12 +112,12 @@ impl EventFeed for FileFeed {
                 )
             }
         };
-        let breaks = self
+        let left = self
             .breaks_left
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
-            .is_ok();
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        let breaks = left.is_ok();
+        let break_at = left.ok().and_then(|left| self.break_at.get(left - 1).copied());
         self.breaks.fetch_add(usize::from(breaks), Ordering::SeqCst);
-        let break_at = self.break_at.filter(|_| breaks);
         let breaks_after_bytes = (breaks && break_at.is_none()).then_some(700_001);
         Ok(FileStream {
             files: self.files.clone(),

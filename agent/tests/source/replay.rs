@@ -52,15 +52,15 @@ impl Replay {
         Replay::from(FileFeed::new(files, 3), selection, target, by, Some(&address)).await
     }
 
-    /// One stream breaks at a place.
+    /// Streams break at these places, one after the other.
     pub(crate) async fn breaking_at(
         files: &[PathBuf],
-        place: Place,
+        places: &[Place],
         selection: Selection,
         target: &Server,
         by: &AttachBy,
     ) -> Replay {
-        let feed = FileFeed::breaking_at(files, place);
+        let feed = FileFeed::breaking_at(files, places);
         Replay::from(feed, selection, target, by, None).await
     }
 
@@ -121,7 +121,7 @@ impl Replay {
         .await;
     }
 
-    async fn wait(&self, target: &Server, sql: &str, is_done: impl Fn(&str) -> bool) {
+    pub(crate) async fn wait(&self, target: &Server, sql: &str, is_done: impl Fn(&str) -> bool) {
         while !is_done(&tokio::task::block_in_place(|| target.sql(sql))) {
             let status = self.status.borrow().clone();
             let errors = target.replica_errors();

@@ -4,13 +4,15 @@
 
 use bytes::Bytes;
 use std::pin::pin;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use holdfast_proto::Flavour;
 use holdfast_proto::gtid::{GtidList, MySqlGtidSet};
 use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 
-use super::conversation::DumpRequest;
+use super::conversation::{DumpRequest, Identity};
 use super::feed::{EventStream, FeedError, FeedItem, StartPoint};
 use super::refusals::Refusals;
 use super::selection::{Place, Selection, Selector, Verdict};
@@ -38,8 +40,50 @@ enum Treatment {
 struct CurrentFile {
     name: String,
     sequence: u64,
+    /// Its FORMAT_DESCRIPTION.
+    format: Bytes,
     /// Where the next event to be looked at begins, in bytes.
     position_bytes: u64,
+}
+
+/// The empty transaction that was sent last in the place of one that is left out. A replica that comes again by position within it goes on
+/// within it: were it behind the name, it would be sent the content of what is left out.
+pub(super) struct Substitute {
+    file: String,
+    began_at: u64,
+    events: Vec<Vec<u8>>,
+    /// Where what it stands for ends, in bytes.
+    goes_on_at: u64,
+}
+
+/// What a replica has not got of a [`Substitute`].
+struct Rest {
+    /// Where it thinks that it is, in bytes.
+    asked_for: u64,
+    events: Vec<Vec<u8>>,
+    goes_on_at: u64,
+}
+
+impl Substitute {
+    fn rest(&self, start: &StartPoint) -> Option<Rest> {
+        let StartPoint::File { name, position_bytes } = start else {
+            return None;
+        };
+        // From there on it has been told where it is.
+        if *name != self.file || *position_bytes >= self.goes_on_at {
+            return None;
+        }
+        let (mut at, mut events) = (self.began_at, self.events.as_slice());
+        while at < *position_bytes {
+            let (event, rest) = events.split_first()?;
+            (at, events) = (at + event.len() as u64, rest);
+        }
+        (at == *position_bytes).then(|| Rest {
+            asked_for: *position_bytes,
+            events: events.to_vec(),
+            goes_on_at: self.goes_on_at,
+        })
+    }
 }
 
 /// Of a statement that may be about a scheduled event, this much is kept: its clauses come before its body.
@@ -57,6 +101,7 @@ pub(super) struct Dump<'a, W> {
     writer: &'a mut PacketWriter<W>,
     request: &'a DumpRequest,
     server_id: u32,
+    flavour: Flavour,
     selector: Selector<'a>,
     accounts: bool,
     refusals: &'a Refusals,
@@ -72,15 +117,23 @@ pub(super) struct Dump<'a, W> {
     /// be behind the name, and get the content.
     held: Vec<u8>,
     last_sent: Instant,
+    /// Whether the replica thinks that it is before where it is.
+    is_behind: bool,
+    /// Where the event began that is being looked at, in bytes.
+    event_began_at: u64,
+    substitute: &'a Mutex<Option<Substitute>>,
+    /// What the replica that comes again has not got of a substitute.
+    rest: Option<Rest>,
 }
 
 impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
     pub(super) fn new(
         writer: &'a mut PacketWriter<W>,
         request: &'a DumpRequest,
-        server_id: u32,
+        who: &Identity,
         selection: &'a Selection,
         reporter: &'a Reporter,
+        substitute: &'a Mutex<Option<Substitute>>,
     ) -> Result<Dump<'a, W>, SourceError> {
         let had = match &request.start {
             StartPoint::Gtid(set) => Some(set.clone()),
@@ -89,7 +142,8 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
         Ok(Dump {
             writer,
             request,
-            server_id,
+            server_id: who.server_id,
+            flavour: who.flavour,
             accounts: selection.accounts,
             refusals: &selection.refusals,
             selector: Selector::new(selection, had).map_err(SourceError::Refused)?,
@@ -102,7 +156,27 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
             ending: None,
             held: Vec::new(),
             last_sent: Instant::now(),
+            is_behind: false,
+            event_began_at: 0,
+            substitute,
+            rest: None,
         })
+    }
+
+    /// From where the feed is to be read.
+    pub(super) fn start(&mut self) -> StartPoint {
+        let substitute = self.substitute.lock();
+        let substitute = substitute.unwrap_or_else(PoisonError::into_inner);
+        self.rest = substitute
+            .as_ref()
+            .and_then(|substitute| substitute.rest(&self.request.start));
+        match (&self.rest, &self.request.start) {
+            (Some(rest), StartPoint::File { name, .. }) => StartPoint::File {
+                name: name.clone(),
+                position_bytes: rest.goes_on_at,
+            },
+            (_, start) => start.clone(),
+        }
     }
 
     /// Sends until the stop or the end of the feed; both are reported, and then only heartbeats follow. Never returns Ok
@@ -120,9 +194,10 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
                     let file = CurrentFile {
                         name,
                         sequence,
+                        format,
                         position_bytes,
                     };
-                    self.enter(file, &format).await?
+                    self.enter(file).await?
                 }
                 Some(FeedItem::Bytes(bytes)) => self.bytes(bytes).await?,
                 None if !self.cutter.is_at_boundary() => {
@@ -202,7 +277,7 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
     }
 
     /// A file begins: says which, and sends its FORMAT_DESCRIPTION.
-    async fn enter(&mut self, mut file: CurrentFile, format: &Bytes) -> Result<Flow, SourceError> {
+    async fn enter(&mut self, mut file: CurrentFile) -> Result<Flow, SourceError> {
         if self.selector.stops_before_file(file.sequence) {
             return Ok(Flow::Stop);
         }
@@ -211,6 +286,7 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
                 "a file ends inside an event".into(),
             )));
         }
+        let format = file.format.clone();
         let behind_format = (FILE_MAGIC.len() + format.len()) as u64;
         let from_the_middle = file.position_bytes > behind_format;
         if file.position_bytes < behind_format || (from_the_middle && self.file.is_some()) {
@@ -224,10 +300,11 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
         } else {
             self.tracker.checksum()
         };
-        let position_bytes = if from_the_middle {
-            file.position_bytes
-        } else {
-            FILE_MAGIC.len() as u64
+        let rest = self.rest.take();
+        let position_bytes = match &rest {
+            Some(rest) => rest.asked_for,
+            None if from_the_middle => file.position_bytes,
+            None => FILE_MAGIC.len() as u64,
         };
         let rotate = Rotate {
             position_bytes,
@@ -235,17 +312,38 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
         };
         self.packet(&made_up::rotate(self.server_id, &rotate, algorithm))
             .await?;
-        let event = made_up::format_description(format, from_the_middle)?;
+        let event = made_up::format_description(&format, from_the_middle)?;
         let (header, body) = split_header(&event)?;
         FormatDescription::parse(body)?;
         // A transaction that a crash left unfinished ends here for the replica too: it rolls it back.
         self.tracker.event(FILE_MAGIC.len() as u64, &header, body)?;
         self.treatment = Treatment::Send;
         self.packet(&event).await?;
+        self.is_behind = rest.is_some();
+        for event in rest.into_iter().flat_map(|rest| rest.events) {
+            self.packet(&event).await?;
+        }
         file.position_bytes = file.position_bytes.max(behind_format);
         self.reporter.entered(&file.name);
         self.file = Some(file);
         Ok(Flow::Continue)
+    }
+
+    /// Tells a replica that was not sent everything where it is. MariaDB's knows from each event; MySQL's counts what it is sent, and would
+    /// come again somewhere inside an event.
+    async fn tell_place(&mut self, position_bytes: u64) -> Result<(), SourceError> {
+        let is_behind = std::mem::take(&mut self.is_behind) && self.flavour == Flavour::MySql;
+        let Some(file) = self.file.as_ref().filter(|_| is_behind) else {
+            return Ok(());
+        };
+        let rotate = Rotate {
+            position_bytes,
+            file: file.name.clone(),
+        };
+        let format = made_up::format_description(&file.format, true)?;
+        let rotate = made_up::rotate(self.server_id, &rotate, self.tracker.checksum());
+        self.packet(&rotate).await?;
+        self.packet(&format).await
     }
 
     async fn bytes(&mut self, bytes: Bytes) -> Result<Flow, SourceError> {
@@ -287,6 +385,7 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
         if self.last_sent.elapsed() >= self.request.heartbeat_period {
             self.heartbeat().await?; // a long run of events that are not sent
         }
+        self.event_began_at = position_bytes;
         let body = bytes.get(HEADER_BYTES..).unwrap_or_default();
         let step = self.tracker.event(position_bytes, header, body)?;
         if self.file_list_stops(header, body)? {
@@ -331,6 +430,10 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
         if let Some(file) = &mut self.file {
             file.position_bytes += u64::from(header.length_bytes);
         }
+        if self.passing || (is_begin && self.treatment == Treatment::Empty) {
+            self.tell_place(position_bytes).await?;
+        }
+        self.is_behind |= !self.passing;
         if self.passing {
             self.begin_packet(header.length_bytes.into()).await?;
             self.writer.data(bytes).await?;
@@ -464,13 +567,7 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
         };
         let treatment = std::mem::replace(&mut self.treatment, Treatment::Send);
         if treatment == Treatment::Empty {
-            let name = std::mem::take(&mut self.held);
-            if !name.is_empty() {
-                self.packet(&name).await?;
-            }
-            for event in made_up::empty_transaction(&end, self.tracker.checksum()) {
-                self.packet(&event).await?;
-            }
+            self.substitute(&end).await?;
         }
         let Some(file) = &self.file else {
             return Ok(Flow::Continue);
@@ -487,6 +584,34 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
         } else {
             Flow::Continue
         })
+    }
+
+    /// Sends an empty transaction in the place of one that has ended.
+    async fn substitute(&mut self, end: &TransactionEnd) -> Result<(), SourceError> {
+        let name = std::mem::take(&mut self.held);
+        let began_at = match name.is_empty() {
+            true => self.event_began_at, // the name was sent
+            false => end.begin.position_bytes,
+        };
+        let mut events = made_up::empty_transaction(end, self.tracker.checksum());
+        if !name.is_empty() {
+            events.insert(0, name);
+        }
+        let substitute = Substitute {
+            file: self
+                .file
+                .as_ref()
+                .map_or_else(String::new, |file| file.name.clone()),
+            began_at,
+            events: events.clone(),
+            goes_on_at: end.end_position_bytes,
+        };
+        *self.substitute.lock().unwrap_or_else(PoisonError::into_inner) = Some(substitute);
+        for event in events {
+            self.packet(&event).await?;
+        }
+        self.is_behind = true;
+        Ok(())
     }
 }
 

@@ -15,7 +15,7 @@ use crate::wire::{Password, WireError};
 /// All that a replica says before it is let in.
 const PACKET_BYTES_MAX: usize = 64 * 1024;
 /// How long letting one in may take.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 const NONCE_BYTES: usize = 20;
 const NATIVE: &str = "mysql_native_password";
 const CACHING_SHA2: &str = "caching_sha2_password";

@@ -22,7 +22,7 @@ use crate::wire::WireError;
 use crate::wire::handshake::capability;
 
 /// How long a TLS handshake may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The head of a handshake response, which is all that is sent in plain (SSLRequest).
 const TLS_REQUEST_BYTES: usize = 32;
 

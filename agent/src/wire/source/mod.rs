@@ -21,7 +21,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use holdfast_proto::Flavour;
@@ -39,7 +39,7 @@ pub use selection::{Applied, LeftOut, Place, Selection, StopPoint};
 pub use status::{EndReached, SentTransaction, SourceStatus, StatementSent};
 
 use conversation::{Conversation, DumpRequest, Identity, Reaction};
-use dump::{Dump, WRITE_PATIENCE};
+use dump::{Dump, Substitute, WRITE_PATIENCE};
 use greeting::{Door, Nonce, PATIENCE};
 use listen::Port;
 use status::Reporter;
@@ -48,8 +48,8 @@ use super::event::EventError;
 use super::packet::{PacketReader, PacketWriter};
 use super::{Password, WireError};
 
-/// More than a restore ever has.
-const REPLICAS_MAX: usize = 16;
+/// Strangers among them, each for a short while and with little memory.
+const CONNECTIONS_MAX: usize = 256;
 /// The largest command is a GTID set.
 const COMMAND_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How long a replica may think between commands.
@@ -117,6 +117,7 @@ pub struct Source {
     password: Password,
     options: SourceOptions,
     who: Identity,
+    substitute: Mutex<Option<Substitute>>,
     reporter: Reporter,
     status: watch::Receiver<SourceStatus>,
 }
@@ -160,6 +161,7 @@ impl Source {
             password: Password::new(password),
             options,
             who,
+            substitute: Mutex::new(None),
             reporter,
             status,
         })
@@ -214,13 +216,13 @@ impl Source {
                 accepted = source.port.listener.accept() => accepted,
             };
             match accepted {
-                Ok((socket, _)) if sessions.len() < REPLICAS_MAX => {
+                Ok((socket, _)) if sessions.len() < CONNECTIONS_MAX => {
                     connection_id += 1;
                     sessions.spawn(source.clone().session(socket, connection_id, feed.clone()));
                 }
                 Ok(_) => tracing::warn!(
-                    limit = REPLICAS_MAX,
-                    "too many replicas at once, one was turned away"
+                    limit = CONNECTIONS_MAX,
+                    "too many connections at once, one was turned away"
                 ),
                 // Out of file descriptors or memory: what waits is still there when there is some again.
                 Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
@@ -375,9 +377,10 @@ impl Source {
         feed: &F,
     ) -> Result<(), SourceError> {
         let selection = &self.options.selection;
-        let dump = Dump::new(writer, request, self.who.server_id, selection, &self.reporter)?;
+        let (who, reporter) = (&self.who, &self.reporter);
+        let mut dump = Dump::new(writer, request, who, selection, reporter, &self.substitute)?;
         // Opening may fetch and decrypt; nothing can be said to the replica before the first file is known.
-        let stream = feed.open(request.start.clone()).await?;
+        let stream = feed.open(dump.start()).await?;
         dump.run(stream).await
     }
 }

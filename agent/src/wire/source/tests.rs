@@ -100,15 +100,99 @@ fn feed(items: Vec<FeedItem>) -> MemoryFeed {
     }
 }
 
+/// A file that is read from where it is asked for.
+struct OneFile(Bytes);
+
+impl EventFeed for OneFile {
+    type Stream = MemoryFeed;
+
+    async fn open(&self, start: StartPoint) -> Result<MemoryFeed, FeedError> {
+        let StartPoint::File { position_bytes, .. } = start else {
+            panic!("by position only")
+        };
+        let begin = behind_format();
+        let from = position_bytes.max(begin);
+        let body = self.0.slice((from - begin) as usize..);
+        Ok(feed(vec![
+            FeedItem::Bytes(body),
+            file(0, "binlog.000001", Some(from)),
+        ]))
+    }
+}
+
+fn behind_format() -> u64 {
+    (FILE_MAGIC.len() + format(true).len()) as u64
+}
+
+/// What comes first for a replica that comes at this place, up to the event in which the last GTID is.
+async fn sent_from(connect: &ConnectOptions, position: u64, last: &[u8]) -> Vec<Vec<u8>> {
+    let mut stream = dump(connect, position).await;
+    let mut events = Vec::new();
+    while events.last().is_none_or(|event: &Vec<u8>| event != last) {
+        events.push(next(&mut stream).await.unwrap());
+    }
+    events
+}
+
+fn told_place(rotate: &[u8]) -> u64 {
+    assert_eq!(header_of(rotate).kind, EventType::ROTATE);
+    Rotate::parse(&rotate[19..rotate.len() - 4])
+        .unwrap()
+        .position_bytes
+}
+
+/// Its name and an empty transaction are sent in the place of one that is left out. Whoever comes again between them gets what is missing of
+/// them: never the content, behind a name that they have.
+#[tokio::test]
+async fn who_comes_again_within_a_substitute_gets_the_rest_of_it() {
+    let left_out_at = behind_format();
+    let large = event(EventType::ROWS_QUERY, &[b'x'; 500]);
+    let left_out = [gtid(1), large, event(EventType::XID, &[0; 8])].concat();
+    let end = left_out_at + left_out.len() as u64;
+    let selection = Selection {
+        left_out: [LeftOut::At(Place {
+            file_sequence: 0,
+            position_bytes: left_out_at,
+        })]
+        .into(),
+        ..Selection::everything()
+    };
+    let body = Bytes::from([left_out, transaction(2)].concat());
+    let (_status, connect, _shutdown) = serve(OneFile(body), selection).await;
+    let all = sent_from(&connect, 4, &gtid(2)).await;
+    let kinds: Vec<EventType> = all.iter().map(|event| header_of(event).kind).collect();
+    let expected = [
+        EventType::ROTATE,
+        EventType::FORMAT_DESCRIPTION,
+        EventType::GTID,
+        EventType::QUERY,
+        EventType::QUERY,
+        EventType::ROTATE,
+        EventType::FORMAT_DESCRIPTION,
+        EventType::GTID,
+    ];
+    assert_eq!(kinds, expected);
+    assert_eq!(told_place(&all[5]), end);
+    let mut at = left_out_at;
+    for has in 2..5 {
+        at += all[has].len() as u64;
+        let again = sent_from(&connect, at, &gtid(2)).await;
+        assert_eq!(told_place(&again[0]), at, "it goes on counting from where it is");
+        assert_eq!(again[2..], all[has + 1..]);
+    }
+    let again = sent_from(&connect, end, &gtid(2)).await;
+    assert_eq!((told_place(&again[0]), again.len()), (end, 3));
+}
+
 async fn serve(
-    feed: MemoryFeed,
+    feed: impl EventFeed,
     selection: Selection,
 ) -> (watch::Receiver<SourceStatus>, ConnectOptions, CancellationToken) {
     serve_at(feed, selection, None, TlsMode::InsecurePlaintext).await
 }
 
 async fn serve_at(
-    feed: MemoryFeed,
+    feed: impl EventFeed,
     selection: Selection,
     at: Option<&ListenAddress>,
     tls: TlsMode,
@@ -347,7 +431,7 @@ async fn the_stop_is_exact_and_the_left_out_one_is_empty() {
                 .kind
                 .eq(&EventType::FORMAT_DESCRIPTION)
             {}
-            for _ in 0..8 {
+            for _ in 0..10 {
                 kinds.push(header_of(&next(&mut stream).await.unwrap()).kind);
             }
             use EventType as T;
@@ -359,6 +443,8 @@ async fn the_stop_is_exact_and_the_left_out_one_is_empty() {
                     T::GTID,
                     T::QUERY,
                     T::QUERY,
+                    T::ROTATE, // where it is now
+                    T::FORMAT_DESCRIPTION,
                     T::GTID,
                     T::XID,
                     T::HEARTBEAT
