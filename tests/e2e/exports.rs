@@ -95,7 +95,7 @@ fn a_load_that_is_not_exact_stops_mysql() {
 
 /// What myloader 1.0.1 was seen to need, by hand, as no package of Debian has it: metadata of its form, files under its names only, no DELIMITER in them, and no
 /// executable comment behind another statement.
-fn is_for_myloader(site: &Site) {
+fn is_for_myloader(kind: Kind, site: &Site) {
     let metadata = std::fs::read_to_string(site.path("out/metadata")).unwrap();
     assert!(
         metadata.contains("\n[config]\nquote-character = BACKTICK\n"),
@@ -130,6 +130,10 @@ fn is_for_myloader(site: &Site) {
         assert!(!plain.any(|line| line.starts_with("/*!")), "{name}: {text}");
     }
     assert!(site.path("out/mydumper_0-schema-create.sql").exists());
+    // It makes sequences and tables, which may take from them, at the same time.
+    let schema = std::fs::read_to_string(site.path("out/shop-schema-create.sql")).unwrap();
+    assert_eq!(schema.contains("CREATE SEQUENCE"), kind.is_mariadb());
+    assert_eq!(schema.contains("SETVAL(`shop`.`numbers`, "), kind.is_mariadb());
 }
 
 fn an_export_is_loaded_by_the_servers_own_client(kind: Kind) {
@@ -153,7 +157,7 @@ fn an_export_is_loaded_by_the_servers_own_client(kind: Kind) {
     assert_eq!(exceptions.is_empty(), !kind.is_mariadb(), "{told}");
     let accounts = std::fs::read_to_string(site.path("out/load/accounts.sql")).unwrap();
     assert!(accounts.contains("app"), "{accounts}");
-    is_for_myloader(&site);
+    is_for_myloader(kind, &site);
     let target = loaded(kind, &site, "out");
     Snapshot::of(&source).assert_same(&Snapshot::of(&target));
     // Nobody else may read it, and nothing that is there is written over.

@@ -19,7 +19,7 @@ use holdfast_proto::manifest::{Exception, Part};
 use serde::Serialize;
 
 use super::disk;
-use super::layout::{self, SchemaFiles, object_file};
+use super::layout::{self, SchemaFiles, object_file, unquoted};
 use crate::problem::{Code, Problem};
 use crate::progress::Progress;
 use crate::repository::Repository;
@@ -29,7 +29,7 @@ use crate::restore::select::{Misses, note_misses, part_name};
 use crate::server::apply;
 use crate::server::columns::RowPlan;
 use crate::server::identifiers::TableName;
-use crate::server::inventory::ProgramKind;
+use crate::server::inventory::{ProgramKind, Sequence};
 use crate::server::json;
 use crate::server::rebuild::{Phase, RebuildPlan, Step, StepKind};
 use crate::server::session::{Settings, load_session, rebuild_session};
@@ -87,7 +87,7 @@ pub async fn write(
             ..ExportedBackup::default()
         },
     };
-    writer.structure(rebuild)?;
+    writer.structure(plan, rebuild)?;
     writer.rows(plan, repository, identities).await?;
     writer.programs(plan, rebuild)?;
     writer.accounts(rebuild)?;
@@ -304,9 +304,22 @@ impl Writer {
         }
     }
 
-    fn structure(&mut self, rebuild: &RebuildPlan) -> Result<(), Problem> {
+    /// The sequences of a schema. They are made with it: tables may take defaults from them, and myloader makes tables at the same time as it runs files of sequences.
+    fn sequences(&self, script: &mut Script, plan: &RestorePlan, rebuild: &RebuildPlan, schema: &str) {
+        let its = plan.inventory.sequences.iter();
+        for sequence in its.filter(|sequence| sequence.name.schema.as_str() == schema) {
+            let object = sequence.name.quoted();
+            let is_it = |step: &&Step| step.kind == StepKind::Sequence && step.object == object;
+            let steps = rebuild.steps(Phase::Structure).iter();
+            steps.filter(is_it).for_each(|step| script.step(step));
+            if let Some(statement) = set_value(sequence) {
+                script.add(statement.as_bytes());
+            }
+        }
+    }
+
+    fn structure(&mut self, plan: &RestorePlan, rebuild: &RebuildPlan) -> Result<(), Problem> {
         let session = self.definition_session();
-        let positions = rebuild.steps(Phase::Positions);
         for step in rebuild.steps(Phase::Structure) {
             let mut script = Script::new(&session);
             match step.kind {
@@ -315,22 +328,18 @@ impl Writer {
                     .for_each(|statement| script.add_quoted(statement)),
                 _ => script.step(step),
             }
-            if step.kind == StepKind::Sequence {
-                // Where myloader finds it; again behind the rows, which may take from it.
-                let its = positions.iter().filter(|position| position.object == step.object);
-                its.for_each(|position| script.step(position));
-            }
             let name = match &step.schema {
                 Some(schema) => self.names.of_object(schema.as_str(), &step.object),
                 None => object_file(&step.object),
             };
             let name = match step.kind {
                 StepKind::Schema => {
-                    let schema = step.object.trim_matches('`').replace("``", "`");
+                    let schema = unquoted(&step.object).concat();
+                    self.sequences(&mut script, plan, rebuild, &schema);
                     format!("{}-schema-create.sql", self.names.schema(&schema))
                 }
                 StepKind::Table => format!("{name}-schema.sql"),
-                StepKind::Sequence => format!("{name}-schema-sequence.sql"),
+                StepKind::Sequence => continue,
                 _ => self.in_load(&name),
             };
             self.script(name, &script)?;
@@ -490,6 +499,20 @@ impl Writer {
         self.done.accounts = Some(name);
         Ok(())
     }
+}
+
+/// Where a sequence goes on, in a form for myloader, which does not survive an INSERT there; exact to the cache, and made exact behind the rows.
+/// `None`: its state is not that of a sequence.
+fn set_value(sequence: &Sequence) -> Option<String> {
+    let state: Option<Vec<i128>> = sequence.state.iter().map(|number| number.parse().ok()).collect();
+    let [next, least, most, .., cycles] = state.as_deref()? else {
+        return None;
+    };
+    // Beyond its end it has run out: the last value was used.
+    let used = u8::from(next < least || next > most);
+    let value = next.clamp(least, most);
+    let name = sequence.name.quoted();
+    Some(format!("SET @set = SETVAL({name}, {value}, {used}, {cycles})"))
 }
 
 /// Whether rows are loaded through functions of ours.

@@ -44,8 +44,18 @@ fn plain(name: &str) -> String {
     })
 }
 
-/// The quoted parts of "`schema`.`name`", for a file's name.
+/// "`schema`.`name`", for a file's name.
 pub(super) fn object_file(object: &str) -> String {
+    let parts = unquoted(object);
+    parts
+        .iter()
+        .map(|part| file_name(part))
+        .collect::<Vec<_>>()
+        .join(".")
+}
+
+/// The names in "`schema`.`name`"; at least one.
+pub(super) fn unquoted(object: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut is_quoted = false;
     let mut chars = object.chars().peekable();
@@ -59,10 +69,6 @@ pub(super) fn object_file(object: &str) -> String {
         }
     }
     parts
-        .iter()
-        .map(|part| file_name(part))
-        .collect::<Vec<_>>()
-        .join(".")
 }
 
 /// How schemas are called in names of files: as they are where that is plain; else by a number, and myloader takes the name from the statement.
