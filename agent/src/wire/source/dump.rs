@@ -3,6 +3,7 @@
 //! A stream never ends by itself: a replica takes an end for a broken connection and comes back at once.
 
 use bytes::Bytes;
+use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -46,7 +47,10 @@ struct CurrentFile {
     position_bytes: u64,
 }
 
-/// The empty transaction that was sent last in the place of one that is left out. A replica that comes again by position within it goes on
+/// So many of them are kept: more than are on their way to a replica.
+const SUBSTITUTES_MAX: usize = 1024;
+
+/// An empty transaction that was sent in the place of one that is left out. A replica that comes again by position within it goes on
 /// within it: were it behind the name, it would be sent the content of what is left out.
 pub(super) struct Substitute {
     file: String,
@@ -121,7 +125,7 @@ pub(super) struct Dump<'a, W> {
     is_behind: bool,
     /// Where the event began that is being looked at, in bytes.
     event_began_at: u64,
-    substitute: &'a Mutex<Option<Substitute>>,
+    substitutes: &'a Mutex<VecDeque<Substitute>>,
     /// What the replica that comes again has not got of a substitute.
     rest: Option<Rest>,
 }
@@ -133,7 +137,7 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
         who: &Identity,
         selection: &'a Selection,
         reporter: &'a Reporter,
-        substitute: &'a Mutex<Option<Substitute>>,
+        substitutes: &'a Mutex<VecDeque<Substitute>>,
     ) -> Result<Dump<'a, W>, SourceError> {
         let had = match &request.start {
             StartPoint::Gtid(set) => Some(set.clone()),
@@ -158,18 +162,17 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
             last_sent: Instant::now(),
             is_behind: false,
             event_began_at: 0,
-            substitute,
+            substitutes,
             rest: None,
         })
     }
 
     /// From where the feed is to be read.
     pub(super) fn start(&mut self) -> StartPoint {
-        let substitute = self.substitute.lock();
-        let substitute = substitute.unwrap_or_else(PoisonError::into_inner);
-        self.rest = substitute
-            .as_ref()
-            .and_then(|substitute| substitute.rest(&self.request.start));
+        let sent = self.substitutes.lock().unwrap_or_else(PoisonError::into_inner);
+        self.rest = sent
+            .iter()
+            .find_map(|substitute| substitute.rest(&self.request.start));
         match (&self.rest, &self.request.start) {
             (Some(rest), StartPoint::File { name, .. }) => StartPoint::File {
                 name: name.clone(),
@@ -586,6 +589,14 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
         })
     }
 
+    fn remember(&self, substitute: Substitute) {
+        let mut sent = self.substitutes.lock().unwrap_or_else(PoisonError::into_inner);
+        if sent.len() == SUBSTITUTES_MAX {
+            sent.pop_front();
+        }
+        sent.push_back(substitute);
+    }
+
     /// Sends an empty transaction in the place of one that has ended.
     async fn substitute(&mut self, end: &TransactionEnd) -> Result<(), SourceError> {
         let name = std::mem::take(&mut self.held);
@@ -606,7 +617,7 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
             events: events.clone(),
             goes_on_at: end.end_position_bytes,
         };
-        *self.substitute.lock().unwrap_or_else(PoisonError::into_inner) = Some(substitute);
+        self.remember(substitute);
         for event in events {
             self.packet(&event).await?;
         }

@@ -21,6 +21,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -117,7 +118,7 @@ pub struct Source {
     password: Password,
     options: SourceOptions,
     who: Identity,
-    substitute: Mutex<Option<Substitute>>,
+    substitutes: Mutex<VecDeque<Substitute>>,
     reporter: Reporter,
     status: watch::Receiver<SourceStatus>,
 }
@@ -161,7 +162,7 @@ impl Source {
             password: Password::new(password),
             options,
             who,
-            substitute: Mutex::new(None),
+            substitutes: Mutex::default(),
             reporter,
             status,
         })
@@ -378,7 +379,7 @@ impl Source {
     ) -> Result<(), SourceError> {
         let selection = &self.options.selection;
         let (who, reporter) = (&self.who, &self.reporter);
-        let mut dump = Dump::new(writer, request, who, selection, reporter, &self.substitute)?;
+        let mut dump = Dump::new(writer, request, who, selection, reporter, &self.substitutes)?;
         // Opening may fetch and decrypt; nothing can be said to the replica before the first file is known.
         let stream = feed.open(dump.start()).await?;
         dump.run(stream).await

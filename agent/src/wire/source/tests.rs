@@ -145,40 +145,43 @@ fn told_place(rotate: &[u8]) -> u64 {
 /// them: never the content, behind a name that they have.
 #[tokio::test]
 async fn who_comes_again_within_a_substitute_gets_the_rest_of_it() {
-    let left_out_at = behind_format();
-    let large = event(EventType::ROWS_QUERY, &[b'x'; 500]);
-    let left_out = [gtid(1), large, event(EventType::XID, &[0; 8])].concat();
-    let end = left_out_at + left_out.len() as u64;
-    let selection = Selection {
-        left_out: [LeftOut::At(Place {
+    let large = || event(EventType::ROWS_QUERY, &[b'x'; 500]);
+    let left_out = |number| [gtid(number), large(), event(EventType::XID, &[0; 8])].concat();
+    let bytes = left_out(1).len() as u64;
+    let begins = [0, 1].map(|nth| behind_format() + nth * bytes);
+    let end = behind_format() + 2 * bytes;
+    let at = |position_bytes| {
+        LeftOut::At(Place {
             file_sequence: 0,
-            position_bytes: left_out_at,
-        })]
-        .into(),
+            position_bytes,
+        })
+    };
+    let selection = Selection {
+        left_out: begins.map(at).into(),
         ..Selection::everything()
     };
-    let body = Bytes::from([left_out, transaction(2)].concat());
+    let body = Bytes::from([left_out(1), left_out(3), transaction(2)].concat());
     let (_status, connect, _shutdown) = serve(OneFile(body), selection).await;
     let all = sent_from(&connect, 4, &gtid(2)).await;
     let kinds: Vec<EventType> = all.iter().map(|event| header_of(event).kind).collect();
-    let expected = [
+    let empty = [
         EventType::ROTATE,
         EventType::FORMAT_DESCRIPTION,
         EventType::GTID,
         EventType::QUERY,
         EventType::QUERY,
-        EventType::ROTATE,
-        EventType::FORMAT_DESCRIPTION,
-        EventType::GTID,
     ];
-    assert_eq!(kinds, expected);
-    assert_eq!(told_place(&all[5]), end);
-    let mut at = left_out_at;
-    for has in 2..5 {
-        at += all[has].len() as u64;
-        let again = sent_from(&connect, at, &gtid(2)).await;
-        assert_eq!(told_place(&again[0]), at, "it goes on counting from where it is");
-        assert_eq!(again[2..], all[has + 1..]);
+    assert_eq!(kinds[..10], [empty, empty].concat());
+    assert_eq!(kinds[10..], empty[..3]);
+    assert_eq!((told_place(&all[5]), told_place(&all[10])), (begins[1], end));
+    for (began_at, first) in [(begins[0], 2), (begins[1], 7)] {
+        let mut at = began_at;
+        for has in first..first + 3 {
+            at += all[has].len() as u64;
+            let again = sent_from(&connect, at, &gtid(2)).await;
+            assert_eq!(told_place(&again[0]), at, "it goes on counting from where it is");
+            assert_eq!(again[2..], all[has + 1..]);
+        }
     }
     let again = sent_from(&connect, end, &gtid(2)).await;
     assert_eq!((told_place(&again[0]), again.len()), (end, 3));
