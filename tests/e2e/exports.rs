@@ -43,6 +43,20 @@ fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
+/// With the file whose name ends so moved away.
+fn stops_without(kind: Kind, site: &Site, lost: &str) {
+    let order = std::fs::read_to_string(site.path("out/order")).unwrap();
+    let names = order.lines().filter_map(|line| line.split(' ').next());
+    let name = names.filter(|name| name.ends_with(lost)).last().unwrap();
+    let (path, away) = (site.path("out").join(name), site.path("away"));
+    std::fs::rename(&path, &away).unwrap();
+    let target = Server::start(kind, ServerOptions::default());
+    let failed = load(site, "out", &target).output().unwrap();
+    let told = String::from_utf8_lossy(&failed.stderr);
+    assert!(!failed.status.success() && told.contains(name), "{name}: {told}");
+    std::fs::rename(&away, &path).unwrap();
+}
+
 /// It stops where a server takes other rows than there are, and before anything where the server would read definitions otherwise.
 fn a_load_that_is_not_exact_stops(kind: Kind) {
     let source = Server::start(kind, ServerOptions::default());
@@ -57,6 +71,11 @@ fn a_load_that_is_not_exact_stops(kind: Kind) {
     );
     let target = loaded(kind, &site, "out");
     assert_eq!(target.value("SELECT COUNT(*) FROM shop.whole"), "3");
+
+    // A file that is not there is not passed over, be it of rows or not.
+    for lost in ["-schema.sql", ".00000.sql", "whole.sql"] {
+        stops_without(kind, &site, lost);
+    }
 
     let text = site.path("out/shop.t.00000.dat");
     let rows = std::fs::read_to_string(&text).unwrap();

@@ -75,6 +75,7 @@ pub(super) async fn run(config_path: &Path, args: &RestoreArgs, json: bool) -> R
 
 /// What is to be done.
 async fn make_plan(reader: &Reader, args: &RestoreArgs) -> Result<RestorePlan, Problem> {
+    refuse_idle_listen(args)?;
     let point = args.point.target_point();
     let begun = match &args.backup {
         Some(_) => None,
@@ -83,7 +84,6 @@ async fn make_plan(reader: &Reader, args: &RestoreArgs) -> Result<RestorePlan, P
         None => begun_backup(reader, &args.target).await?,
     };
     let backup = args.backup.as_deref().or(begun.as_deref());
-    refuse_idle_listen(args)?;
     let plan = plan_of(reader, backup, &point, &args.except).await?;
     let mut plan = choose_accounts(plan, args)?;
     plan.means = args.replay_by;
