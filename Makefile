@@ -27,10 +27,11 @@ test: ## set up everything, then every check and every test
 	step cargo nextest run --locked --workspace
 	echo "test: everything passed in $$SECONDS s"
 
-nightly: ## the tests that draw lots, with more of them: 200 target points, 200 kills of restores
-	@tests/set-up/install.sh build mariadb mysql
+nightly: ## long matrices and more lots: 200 target points, 200 kills of restores, each odd setting alone
+	@tests/set-up/install.sh build mariadb mariadb118 mysql
 	$(ENVIRONMENT)
-	HOLDFAST_POINTS=200 HOLDFAST_KILLS=200 cargo nextest run --locked --profile nightly -p holdfast-tests -E 'test(/points::/)'
+	HOLDFAST_POINTS=200 HOLDFAST_KILLS=200 HOLDFAST_SETTINGS=each \
+		cargo nextest run --locked --profile nightly -p holdfast-tests -E 'test(/points::/) + test(/odd_settings::/)'
 
 lint: ## format check and clippy
 	@cargo fmt --all --check

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use holdfast_proto::ids::ClusterId;
 use holdfast_proto::keys::{Certificate, Descriptor, Identity, Role};
+use holdfast_proto::manifest::{Exception, ManifestSummary};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{
@@ -15,6 +16,7 @@ use crate::cli::{
 };
 use crate::config::{self, Config, Provider};
 use crate::problem::{Code, Problem, Result};
+use crate::repository::catalog::ListedBackup;
 use crate::repository::{self, OpenProvider, Repository};
 use crate::restore::RestorePlan;
 use crate::restore::except::{self, ExceptArg};
@@ -223,7 +225,7 @@ async fn take_backup(path: &Path, dry_run: bool, json: bool) -> Result<()> {
     let repository = open_agent(&config).await?;
     if dry_run {
         let plan = backup::plan(&config).await?;
-        say(json, &plan.to_json(), &plan.describe(&config));
+        say(json, &plan.to_json(&config), &plan.describe(&config));
         return Ok(());
     }
     let started = std::time::Instant::now();
@@ -233,6 +235,7 @@ async fn take_backup(path: &Path, dry_run: bool, json: bool) -> Result<()> {
     let took = started.elapsed();
     say(json, &taken.to_json(took), &taken.describe(took));
     taken.refuse_behind()?;
+    taken.refuse_missing()?;
     Ok(())
 }
 
@@ -346,7 +349,7 @@ async fn list(config_path: &Path, args: &ReaderArgs, json: bool) -> Result<()> {
     let reader = open_reader(config_path, &from).await?;
     let catalog = reader.repository.catalog(reader.cluster).await?;
     let all: Vec<&OpenProvider> = reader.repository.providers.iter().collect();
-    let mut lines = Vec::new();
+    let (mut lines, mut backups) = (Vec::new(), Vec::new());
     for listed in &catalog.backups {
         let summary = &listed.summary;
         let missing: Vec<&str> = all
@@ -370,6 +373,12 @@ async fn list(config_path: &Path, args: &ReaderArgs, json: bool) -> Result<()> {
             summary.position.offset,
             listed.providers.join(", "),
         ));
+        let lacks = missing_from(&reader, listed).await;
+        lines.extend(exception_lines(summary, lacks.as_deref()));
+        backups.push(serde_json::json!({
+            "backup": listed.backup, "cluster": listed.cluster, "summary": summary, "providers": listed.providers,
+            "missing": lacks,
+        }));
     }
     if lines.is_empty() {
         lines.push("there is no backup yet".into());
@@ -380,17 +389,60 @@ async fn list(config_path: &Path, args: &ReaderArgs, json: bool) -> Result<()> {
             .iter()
             .map(|trouble| format!("warning: {trouble}")),
     );
-    let backups: Vec<serde_json::Value> = catalog.backups.iter().map(|listed| {
-        serde_json::json!({
-            "backup": listed.backup, "cluster": listed.cluster, "summary": listed.summary, "providers": listed.providers,
-        })
-    }).collect();
     say(
         json,
         &serde_json::json!({ "backups": backups, "troubles": catalog.troubles }),
         &lines,
     );
     Ok(())
+}
+
+/// What a backup lacks, by name; `None` where its manifest cannot be opened here.
+async fn missing_from(reader: &Reader, listed: &ListedBackup) -> Option<Vec<Exception>> {
+    if listed.summary.missing() == 0 {
+        return Some(Vec::new());
+    }
+    if reader.identities.is_empty() {
+        return None;
+    }
+    match select::manifest(&reader.repository, listed, &reader.identities).await {
+        Ok((manifest, _)) => Some(
+            manifest
+                .exceptions
+                .into_iter()
+                .filter(Exception::is_missing)
+                .collect(),
+        ),
+        Err(problem) => {
+            words::print_error(format!(
+                "warning: what backup {} lacks cannot be read: {}",
+                listed.backup, problem.fact
+            ));
+            None
+        }
+    }
+}
+
+/// What is to be known of a backup that is not exact.
+fn exception_lines(summary: &ManifestSummary, missing: Option<&[Exception]>) -> Vec<String> {
+    if summary.exceptions.is_empty() {
+        return Vec::new();
+    }
+    let kinds: Vec<String> = summary
+        .exceptions
+        .iter()
+        .map(|(kind, count)| format!("{count} {kind}"))
+        .collect();
+    let whom = match missing {
+        None => "; --kit names them",
+        Some(_) => "",
+    };
+    let mut lines = vec![format!("    exceptions: {}{whom}", kinds.join(", "))];
+    lines.extend(missing.into_iter().flatten().map(|e| {
+        let accepted = if e.accepted { " (accepted)" } else { "" };
+        format!("    {} {}{accepted}: {}", e.kind, e.object, e.detail)
+    }));
+    lines
 }
 
 /// The cluster that was named, or the only one there is.

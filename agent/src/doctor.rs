@@ -98,7 +98,9 @@ async fn source(config: &Config) -> Result<Vec<(String, Verdict)>, Problem> {
         .await
         .map_err(|e| backup::snapshot::capture_problem(&e))?;
     let findings = preflight::check_source(&mut connection, Some(&inventory)).await;
-    let findings = findings.map_err(|e| backup::snapshot::capture_problem(&e))?;
+    let mut findings = findings.map_err(|e| backup::snapshot::capture_problem(&e))?;
+    let broken = preflight::check_tables(&mut connection, &inventory).await;
+    findings.extend(broken.map_err(|e| backup::snapshot::capture_problem(&e))?);
     let described = format!(
         "{} {} at {}",
         connection.flavour(),
@@ -111,17 +113,24 @@ async fn source(config: &Config) -> Result<Vec<(String, Verdict)>, Problem> {
     {
         checks.push(("binlog server_id".to_owned(), Verdict::Bad(problem)));
     }
-    checks.extend(
-        findings
-            .into_iter()
-            .map(|finding| (format!("source {}", finding.code), finding_verdict(finding))),
-    );
+    checks.extend(findings.into_iter().map(|finding| {
+        (
+            format!("source {}", finding.code),
+            finding_verdict(finding, config),
+        )
+    }));
     Ok(checks)
 }
 
-fn finding_verdict(finding: Finding) -> Verdict {
+fn finding_verdict(finding: Finding, config: &Config) -> Verdict {
     let code = backup::readiness::code_of(&finding);
     let hint = finding.hint.unwrap_or_default();
+    if finding
+        .object
+        .is_some_and(|object| config.backup.accepts_missing(&object))
+    {
+        return Verdict::Doubtful(finding.fact, "accepted by the configuration".to_owned());
+    }
     match finding.severity {
         Severity::Ok => Verdict::Good(finding.fact),
         Severity::Warn => Verdict::Doubtful(finding.fact, hint),

@@ -23,6 +23,8 @@ const MARK: &str = "UNFINISHED-DO-NOT-USE";
 const MARK_OF_BACKUP: &str = "backup ";
 /// Stands in the folder when the server's own files are complete.
 const INITIALISED: &str = "initialised";
+/// Options that a data folder keeps from when it was made.
+const FOR_EVER: [&str; 2] = ["--loose-innodb-page-size=", "--loose-lower-case-table-names="];
 const START_SECONDS: u64 = 120;
 const STOP_SECONDS: u64 = 120;
 
@@ -213,7 +215,7 @@ impl Instance {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(disk(error)),
                 _ => {}
             }
-            instance.initialise().await?;
+            instance.initialise(options).await?;
             std::fs::write(&initialised, "").map_err(disk)?;
         }
         instance.start(options).await?;
@@ -421,7 +423,7 @@ impl Instance {
         options
     }
 
-    async fn initialise(&self) -> Result<(), Problem> {
+    async fn initialise(&self, options: &InstanceOptions) -> Result<(), Problem> {
         let log = self.folder.join("initialise.log");
         let mut command = match (&self.programs.install, self.programs.flavour) {
             (Some(install), Flavour::MariaDb) => {
@@ -440,6 +442,8 @@ impl Instance {
                 command
             }
         };
+        let is_for_ever = |argument: &&String| FOR_EVER.iter().any(|name| argument.starts_with(name));
+        command.args(options.arguments.iter().filter(is_for_ever));
         let output = std::fs::File::create(&log).and_then(|file| Ok((file.try_clone()?, file)));
         let (out, err) = output.map_err(|e| failed(format!("cannot write {}: {e}", log.display())))?;
         command

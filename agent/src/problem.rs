@@ -53,6 +53,8 @@ pub enum Code {
     LockTimeout = 35,
     /// Something on the source cannot be backed up.
     SourceUnsupported = 36,
+    /// A backup was committed, but lacks something that the source has.
+    BackupLacks = 37,
     /// Any other failure of the source server.
     Source = 39,
     /// The target server is not empty.
@@ -71,6 +73,8 @@ pub enum Code {
     NotConfirmed = 46,
     /// The target server's disk has too little free space.
     TargetSpace = 47,
+    /// A restore is complete but for what is named.
+    RestoredWithout = 48,
     /// The local disk or the state folder.
     LocalDisk = 50,
     /// Another process of ours holds the state folder.

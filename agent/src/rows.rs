@@ -223,7 +223,10 @@ impl Drop for BeingCut<'_> {
 
 /// Cuts a table as far as its estimates go: evenly where an integer leads its key, then piece by piece what holds too
 /// much all the same.
-async fn first_units(
+///
+/// # Errors
+/// Those of the server.
+pub async fn first_units(
     planner: &mut Connection,
     index: usize,
     table: &Table,

@@ -61,7 +61,8 @@ pub async fn run(config: Config, repository: Repository, stop: CancellationToken
     discard(&config, &spool, &damaged).map_err(disk)?;
     let lagging = config.state_dir.join("lagging.json");
     let outbox = Outbox::new(spool, &repository.providers, &lagging, spooled);
-    let board = Arc::new(Board::new(config.state_dir.join("base.json")));
+    let last = backup::last::read(&config.state_dir);
+    let board = Arc::new(Board::new(config.state_dir.join("base.json"), last.as_ref()));
     let generation = Generation::random();
     let context = context(
         &config,
@@ -206,7 +207,7 @@ async fn context(
     let catalog = repository.catalog(Some(cluster)).await?;
     if let Some(newest) = catalog.backups.last() {
         let (id, summary) = (newest.backup.to_string(), &newest.summary);
-        board.backup_found(id, summary.started_ms, summary.finished_ms);
+        board.backup_found(id, summary.started_ms, summary.finished_ms, summary.missing());
     }
     let mut has_history = false;
     for provider in &repository.providers {
@@ -245,7 +246,10 @@ pub fn sd_notify(state: &str) {
 async fn tell(agent: Arc<Agent>, stop: CancellationToken) {
     let path = agent.config.state_dir.join("status.json");
     loop {
-        let record = agent.board.record(&agent.outbox);
+        // A backup that was taken by hand tells here, too.
+        let last = backup::last::read(&agent.config.state_dir);
+        let is_accepted = |object: &str| agent.config.backup.accepts_missing(object);
+        let record = agent.board.record(&agent.outbox, last, is_accepted);
         if let Err(error) = record.write(&path) {
             tracing::warn!("the status cannot be written: {error}");
         }
@@ -453,6 +457,7 @@ async fn backups(agent: Arc<Agent>, stop: CancellationToken) {
             taken = backup::run(&agent.config, &agent.repository, key) => taken,
             () = stop.cancelled() => return, // nothing is committed
         };
+        // What it lacks is no reason to take it again: `status` tells.
         let result =
             taken.and_then(|taken| taken.refuse_behind().map(|()| taken.manifest.backup.to_string()));
         match result {

@@ -3,6 +3,8 @@
 //! A backup exists when its manifest does. The schema definitions inside are the server layer's; here they are carried
 //! as they are.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{DigestSecret, RowDigest};
@@ -45,6 +47,20 @@ pub struct ManifestSummary {
     pub parts: u64,
     /// The parts' stored size in all, in bytes.
     pub stored_bytes: u64,
+    /// How many exceptions it names of each kind.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub exceptions: BTreeMap<String, u64>,
+}
+
+impl ManifestSummary {
+    /// How many things the backup lacks: see [`MISSING`].
+    pub fn missing(&self) -> u64 {
+        let of_missing = |(kind, count): (&String, &u64)| if is_missing(kind) { *count } else { 0 };
+        self.exceptions
+            .iter()
+            .map(of_missing)
+            .fold(0, u64::saturating_add)
+    }
 }
 
 impl Record for ManifestSummary {
@@ -101,6 +117,14 @@ pub struct Part {
 /// The kind of an exception that names an XA transaction which was prepared at the backup's moment.
 pub const PREPARED_XA: &str = "prepared-xa";
 
+/// Kinds of exceptions that begin so are of what a backup, or the binlog behind it, lacks. What the others name comes back, though
+/// not wholly as it was.
+pub const MISSING: &str = "missing-";
+
+fn is_missing(kind: &str) -> bool {
+    kind.starts_with(MISSING)
+}
+
 /// Something that is not as it was on the source, or may not be; named, never silent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exception {
@@ -110,6 +134,16 @@ pub struct Exception {
     pub object: String,
     /// What it means, for people.
     pub detail: String,
+    /// Whether the host's configuration accepts it by name.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accepted: bool,
+}
+
+impl Exception {
+    /// Whether it names something that the backup, or the binlog behind it, lacks.
+    pub fn is_missing(&self) -> bool {
+        is_missing(&self.kind)
+    }
 }
 
 /// The whole manifest. Encrypted.
@@ -171,6 +205,10 @@ impl Manifest {
                 .parts
                 .iter()
                 .fold(0, |sum, part| sum.saturating_add(part.stored_bytes)),
+            exceptions: self.exceptions.iter().fold(BTreeMap::new(), |mut counts, e| {
+                *counts.entry(e.kind.clone()).or_default() += 1;
+                counts
+            }),
         }
     }
 
@@ -323,6 +361,32 @@ mod tests {
             (manifest.parts.clone(), manifest.tables.clone())
         );
         assert_eq!(manifest.summary().stored_bytes, 40);
+    }
+
+    #[test]
+    fn a_summary_counts_exceptions_without_their_names() {
+        let exception = |kind: &str| Exception {
+            kind: kind.into(),
+            object: "`shop`.`secret`".into(),
+            detail: "secret".into(),
+            accepted: false,
+        };
+        let summary = Manifest {
+            exceptions: vec![
+                exception("missing-table"),
+                exception("missing-table"),
+                exception("comment"),
+            ],
+            ..manifest()
+        }
+        .summary();
+        assert_eq!(summary.missing(), 2);
+        let text = String::from_utf8(summary.encode()).unwrap();
+        assert!(
+            text.contains(r#""exceptions":{"comment":1,"missing-table":2}"#),
+            "{text}"
+        );
+        assert!(!text.contains("secret"), "{text}");
     }
 
     #[test]

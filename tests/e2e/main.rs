@@ -11,6 +11,7 @@ mod crash;
 
 mod exact;
 mod except;
+mod exceptions;
 mod exports;
 mod find;
 mod golden;
@@ -19,6 +20,7 @@ mod hazards;
 mod indexes;
 mod managed;
 mod moments;
+mod odd_settings;
 mod operator;
 mod packaging;
 mod partial;

@@ -63,7 +63,7 @@ impl<'a> Verifier<'a> {
     }
 
     /// A drill that does not pass, with the check that says why; its report.
-    fn does_not_pass(&self, arguments: &[&str], verdict: &str, check: &str) -> serde_json::Value {
+    pub(crate) fn does_not_pass(&self, arguments: &[&str], verdict: &str, check: &str) -> serde_json::Value {
         let told = self.command(&[&["drill", "--json"], arguments].concat()).fails();
         assert_eq!(told.status.code(), Some(60), "{told}");
         told.says(&["HF-E060"]);

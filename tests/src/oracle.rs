@@ -19,6 +19,25 @@ pub struct Snapshot {
     objects: BTreeMap<String, Vec<Vec<u8>>>,
 }
 
+/// What the oracle's sessions begin with: whatever a server's global variables say, everything is read, and read alike.
+fn known_session(server: &Server) -> String {
+    let more = if server.kind().is_mariadb() {
+        ", tmp_disk_table_size=18446744073709551615, max_session_mem_used=9223372036854775807, max_statement_time=0"
+    } else {
+        ", max_execution_time=0, print_identified_with_as_hex=1, show_create_table_verbosity=0, show_gipk_in_create_table_and_information_schema=1"
+    };
+    format!(
+        "SET SESSION sql_select_limit=18446744073709551615, max_join_size=18446744073709551615, sql_big_selects=1, sql_mode='', \
+         time_zone='+00:00', autocommit=1, sql_quote_show_create=1, tmp_table_size=67108864, max_heap_table_size=67108864, \
+         group_concat_max_len=1048576, max_sort_length=1024, div_precision_increment=4, lc_time_names='en_US', \
+         completion_type=0{more};\n"
+    )
+}
+
+fn ask(server: &Server, query: &str) -> Vec<Vec<String>> {
+    server.query(&format!("{}{query}", known_session(server)))
+}
+
 /// Panics, showing where they differ, unless both servers hold the same.
 #[track_caller]
 pub fn assert_same(wanted: &Server, found: &Server) {
@@ -43,7 +62,7 @@ impl Snapshot {
 
     fn take(server: &Server, database: Option<&str>, depth: Depth) -> Snapshot {
         let questions = questions(server, database, depth);
-        let mut script = String::from("SET time_zone='+00:00';\n");
+        let mut script = known_session(server);
         if !server.kind().is_mariadb() {
             // What it prints of a table may be by the sql_mode of whoever opened it.
             script += "FLUSH NO_WRITE_TO_BINLOG TABLES;\n";
@@ -168,10 +187,13 @@ fn questions(server: &Server, database: Option<&str>, depth: Depth) -> Vec<Quest
         None => format!("{column} NOT IN ('mysql', 'sys', 'information_schema', 'performance_schema')"),
     };
     let mut questions = Vec::new();
-    for row in server.query(&format!(
-        "SELECT schema_name FROM information_schema.schemata WHERE {}",
-        only("schema_name")
-    )) {
+    for row in ask(
+        server,
+        &format!(
+            "SELECT schema_name FROM information_schema.schemata WHERE {}",
+            only("schema_name")
+        ),
+    ) {
         let query = format!("SHOW CREATE DATABASE {}", quoted(&row[0]));
         questions.push(Question {
             object: format!("database {}", row[0]),
@@ -183,7 +205,7 @@ fn questions(server: &Server, database: Option<&str>, depth: Depth) -> Vec<Quest
         "SELECT table_schema, table_name, table_type FROM information_schema.tables WHERE {}",
         only("table_schema")
     );
-    for row in server.query(&tables) {
+    for row in ask(server, &tables) {
         let (name, shown) = (
             format!("{}.{}", quoted(&row[0]), quoted(&row[1])),
             format!("{}.{}", shown(&row[0]), shown(&row[1])),
@@ -235,7 +257,7 @@ fn programs(server: &Server, only: &dyn Fn(&str) -> String, questions: &mut Vec<
         only("routine_schema"),
         only("event_schema")
     );
-    for row in server.query(&programs) {
+    for row in ask(server, &programs) {
         let object = format!("{} {}.{}", row[0].to_lowercase(), shown(&row[1]), shown(&row[2]));
         let query = match row[0].as_str() {
             // The last column of SHOW CREATE TRIGGER is when it was created, which a restore cannot keep.
@@ -259,10 +281,13 @@ struct Column {
 }
 
 fn columns_by_table(server: &Server, only: &str) -> BTreeMap<(String, String), Vec<Column>> {
-    let rows = server.query(&format!(
-        "SELECT table_schema, table_name, column_name, data_type, COALESCE(generation_expression, '') \
+    let rows = ask(
+        server,
+        &format!(
+            "SELECT table_schema, table_name, column_name, data_type, COALESCE(generation_expression, '') \
          FROM information_schema.columns WHERE {only} ORDER BY table_schema, table_name, ordinal_position"
-    ));
+        ),
+    );
     let mut tables: BTreeMap<(String, String), Vec<Column>> = BTreeMap::new();
     for mut row in rows {
         let generation = row.remove(4);

@@ -76,6 +76,8 @@ pub struct ServerOptions {
     pub encrypted_binlogs: bool,
     /// The time zone of its host, as it sees it (`TZ`); `None`: that of this machine.
     pub time_zone: Option<&'static str>,
+    /// Options that a data folder keeps from when it was made; it is made for this server then, and not copied.
+    pub made_with: Vec<String>,
     /// More options of the server's program, after ours, so that they win.
     pub extra: Vec<String>,
 }
@@ -88,6 +90,7 @@ impl Default for ServerOptions {
             tls: false,
             encrypted_binlogs: false,
             time_zone: None,
+            made_with: Vec::new(),
             extra: Vec::new(),
         }
     }
@@ -159,7 +162,11 @@ impl Server {
     /// Starts a new, empty server and waits until it is ready.
     pub fn start(kind: Kind, options: ServerOptions) -> Server {
         let folder = short_folder();
-        copy_template(kind, &folder.path().join("data"));
+        let data = folder.path().join("data");
+        match options.made_with.is_empty() {
+            true => copy_template(kind, &data),
+            false => initialise(kind, &data, &options.made_with),
+        }
         Server::in_folder(kind, options, folder)
     }
 
@@ -238,7 +245,7 @@ impl Server {
         if options.encrypted_binlogs {
             arguments.extend(self.encrypt_binlogs());
         }
-        arguments.extend(options.extra.iter().cloned());
+        arguments.extend(options.made_with.iter().chain(&options.extra).cloned());
         arguments
     }
 
@@ -318,6 +325,12 @@ impl Server {
         self.arguments
             .extend(extra.iter().map(|&option| option.to_owned()));
         self.launch();
+    }
+
+    /// Starts it again, stopped or not, without an option that it had.
+    pub fn restart_without(&mut self, option: &str) {
+        self.arguments.retain(|argument| argument != option);
+        self.restart();
     }
 
     /// Sends a signal, for instance to freeze it.
@@ -443,7 +456,7 @@ fn copy_template(kind: Kind, data: &Path) {
         .and_then(|file| file.lock().map(|()| file));
     let lock = lock.unwrap_or_else(|error| panic!("{}: {error}", lock_path.display()));
     if !template.exists() {
-        initialise(kind, &template);
+        initialise(kind, &template, &[]);
     }
     drop(lock);
     run(Command::new("cp")
@@ -453,7 +466,7 @@ fn copy_template(kind: Kind, data: &Path) {
 }
 
 /// Makes the data folder of a new server at `template`, complete or not at all.
-fn initialise(kind: Kind, template: &Path) {
+fn initialise(kind: Kind, template: &Path, made_with: &[String]) {
     let unfinished = template.with_extension("unfinished");
     let _ = fs::remove_dir_all(&unfinished); // what a run left that was ended in the middle
     let mut command;
@@ -473,6 +486,7 @@ fn initialise(kind: Kind, template: &Path) {
             .args(base_arguments(kind, &unfinished))
             .args(["--initialize-insecure", "--innodb-redo-log-capacity=8M"]);
     }
+    command.args(made_with);
     // In /tmp, it would remove the temporary tables of servers that run.
     let temporary = short_folder();
     run(command.env("TMPDIR", temporary.path()));

@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use holdfast_agent::problem::{Code, Problem};
 use holdfast_agent::restore::{RestorePlan, compare};
 use holdfast_agent::server::apply::Exception;
-use holdfast_agent::server::capture;
-use holdfast_agent::server::inventory::Inventory;
+use holdfast_agent::server::capture::{self, missing_table};
+use holdfast_agent::server::identifiers::TableName;
+use holdfast_agent::server::inventory::{Inventory, Table};
 use holdfast_agent::wire::{ConnectOptions, Connection, WireError};
 use holdfast_agent::words;
 use holdfast_proto::manifest::Manifest;
@@ -86,21 +87,31 @@ pub(crate) async fn equals_backup(
     target: &ConnectOptions,
     later: &Manifest,
     excused: &[Exception],
+    lacking: &[TableName],
     threads: usize,
 ) -> Result<Compared, Problem> {
-    let (mut connection, found) = captured(target).await?;
-    let settings = capture::read_settings(&mut connection)
-        .await
-        .map_err(|error| server("read the scratch server's settings", &error))?;
-    let wanted: Inventory = serde_json::from_value(later.definitions.clone()).map_err(|error| {
+    let (_connection, mut found) = captured(target).await?;
+    let mut wanted: Inventory = serde_json::from_value(later.definitions.clone()).map_err(|error| {
         Problem::new(
             Code::ObjectCorrupt,
             format!("the definitions in backup {}: {error}", later.backup),
             "use the version of Holdfast that took this backup",
         )
     })?;
-    let (not_compared, mut left_out) = left_out(&wanted);
-    let digests = compare::digests(target, &settings, &found, &later.secret, threads).await?;
+    let (mut not_compared, mut left_out) = left_out(&wanted);
+    for table in lacking.iter().chain(&wanted.missing_tables.clone()) {
+        not_compared.insert(format!("{}.{}", table.schema.as_str(), table.name.as_str()));
+        left_out.push(format!("{table}: one of the two backups lacks it"));
+        // With its triggers, and what is granted on it.
+        [&mut found, &mut wanted].map(|inventory| inventory.leave_out(table, missing_table(table, "")));
+    }
+    for (table, object) in unlogged(later, &wanted) {
+        not_compared.insert(format!("{}.{}", table.schema.as_str(), table.name.as_str()));
+        left_out.push(format!(
+            "rows of {table} against the earlier backup: {object} is not in the binlog, which is accepted"
+        ));
+    }
+    let digests = compare::digests(target, &found, &later.secret, threads).await?;
     let differ: Vec<_> = compare::differences(later, &digests)
         .into_iter()
         .filter(|difference| !not_compared.contains(&difference.table))
@@ -122,6 +133,22 @@ pub(crate) async fn equals_backup(
             words::count(rows)
         ),
         left_out,
+    })
+}
+
+/// Tables whose changes the source keeps out of its binlog, where its host's configuration accepts that.
+fn unlogged<'a>(
+    later: &'a Manifest,
+    wanted: &'a Inventory,
+) -> impl Iterator<Item = (&'a TableName, &'a str)> {
+    let accepted = later
+        .exceptions
+        .iter()
+        .filter(|e| e.kind == capture::FROM_BINLOG && e.accepted);
+    accepted.flat_map(|e| {
+        let is_about = |table: &&Table| capture::is_about_schema(&e.object, table.name.schema.as_str());
+        let tables = wanted.tables.iter().filter(is_about);
+        tables.map(|table| (&table.name, e.object.as_str()))
     })
 }
 

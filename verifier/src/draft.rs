@@ -70,6 +70,31 @@ pub(crate) fn verdict_of(problem: &Problem) -> Verdict {
     }
 }
 
+/// That nothing is missing but for what the host's configuration accepts, and that every definition reads as it did.
+fn whole(plan: &RestorePlan, restored: &Restored) -> Result<(), Problem> {
+    let of_backup = plan
+        .lacks()
+        .filter(|e| !e.accepted)
+        .map(|e| format!("{}: {}", e.object, e.detail));
+    let of_server = restored.lacks().map(|e| format!("{}: {}", e.object, e.reason));
+    let lacks: Vec<String> = of_backup.chain(of_server).collect();
+    if !lacks.is_empty() {
+        return Err(Problem::new(
+            Code::RestoredWithout,
+            format!("the restored server lacks {}", lacks.join("; ")),
+            "mend it on the source, or accept it by name in the host's configuration: backup.accept_missing",
+        ));
+    }
+    match restored.definitions_differ.is_empty() {
+        true => Ok(()),
+        false => Err(Problem::new(
+            Code::TargetServer,
+            restored.definitions_differ.join("; "),
+            "use the source's own version",
+        )),
+    }
+}
+
 pub(crate) fn ms(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
@@ -251,6 +276,7 @@ impl Draft {
                 .exceptions
                 .iter()
                 .map(|e| holdfast_proto::manifest::Exception {
+                    accepted: false,
                     kind: "restored-otherwise".into(),
                     object: e.object.clone(),
                     detail: e.reason.clone(),
@@ -261,19 +287,8 @@ impl Draft {
             words::count(restored.tables),
             words::count(restored.rows)
         );
-        let differ = restored.definitions_differ.clone();
-        self.check(
-            EQUAL,
-            "every table and definition at the backup's moment",
-            match differ.is_empty() {
-                true => Ok(detail),
-                false => Err(Problem::new(
-                    Code::TargetServer,
-                    differ.join("; "),
-                    "use the source's own version",
-                )),
-            },
-        );
+        let scope = "every table and definition at the backup's moment";
+        self.check(EQUAL, scope, whole(plan, restored).map(|()| detail));
         let replayed = plan.replay.as_ref().zip(restored.replayed.as_ref());
         if let Some((replay, replayed)) = replayed {
             let target = &replay.resolved.target;

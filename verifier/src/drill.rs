@@ -488,7 +488,8 @@ impl Drill<'_> {
         let compared = match restored {
             Ok(restored) => {
                 let (target, threads) = (scratch.connect_options(), self.config.scratch.threads);
-                checks::equals_backup(&target, &later.manifest, &restored.exceptions, threads).await
+                let lacking = &earlier.inventory.missing_tables;
+                checks::equals_backup(&target, &later.manifest, &restored.exceptions, lacking, threads).await
             }
             Err(problem) => Err(problem),
         };

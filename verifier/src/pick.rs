@@ -153,6 +153,7 @@ mod tests {
                 prepared_xa: 0,
                 parts: 1,
                 stored_bytes: 1,
+                exceptions: Default::default(),
             },
             providers: vec!["a".into()],
         }

@@ -20,6 +20,7 @@ use crate::problem::{Code, Problem};
 use crate::progress::Progress;
 use crate::repository::upload::Uploader;
 use crate::rows::{self, LossCounter, StoredValues, Unit, Units};
+use crate::server::capture::{damage, missing_table};
 use crate::server::chunk::{Key, KeyRange};
 use crate::server::columns::{RowPlan, loss_check};
 use crate::server::identifiers::TableName;
@@ -75,6 +76,8 @@ pub struct Dumped {
     pub parts: Vec<Part>,
     /// What the rows showed that cannot be carried.
     pub lost: Vec<NotCarried>,
+    /// Tables that the server could not read to their end: nothing of them is here.
+    pub unreadable: Vec<(TableName, NotCarried)>,
 }
 
 struct Shared {
@@ -84,6 +87,8 @@ struct Shared {
     lost: Mutex<BTreeMap<(usize, String), u64>>,
     /// Digests with the values of stored generated columns, by table.
     generated: Mutex<BTreeMap<usize, RowDigest>>,
+    /// What the server says of tables that it cannot read, by table.
+    unreadable: Mutex<BTreeMap<usize, String>>,
     next_sequence: AtomicU64,
     envelope: Arc<Envelope>,
     uploader: Arc<Uploader>,
@@ -105,16 +110,18 @@ pub async fn dump(
     let tables = rows::tables_with_rows(inventory);
     let planner = readers.first_mut().expect("a snapshot has at least one reader");
     let named = tables.clone();
-    let units = Units::plan(planner, tables)
-        .await
-        .map_err(|(table, error)| read_problem(&named[table].0, &error))?;
-    let looked_for = look_for_losses(planner, &named).await?;
+    let Planned {
+        units,
+        lost: looked_for,
+        unreadable,
+    } = plan(planner, tables).await?;
     let shared = Arc::new(Shared {
         progress: Progress::bytes("dump", units.estimated_bytes()),
         units,
         parts: Mutex::new(Vec::new()),
         lost: Mutex::new(BTreeMap::new()),
         generated: Mutex::new(BTreeMap::new()),
+        unreadable: Mutex::new(unreadable),
         next_sequence: AtomicU64::new(0),
         envelope,
         uploader,
@@ -134,21 +141,101 @@ pub async fn dump(
     }
     shared.progress.finish();
     let shared = Arc::into_inner(shared).expect("every worker has ended");
-    let to_count = shared.units.cut_by_comparison();
-    let mut dumped = add_up(
-        shared.units.into_tables(),
-        shared.parts.into_inner(),
-        shared.lost.into_inner(),
-        &shared.generated.into_inner(),
-    );
-    dumped.lost.extend(looked_for);
+    let parts = shared.parts.into_inner();
+    let mut unreadable = shared.unreadable.into_inner();
     let mut reader = last.expect("a snapshot has at least one reader");
-    for index in to_count {
-        let ((table, plan), rows) = (&named[index], dumped.tables[index].digest.rows);
-        count_again(&mut reader, table, plan, rows).await?;
+    for index in shared.units.cut_by_comparison() {
+        if unreadable.contains_key(&index) {
+            continue;
+        }
+        let of_it = parts.iter().filter(|part| part.table as usize == index);
+        let read = of_it.map(|part| part.digest.rows).sum();
+        let (table, plan) = &named[index];
+        if let Err(failed) = count_again(&mut reader, table, plan, read).await {
+            unreadable.insert(index, failed.of_the_table(table)?);
+        }
     }
     end_snapshot(reader).await?;
-    Ok(dumped)
+    let rows_show = Shown {
+        lost: shared.lost.into_inner(),
+        looked_for,
+        generated: shared.generated.into_inner(),
+        unreadable,
+    };
+    Ok(add_up(named, parts, rows_show))
+}
+
+/// How the work begins.
+struct Planned {
+    units: Units,
+    lost: Vec<(usize, NotCarried)>,
+    unreadable: BTreeMap<usize, String>,
+}
+
+/// Looks at each table for its ranges and for what of it cannot be carried.
+async fn plan(planner: &mut Connection, tables: Vec<(Table, RowPlan)>) -> Result<Planned, Problem> {
+    let (mut units, mut lost, mut unreadable) = (Vec::new(), Vec::new(), BTreeMap::new());
+    for (index, (table, plan)) in tables.iter().enumerate() {
+        let looked = async {
+            let ranges = rows::first_units(planner, index, table, plan).await?;
+            Ok::<_, Failed>((ranges, losses(planner, table).await?))
+        };
+        match looked.await {
+            Ok((ranges, losses)) => {
+                units.extend(ranges);
+                lost.extend(losses.into_iter().map(|loss| (index, loss)));
+            }
+            Err(failed) => {
+                unreadable.insert(index, failed.of_the_table(table)?);
+            }
+        }
+    }
+    Ok(Planned {
+        units: Units::new(tables, units),
+        lost,
+        unreadable,
+    })
+}
+
+/// Why a table could not be read.
+enum Failed {
+    /// The server or the connection failed.
+    Server(WireError),
+    /// The server gives rows that do not add up.
+    Contradiction(String),
+    /// It has nothing to do with the table.
+    Other(Problem),
+}
+
+impl From<WireError> for Failed {
+    fn from(error: WireError) -> Self {
+        Self::Server(error)
+    }
+}
+
+impl From<Problem> for Failed {
+    fn from(problem: Problem) -> Self {
+        Self::Other(problem)
+    }
+}
+
+impl Failed {
+    /// What is wrong with the table, where it is the table: then the others are dumped without it.
+    fn of_the_table(self, table: &Table) -> Result<String, Problem> {
+        // No such table; other definitions than those of the snapshot: not its damage.
+        const IS_CHANGED: [u16; 2] = [1146, 1412];
+        match self {
+            Self::Contradiction(what) => Ok(what),
+            Self::Other(problem) => Err(problem),
+            Self::Server(error) => match damage(&error) {
+                Some(what) if !error.server_code().is_some_and(|code| IS_CHANGED.contains(&code)) => {
+                    tracing::warn!("{} cannot be read and is left out: {what}", table.name);
+                    Ok(what)
+                }
+                _ => Err(read_problem(table, &error)),
+            },
+        }
+    }
 }
 
 /// Nothing on the source is held for longer than needed.
@@ -165,103 +252,117 @@ async fn count_again(
     table: &Table,
     plan: &RowPlan,
     read: u64,
-) -> Result<(), Problem> {
-    let fail = |error: WireError| read_problem(table, &error);
+) -> Result<(), Failed> {
     // First along the index that the server likes best: the smallest. That one may be damaged where the table is not.
     let along_the_table = Key::of(table).map(KeyRange::along);
     let mut counted = 0;
     for range in [Some(KeyRange::whole()), along_the_table].into_iter().flatten() {
         let rows = reader
             .query(plan.select_of("COUNT(*) AS counted", &range))
-            .await
-            .map_err(fail)?;
-        counted = rows.one().and_then(|row| row.u64("counted")).map_err(fail)?;
+            .await?;
+        counted = rows.one().and_then(|row| row.u64("counted"))?;
         if counted == read {
             return Ok(());
         }
     }
-    Err(Problem::new(
-        Code::Source,
-        format!(
-            "{} has {counted} rows, but {read} were read in its key ranges",
-            table.name
-        ),
-        "look at the table with CHECK TABLE; nothing was committed",
-    ))
+    Err(Failed::Contradiction(format!(
+        "it has {counted} rows, but {read} were read in its key ranges; see CHECK TABLE"
+    )))
 }
 
-/// What of some tables is left out of the dump, counted in its snapshot.
-async fn look_for_losses(
-    planner: &mut Connection,
-    tables: &[(Table, RowPlan)],
-) -> Result<Vec<NotCarried>, Problem> {
+/// What of a table is left out of the dump, counted in its snapshot.
+async fn losses(planner: &mut Connection, table: &Table) -> Result<Vec<NotCarried>, Failed> {
+    let Some(check) = loss_check(table) else {
+        return Ok(Vec::new());
+    };
+    let rows = planner.query(check.sql).await?;
+    let counts = rows.one()?;
     let mut lost = Vec::new();
-    for (table, _) in tables {
-        let Some(check) = loss_check(table) else { continue };
-        let fail = |error: WireError| read_problem(table, &error);
-        let rows = planner.query(check.sql).await.map_err(fail)?;
-        let counts = rows.one().map_err(fail)?;
-        for (index, loss) in check.losses.into_iter().enumerate() {
-            let count = counts.text(index).map_err(fail)?;
-            if count != "0" {
-                lost.push(NotCarried {
-                    what: format!("{count} {}", loss.what),
-                    ..loss
-                });
-            }
+    for (index, loss) in check.losses.into_iter().enumerate() {
+        let count = counts.text(index)?;
+        if count != "0" {
+            lost.push(NotCarried {
+                what: format!("{count} {}", loss.what),
+                ..loss
+            });
         }
     }
     Ok(lost)
 }
 
-fn add_up(
-    tables: Vec<(Table, RowPlan)>,
-    parts: Vec<Part>,
+/// What the rows showed, by table.
+struct Shown {
     lost: BTreeMap<(usize, String), u64>,
-    generated: &BTreeMap<usize, RowDigest>,
-) -> Dumped {
-    let lost = lost
-        .into_iter()
-        .map(|((table, column), documents)| rows::lost_json_types(&tables[table].0, &column, documents))
+    looked_for: Vec<(usize, NotCarried)>,
+    generated: BTreeMap<usize, RowDigest>,
+    unreadable: BTreeMap<usize, String>,
+}
+
+/// Adds up the parts of each table. Nothing is left of those that could not be read to their end.
+fn add_up(tables: Vec<(Table, RowPlan)>, mut parts: Vec<Part>, shown: Shown) -> Dumped {
+    let is_whole = |table: usize| !shown.unreadable.contains_key(&table);
+    let lost = shown.lost.into_iter().filter(|((table, _), _)| is_whole(*table));
+    let lost =
+        lost.map(|((table, column), documents)| rows::lost_json_types(&tables[table].0, &column, documents));
+    let looked_for = shown.looked_for.into_iter().filter(|(table, _)| is_whole(*table));
+    let lost = lost.chain(looked_for.map(|(_, loss)| loss)).collect();
+    // Places among the tables that are whole.
+    let places: BTreeMap<usize, u32> = (0..tables.len())
+        .filter(|table| is_whole(*table))
+        .zip(0..)
         .collect();
-    let mut sums = vec![RowDigest::default(); tables.len()];
+    parts.retain_mut(|part| {
+        let place = places.get(&(part.table as usize));
+        place.map(|place| part.table = *place).is_some()
+    });
+    let mut sums = vec![RowDigest::default(); places.len()];
     for part in &parts {
         sums[part.table as usize].merge(&part.digest);
     }
-    let tables = tables
-        .into_iter()
-        .zip(sums)
-        .enumerate()
-        .map(|(index, ((table, _), digest))| TableRows {
-            schema: table.name.schema.as_str().to_owned(),
-            name: table.name.name.as_str().to_owned(),
+    let rows = places.keys().zip(sums).map(|(table, digest)| {
+        let name = &tables[*table].0.name;
+        TableRows {
+            schema: name.schema.as_str().to_owned(),
+            name: name.name.as_str().to_owned(),
             digest,
-            generated: generated.get(&index).copied(),
-        });
+            generated: shown.generated.get(table).copied(),
+        }
+    });
+    let rows = rows.collect();
+    let unreadable = shown.unreadable.into_iter().map(|(table, what)| {
+        let name = tables[table].0.name.clone();
+        let missing = missing_table(&name, &what);
+        (name, missing)
+    });
     Dumped {
-        tables: tables.collect(),
+        tables: rows,
         parts,
         lost,
+        unreadable: unreadable.collect(),
     }
 }
 
 async fn work(mut reader: Connection, shared: Arc<Shared>) -> Result<Connection, Problem> {
-    let name = |table: usize| &shared.units.tables()[table].0;
-    while let Some(unit) = shared
-        .units
-        .next(&mut reader)
-        .await
-        .map_err(|(table, error)| read_problem(name(table), &error))?
-    {
-        read_unit(&mut reader, &unit, &shared).await?;
-        shared.progress.add(unit.estimated_bytes);
+    loop {
+        let (table, done) = match shared.units.next(&mut reader).await {
+            Ok(None) => return Ok(reader),
+            Ok(Some(unit)) if shared.unreadable.lock().await.contains_key(&unit.table) => continue,
+            Ok(Some(unit)) => {
+                let done = read_unit(&mut reader, &unit, &shared).await;
+                shared.progress.add(unit.estimated_bytes);
+                (unit.table, done)
+            }
+            Err((table, error)) => (table, Err(Failed::Server(error))),
+        };
+        if let Err(failed) = done {
+            let what = failed.of_the_table(&shared.units.tables()[table].0)?;
+            shared.unreadable.lock().await.entry(table).or_insert(what);
+        }
     }
-    Ok(reader)
 }
 
-async fn read_unit(reader: &mut Connection, unit: &Unit, shared: &Shared) -> Result<(), Problem> {
+async fn read_unit(reader: &mut Connection, unit: &Unit, shared: &Shared) -> Result<(), Failed> {
     let (table, plan) = &shared.units.tables()[unit.table];
-    let fail = |error: WireError| read_problem(table, &error);
     let encoding = |error: std::io::Error| {
         Problem::new(
             Code::Internal,
@@ -271,13 +372,10 @@ async fn read_unit(reader: &mut Connection, unit: &Unit, shared: &Shared) -> Res
     };
     let encoder = PartEncoder::new(&shared.secret, shared.zstd_level).map_err(encoding)?;
     let mut sink = LossCounter::new(StoredValues::new(encoder, plan, &shared.secret), plan);
-    let mut stream = reader
-        .query_stream(plan.select(&unit.range))
-        .await
-        .map_err(fail)?;
+    let mut stream = reader.query_stream(plan.select(&unit.range)).await?;
     let mut parts = Vec::new();
     loop {
-        let pumped = stream.pump(&mut sink).await.map_err(fail)?;
+        let pumped = stream.pump(&mut sink).await?;
         if let Some(part) = sink.inner.inner.cut().map_err(encoding)? {
             parts.push(store(shared, unit.table, part).await?);
         }
@@ -289,7 +387,7 @@ async fn read_unit(reader: &mut Connection, unit: &Unit, shared: &Shared) -> Res
         parts.push(store(shared, unit.table, part).await?);
     }
     let read = parts.iter().map(|part| part.digest.rows).sum();
-    check_count(&table.name, unit.rows, read)?;
+    check_count(unit.rows, read)?;
     if let Some(digest) = sink.inner.take() {
         let mut generated = shared.generated.lock().await;
         generated.entry(unit.table).or_default().merge(&digest);
@@ -305,13 +403,11 @@ async fn read_unit(reader: &mut Connection, unit: &Unit, shared: &Shared) -> Res
 
 /// Where the server counted the rows of a range along its index, reading it by its bounds must give as many: what
 /// protects against a server whose index has rows where its comparison does not see them.
-fn check_count(table: &TableName, counted: Option<u64>, read: u64) -> Result<(), Problem> {
+fn check_count(counted: Option<u64>, read: u64) -> Result<(), Failed> {
     match counted {
-        Some(counted) if counted != read => Err(Problem::new(
-            Code::Source,
-            format!("a key range of {table} has {counted} rows by its index, but {read} were read"),
-            "look at the table with CHECK TABLE; nothing was committed",
-        )),
+        Some(counted) if counted != read => Err(Failed::Contradiction(format!(
+            "a key range of it has {counted} rows by its index, but {read} were read; see CHECK TABLE"
+        ))),
         _ => Ok(()),
     }
 }
@@ -379,15 +475,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_range_that_lacks_rows_or_has_too_many_ends_the_backup() {
-        let table = TableName::new("s", "t").unwrap();
-        assert!(check_count(&table, None, 7).is_ok() && check_count(&table, Some(7), 7).is_ok());
+    fn a_range_that_lacks_rows_or_has_too_many_is_no_range_of_the_table() {
+        assert!(check_count(None, 7).is_ok() && check_count(Some(7), 7).is_ok());
         for read in [6, 8] {
-            let problem = check_count(&table, Some(7), read).unwrap_err();
-            assert_eq!(problem.code, Code::Source);
+            let failed = check_count(Some(7), read);
             assert!(
-                problem.fact.contains("`s`.`t`") && problem.fact.contains('7'),
-                "{problem}"
+                matches!(&failed, Err(Failed::Contradiction(what)) if what.contains('7')),
+                "{read}"
             );
         }
     }

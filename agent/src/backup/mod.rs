@@ -6,6 +6,7 @@
 mod complete;
 pub mod dump;
 pub mod encode;
+pub mod last;
 mod outcome;
 pub mod readiness;
 pub mod snapshot;
@@ -18,7 +19,7 @@ use holdfast_proto::keys::WriterKey;
 use holdfast_proto::manifest::{Exception, Manifest, PREPARED_XA, Source};
 use holdfast_proto::names::Day;
 
-use crate::config::Config;
+use crate::config::{BackupConfig, Config};
 use crate::problem::{Code, Problem};
 use crate::repository::Repository;
 use crate::repository::upload::{LaneOutcome, Uploader};
@@ -71,12 +72,8 @@ pub async fn run(config: &Config, repository: &Repository, writer: WriterKey) ->
         mut inventory,
         prepared_xa,
     } = snapshot;
-    tracing::info!(
-        file = position.file,
-        offset = position.offset,
-        gtid = position.gtid,
-        "snapshot opened"
-    );
+    let (file, offset, gtid) = (&position.file, position.offset, &position.gtid);
+    tracing::info!(file, offset, gtid, "snapshot opened");
     let uploader = Arc::new(Uploader::start(&repository.providers, config.backup.stall));
     let secret = DigestSecret::generate();
     let level = config.backup.zstd_level;
@@ -93,6 +90,8 @@ pub async fn run(config: &Config, repository: &Repository, writer: WriterKey) ->
     let lanes = uploader.finish().await;
     refuse_changed_definitions(&mut control, &inventory).await?;
     inventory.not_carried.extend(dumped.lost);
+    let unreadable = dumped.unreadable.into_iter();
+    unreadable.for_each(|(table, missing)| inventory.leave_out(&table, missing));
     inventory.not_carried.sort();
     let manifest = Manifest {
         crit: Vec::new(),
@@ -107,19 +106,14 @@ pub async fn run(config: &Config, repository: &Repository, writer: WriterKey) ->
         position,
         recipe: RECIPE.into(),
         secret,
-        exceptions: exceptions(&inventory, prepared_xa),
+        exceptions: exceptions(&config.backup, &inventory, prepared_xa),
         definitions: serde_json::to_value(&inventory).expect("an inventory serialises"),
         tables: dumped.tables,
         parts: dumped.parts,
     };
-    let providers = complete::commit(
-        &manifest,
-        &envelope,
-        &repository.providers,
-        lanes,
-        config.backup.stall,
-    )
-    .await?;
+    let (to, stall) = (&repository.providers, config.backup.stall);
+    let providers = complete::commit(&manifest, &envelope, to, lanes, stall).await?;
+    last::remember(&config.state_dir, &manifest);
     Ok(Taken { manifest, providers })
 }
 
@@ -160,8 +154,9 @@ async fn refuse_changed_definitions(control: &mut Connection, inventory: &Invent
 }
 
 /// What a restore of this backup does not bring back exactly. Named in the manifest and shown.
-fn exceptions(inventory: &Inventory, prepared_xa: Vec<String>) -> Vec<Exception> {
+fn exceptions(config: &BackupConfig, inventory: &Inventory, prepared_xa: Vec<String>) -> Vec<Exception> {
     let prepared = prepared_xa.into_iter().map(|xid| Exception {
+        accepted: false,
         kind: PREPARED_XA.into(),
         object: xid,
         detail: "this XA transaction was prepared when the backup was cut: what comes after its commit can be restored from \
@@ -169,6 +164,7 @@ fn exceptions(inventory: &Inventory, prepared_xa: Vec<String>) -> Vec<Exception>
             .into(),
     });
     let inconsistent = inventory.inconsistent_tables().map(|table| Exception {
+        accepted: false,
         kind: "not-transactional".into(),
         object: table.name.to_string(),
         detail: format!(
@@ -177,6 +173,7 @@ fn exceptions(inventory: &Inventory, prepared_xa: Vec<String>) -> Vec<Exception>
         ),
     });
     let lost = inventory.not_carried.iter().map(|lost| Exception {
+        accepted: config.accepts_missing(&lost.object),
         kind: lost.code.clone(),
         object: lost.object.clone(),
         detail: lost.what.clone(),

@@ -38,7 +38,7 @@ impl BackupPlan {
             format!("into       {}", providers.join(", ")),
         ];
         lines.extend(
-            super::exceptions(&self.inventory, Vec::new())
+            super::exceptions(&config.backup, &self.inventory, Vec::new())
                 .iter()
                 .map(|e| format!("exception  {} {}: {}", e.kind, e.object, e.detail)),
         );
@@ -46,10 +46,10 @@ impl BackupPlan {
     }
 
     /// For machines.
-    pub fn to_json(&self) -> serde_json::Value {
+    pub fn to_json(&self, config: &Config) -> serde_json::Value {
         serde_json::json!({
             "tables": self.inventory.tables.len(), "estimated_bytes": self.bytes(),
-            "exceptions": super::exceptions(&self.inventory, Vec::new()),
+            "exceptions": super::exceptions(&config.backup, &self.inventory, Vec::new()),
         })
     }
 }
@@ -100,6 +100,31 @@ impl Taken {
                 .map(|e| format!("  exception: {} {}: {}", e.kind, e.object, e.detail)),
         );
         lines
+    }
+
+    /// A backup without something that the source has protects the rest, but does not keep the promise, unless the configuration
+    /// accepts that by name.
+    pub fn refuse_missing(&self) -> Result<(), Problem> {
+        let missing: Vec<String> = self
+            .manifest
+            .exceptions
+            .iter()
+            .filter(|e| e.is_missing() && !e.accepted)
+            .map(|e| format!("{} {}", e.kind, e.object))
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(Problem::new(
+            Code::BackupLacks,
+            format!(
+                "backup {} was taken, but {} thing(s) cannot be restored from it: {}",
+                self.manifest.backup,
+                missing.len(),
+                missing.join("; ")
+            ),
+            "each exception above says why; mend it, or accept it by name in the configuration: backup.accept_missing",
+        ))
     }
 
     /// For machines.

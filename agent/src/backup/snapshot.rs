@@ -12,7 +12,7 @@ use holdfast_proto::manifest::Coordinates;
 use crate::problem::{Code, Problem};
 use crate::server::capture::{self, CaptureError};
 use crate::server::inventory::Inventory;
-use crate::server::session::{self, Settings};
+use crate::server::session;
 use crate::wire::{ConnectOptions, Connection, WireError};
 
 /// XA transactions are prepared for moments only, unless somebody forgot one: cuts that are given up for them.
@@ -77,11 +77,8 @@ pub async fn open(source: &ConnectOptions, readers: usize, lock_wait: Duration) 
     let fail = |error: WireError| source_problem("connect to the source", &error);
     let mut control = Connection::connect(source).await.map_err(fail)?;
     super::readiness::check(&mut control).await?;
-    let settings = capture::read_settings(&mut control)
-        .await
-        .map_err(|e| capture_problem(&e))?;
     let mut inventory = capture_now(&mut control).await?;
-    let mut connections = connect_readers(source, readers, &settings).await?;
+    let mut connections = connect_readers(source, readers).await?;
     keep_ddl_out(&mut control, lock_wait).await;
     let mut last = None;
     for attempt in 1..=ATTEMPTS {
@@ -119,7 +116,7 @@ pub async fn open(source: &ConnectOptions, readers: usize, lock_wait: Duration) 
                 tracing::info!(attempt, "{}: letting writers pass", held.fact);
                 tokio::time::sleep(lock_wait).await;
                 control = Connection::connect(source).await.map_err(fail)?;
-                connections = connect_readers(source, readers, &settings).await?;
+                connections = connect_readers(source, readers).await?;
                 keep_ddl_out(&mut control, lock_wait).await;
                 last = Some(held);
             }
@@ -155,17 +152,14 @@ fn held_too_long(lock_wait: Duration) -> Problem {
     )
 }
 
-async fn connect_readers(
-    source: &ConnectOptions,
-    readers: usize,
-    settings: &Settings,
-) -> Result<Vec<Connection>, Problem> {
+async fn connect_readers(source: &ConnectOptions, readers: usize) -> Result<Vec<Connection>, Problem> {
     let mut connections = Vec::with_capacity(readers);
     for _ in 0..readers {
         let mut connection = Connection::connect(source)
             .await
             .map_err(|e| source_problem("connect to the source", &e))?;
-        prepare_reader(&mut connection, settings)
+        connection
+            .execute(session::BYTES)
             .await
             .map_err(|e| source_problem("prepare a reader", &e))?;
         connections.push(connection);
@@ -210,16 +204,6 @@ fn is_lock_timeout(error: &WireError) -> bool {
             ..
         }
     )
-}
-
-async fn prepare_reader(connection: &mut Connection, settings: &Settings) -> Result<(), WireError> {
-    for statement in session::dump_session(settings) {
-        connection.execute(statement).await?;
-    }
-    connection
-        .execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        .await?;
-    Ok(())
 }
 
 /// Where the server has a lock against DDL that does not touch writers, takes it for as long as `control` lives. Extra:

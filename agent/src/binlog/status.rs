@@ -3,11 +3,13 @@
 //! Green means: the source is heard, and what it has committed is durable in every required provider but for what the
 //! last moments brought. Anything that is not known is not green.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
 use holdfast_proto::ids::StreamId;
+use holdfast_proto::manifest::Exception;
 use holdfast_proto::stream::{GapCause, StreamOrigin};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -17,7 +19,9 @@ use super::base::Base;
 use super::cursor::Cursor;
 use super::lag::{Lag, Place};
 use super::outbox::{LaneStatus, Outbox};
+use crate::backup::last::LastBackup;
 use crate::problem::Problem;
+use crate::server::inventory::NotCarried;
 use crate::words;
 
 /// Transactions this old that are not durable everywhere they must be are an alarm.
@@ -60,6 +64,12 @@ struct State {
     durable_lag: Lag,
     /// What the source has and was not received.
     received_lag: Lag,
+    /// What the source keeps out of its binlog.
+    binlog_lacks: Vec<NotCarried>,
+    /// What backups are known to lack, by object.
+    told_missing: BTreeSet<String>,
+    /// How many things the newest backup of the start lacks.
+    last_backup_lacks: u64,
 }
 
 /// The written record.
@@ -92,14 +102,16 @@ impl State {
 }
 
 impl Board {
-    /// `base_path` remembers what a backup has yet to answer; see [`Base`].
-    pub fn new(base_path: PathBuf) -> Self {
+    /// `base_path` remembers what a backup has yet to answer; see [`Base`]. `last` is what the newest backup of this host lacks.
+    pub fn new(base_path: PathBuf, last: Option<&LastBackup>) -> Self {
         let base = Base::read(&base_path);
+        let told = last.into_iter().flat_map(|last| &last.missing);
         Self {
             state: Mutex::new(State {
                 base: base.as_ref().map(|base| base.stream),
                 answer_began_ms: base.as_ref().and_then(|base| base.answer_began_ms),
                 holes: base.map(|base| base.holes).unwrap_or_default(),
+                told_missing: told.map(|missing| missing.object.clone()).collect(),
                 ..State::default()
             }),
             base_path,
@@ -108,9 +120,10 @@ impl Board {
     }
 
     /// The newest backup that the providers have at the start.
-    pub fn backup_found(&self, id: String, began_ms: u64, finished_ms: u64) {
+    pub fn backup_found(&self, id: String, began_ms: u64, finished_ms: u64, lacks: u64) {
         self.with(|state| {
             (state.last_backup, state.last_backup_ms) = (Some(id), Some(finished_ms));
+            state.last_backup_lacks = lacks;
             if state
                 .answer_began_ms
                 .is_some_and(|answer_began_ms| began_ms >= answer_began_ms)
@@ -218,6 +231,22 @@ impl Board {
         self.with(|state| state.source_at = Some((file.to_owned(), offset)));
     }
 
+    /// What the source keeps out of its binlog now. What no backup has told of yet is answered by one that does.
+    pub fn binlog_lacks(&self, lacks: Vec<NotCarried>) {
+        let is_news = self.with(|state| {
+            let objects = lacks.iter().map(|lack| lack.object.clone());
+            let told = state.told_missing.len();
+            state.told_missing.extend(objects);
+            state.binlog_lacks = lacks;
+            // One that runs tells it.
+            let is_idle = state.last_backup.is_some() && state.backup_epoch.is_none();
+            is_idle && state.told_missing.len() > told
+        });
+        if is_news {
+            self.want_backup();
+        }
+    }
+
     /// Something worth counting happened. An error means that it could not be written down.
     pub fn happened(&self, event: &Happened) -> std::io::Result<()> {
         if matches!(event, Happened::Incident) {
@@ -310,7 +339,14 @@ impl Board {
     }
 
     /// Puts everything together.
-    pub fn record(&self, outbox: &Outbox) -> StatusRecord {
+    ///
+    /// `last` is what the newest backup lacks; `is_accepted` says of an object whether the operator accepts that.
+    pub fn record(
+        &self,
+        outbox: &Outbox,
+        last: Option<LastBackup>,
+        is_accepted: impl Fn(&str) -> bool,
+    ) -> StatusRecord {
         let lanes = outbox.lanes();
         let (is_full, used_bytes, limit_bytes) = outbox.spool();
         let now_ms = words::now_ms();
@@ -319,6 +355,7 @@ impl Board {
             state.clone()
         });
         let mut alarms = alarms(&state, &lanes, now_ms);
+        alarms.extend(missing(&state, last, is_accepted));
         if is_full {
             alarms.push(
                 "the spool is full: the source is read no further until a provider takes segments".into(),
@@ -404,6 +441,36 @@ fn alarms(state: &State, lanes: &[LaneStatus], now_ms: u64) -> Vec<String> {
     alarms
 }
 
+/// What is not protected, though everything works.
+fn missing(state: &State, last: Option<LastBackup>, is_accepted: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut alarms = Vec::new();
+    let is_newest = |last: &LastBackup| Some(&last.backup.to_string()) == state.last_backup.as_ref();
+    let is_told = last.as_ref().is_some_and(is_newest);
+    if let (false, Some(id), lacks @ 1..) = (is_told, &state.last_backup, state.last_backup_lacks) {
+        alarms.push(format!(
+            "backup {id} lacks {lacks} thing(s) that the source had: `holdfast list --kit` names them"
+        ));
+    }
+    let of_backup = last.into_iter().flat_map(|last| {
+        let id = last.backup;
+        let told = move |e: Exception| (e.object, format!("backup {id} lacks {{}}: {}", e.detail));
+        last.missing.into_iter().map(told)
+    });
+    let of_binlog = state.binlog_lacks.iter().map(|lack| {
+        (
+            lack.object.clone(),
+            format!("the binlog lacks {{}}: {}", lack.what),
+        )
+    });
+    let mut told = BTreeSet::new();
+    for (object, text) in of_binlog.chain(of_backup) {
+        if !is_accepted(&object) && told.insert(object.clone()) {
+            alarms.push(text.replacen("{}", &object, 1));
+        }
+    }
+    alarms
+}
+
 impl StatusRecord {
     /// Writes it for `holdfast status`. Not synced: it is worth nothing after a crash.
     pub fn write(&self, path: &Path) -> std::io::Result<()> {
@@ -441,7 +508,7 @@ mod tests {
     fn what_a_backup_has_to_answer_survives_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("base.json");
-        let board = Board::new(path.clone());
+        let board = Board::new(path.clone(), None);
         board
             .begin(FIRST, GapCause::First, "binlog.000001", None)
             .unwrap();
@@ -460,21 +527,21 @@ mod tests {
             )
             .unwrap();
         assert!(is_wanted(&board));
-        let board = Board::new(path.clone());
-        board.backup_found("1".into(), 1, 1);
+        let board = Board::new(path.clone(), None);
+        board.backup_found("1".into(), 1, 1, 0);
         board.resume(SECOND);
         assert!(is_wanted(&board) && holes(&board) == 1);
         board.backup_began();
         board.backup_ended(Ok("2".into()));
-        let board = Board::new(path.clone());
-        board.backup_found("2".into(), 2, 2);
+        let board = Board::new(path.clone(), None);
+        board.backup_found("2".into(), 2, 2, 0);
         board.resume(SECOND);
         assert!(!is_wanted(&board) && holes(&board) == 0);
         // A record that is lost, or another stream's, answers nothing.
-        Board::new(path.clone()).resume(FIRST);
+        Board::new(path.clone(), None).resume(FIRST);
         std::fs::remove_file(&path).unwrap();
-        let board = Board::new(path);
-        board.backup_found("2".into(), 2, 2);
+        let board = Board::new(path, None);
+        board.backup_found("2".into(), 2, 2, 0);
         board.resume(SECOND);
         assert!(is_wanted(&board) && holes(&board) == 1);
     }
@@ -483,7 +550,7 @@ mod tests {
     fn a_backup_that_we_were_killed_right_behind_is_found_in_the_catalog() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("base.json");
-        let board = Board::new(path.clone());
+        let board = Board::new(path.clone(), None);
         board
             .begin(FIRST, GapCause::First, "binlog.000001", None)
             .unwrap();
@@ -491,8 +558,8 @@ mod tests {
         std::thread::sleep(Duration::from_millis(2));
         board.backup_began();
         let restarted = |began_ms| {
-            let board = Board::new(path.clone());
-            board.backup_found("1".into(), began_ms, began_ms);
+            let board = Board::new(path.clone(), None);
+            board.backup_found("1".into(), began_ms, began_ms, 0);
             board.resume(FIRST);
             holes(&board)
         };
@@ -505,7 +572,7 @@ mod tests {
     #[test]
     fn a_backup_does_not_answer_what_was_lost_while_it_ran() {
         let folder = tempfile::tempdir().unwrap();
-        let board = Board::new(folder.path().join("base.json"));
+        let board = Board::new(folder.path().join("base.json"), None);
         board
             .begin(FIRST, GapCause::First, "binlog.000001", None)
             .unwrap();
@@ -534,16 +601,16 @@ mod tests {
         };
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        assert_eq!(begin(&Board::new(path("first")), GapCause::First), 0);
-        assert_eq!(begin(&Board::new(path("all lost")), GapCause::StateLost), 1);
+        assert_eq!(begin(&Board::new(path("first"), None), GapCause::First), 0);
+        assert_eq!(begin(&Board::new(path("all lost"), None), GapCause::StateLost), 1);
         assert_eq!(
-            begin(&Board::new(path("first")), GapCause::StateLost),
+            begin(&Board::new(path("first"), None), GapCause::StateLost),
             0,
             "only the cursor was lost"
         );
-        assert_eq!(begin(&Board::new(path("reset")), GapCause::Reset), 1);
+        assert_eq!(begin(&Board::new(path("reset"), None), GapCause::Reset), 1);
         assert_eq!(
-            begin(&Board::new(path("reset")), GapCause::StateLost),
+            begin(&Board::new(path("reset"), None), GapCause::StateLost),
             1,
             "what was open stays open"
         );

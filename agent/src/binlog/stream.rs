@@ -24,6 +24,7 @@ use super::source::{binlog_files, first_file, origin, refuse_same_server_id, ser
 use super::status::Board;
 use crate::backup::snapshot::{position, source_problem};
 use crate::problem::{Code, Problem};
+use crate::server::capture;
 use crate::wire::{
     BinlogDump, BinlogEvent, BinlogPacket, BinlogStream, ConnectOptions, Connection, WireError,
 };
@@ -347,6 +348,14 @@ async fn look_at_source(context: &Context, archive: &Archive) -> Result<(), Prob
         )));
     }
     context.board.source_at(&now.file, now.offset);
+    let lacks = async {
+        let settings = capture::read_settings(&mut control).await?;
+        capture::missing_from_binlog(&mut control, &settings).await
+    };
+    match lacks.await {
+        Ok(lacks) => context.board.binlog_lacks(lacks),
+        Err(error) => tracing::debug!("what the binlog lacks is not known: {error}"),
+    }
     Ok(())
 }
 

@@ -70,7 +70,27 @@ pub(super) async fn run(config_path: &Path, args: &RestoreArgs, json: bool) -> R
         lines.push(PAUSED.to_owned());
     }
     say(json, &record, &lines);
+    refuse_without(&plan, &restored)?;
     Ok(())
+}
+
+/// A restore that lacks something is whole but for that, and its exit status says so.
+fn refuse_without(plan: &RestorePlan, restored: &Restored) -> Result<(), Problem> {
+    let of_backup = plan.lacks().map(|e| format!("{} {}", e.kind, e.object));
+    let of_target = restored.lacks().map(|e| e.object.clone());
+    let lacks: Vec<String> = of_backup.chain(of_target).collect();
+    if lacks.is_empty() {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::RestoredWithout,
+        format!(
+            "the restore is complete with {} exception(s): {}",
+            lacks.len(),
+            lacks.join("; ")
+        ),
+        "everything else is there, compared, and may be used; each exception above says why",
+    ))
 }
 
 /// What is to be done.
@@ -315,7 +335,7 @@ async fn restore_beside(
             .iter()
             .map(|e| format!("{}: {}", e.object, e.reason)),
     );
-    warnings.extend(restored.warnings);
+    warnings.extend(restored.warnings.iter().cloned());
     let tables: Vec<String> = copied.tables.iter().map(ToString::to_string).collect();
     let took = started.elapsed();
     let mut lines = vec![format!(
@@ -332,6 +352,7 @@ async fn restore_beside(
         "seconds": took.as_secs_f64(), "plan": plan.to_json(), "warnings": warnings,
     });
     say(json, &record, &lines);
+    refuse_without(plan, &restored)?;
     Ok(())
 }
 
@@ -438,7 +459,7 @@ fn report(plan: &RestorePlan, restored: &Restored, place: &str, took: Duration) 
 }
 
 fn told(plan: &RestorePlan, restored: &Restored, place: &str, took: Duration) -> Vec<String> {
-    let but = match restored.exceptions.len() {
+    let but = match restored.exceptions.len() + plan.lacks().count() {
         0 => String::new(),
         count => format!(", but for the {} exception(s) below", words::count(count as u64)),
     };
@@ -464,6 +485,10 @@ fn told(plan: &RestorePlan, restored: &Restored, place: &str, took: Duration) ->
     lines.extend(restored.misses.iter().map(|(provider, count)| {
         format!("warning    {count} object(s) were missing or damaged in {provider} and came from another provider")
     }));
+    lines.extend(
+        plan.lacks()
+            .map(|e| format!("exception  {} {}: {}", e.kind, e.object, e.detail)),
+    );
     lines.extend(
         restored
             .exceptions

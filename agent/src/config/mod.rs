@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::problem::{Code, Problem};
 use crate::schedule::Schedule;
+use crate::server::inventory::plain_name;
 use crate::store::config::{AzureConfig, FileConfig, ProviderConfig, S3Config};
 use crate::wire::{ConnectOptions, Endpoint, Password, TlsMode};
 
@@ -75,6 +76,18 @@ pub struct BackupConfig {
     pub stall: Duration,
     /// When backups are taken by `holdfast run`, beside the first one and those after a break of history.
     pub schedule: Option<Schedule>,
+    /// Objects that a backup may lack, by name: what the operator knows of and accepts.
+    pub accept_missing: Vec<String>,
+}
+
+impl BackupConfig {
+    /// Whether a backup may lack an object, which is named with or without its quotes.
+    pub fn accepts_missing(&self, object: &str) -> bool {
+        let plain = plain_name(object);
+        self.accept_missing
+            .iter()
+            .any(|accepted| plain_name(accepted) == plain)
+    }
 }
 
 /// How binlogs are archived.
@@ -270,6 +283,7 @@ fn backup(section: &Section<'_>) -> BackupConfig {
             .duration("stall", seconds(5)..=seconds(86_400))
             .unwrap_or(seconds(120)),
         schedule: schedule(section),
+        accept_missing: section.texts("accept_missing"),
     };
     section.finish();
     config

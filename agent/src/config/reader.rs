@@ -195,6 +195,27 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A list of texts; none where the key is not there.
+    pub fn texts(&self, key: &str) -> Vec<String> {
+        let Some(value) = self.get(key) else {
+            return Vec::new();
+        };
+        let texts = match value.get_ref() {
+            DeValue::Array(items) => items
+                .iter()
+                .map(|item| match item.get_ref() {
+                    DeValue::String(text) if !text.is_empty() => Some(text.to_string()),
+                    _ => None,
+                })
+                .collect(),
+            _ => None,
+        };
+        texts.unwrap_or_else(|| {
+            self.wrong(value, key, "a list of texts in quotes, [\"…\"]");
+            Vec::new()
+        })
+    }
+
     /// Text that must be there.
     pub fn required_text(&self, key: &str) -> Option<String> {
         self.require(key, self.text(key))

@@ -261,8 +261,6 @@ impl Writer {
     /// myloader does not survive an executable comment behind another statement.
     fn optional_first(&self, session: &[String]) -> Vec<String> {
         let mut session: Vec<String> = session.iter().map(|set| self.optional(set)).collect();
-        // A server may be set to begin every session without.
-        session.push("SET SESSION autocommit = 1".to_owned());
         session.sort_by_key(|set| !set.starts_with("/*"));
         session
     }

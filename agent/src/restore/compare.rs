@@ -14,7 +14,7 @@ use crate::progress::Progress;
 use crate::rows::{self, DigestSink, LossCounter, StoredValues, Units};
 use crate::server::apply::{Exception, ExceptionKind};
 use crate::server::inventory::{Inventory, Table};
-use crate::server::session::{self, Settings};
+use crate::server::session::BYTES;
 use crate::wire::{ConnectOptions, Connection, Pump, WireError};
 
 /// One table that is not equal.
@@ -49,7 +49,6 @@ struct Shared {
 /// Digests every table of `inventory` on the target server.
 pub async fn digests(
     target: &ConnectOptions,
-    settings: &Settings,
     inventory: &Inventory,
     secret: &DigestSecret,
     threads: usize,
@@ -58,7 +57,7 @@ pub async fn digests(
     let tables = rows::tables_with_rows(inventory);
     let mut connections = Vec::new();
     for _ in 0..threads.max(1) {
-        connections.push(connect(target, settings).await.map_err(fail)?);
+        connections.push(connect(target).await.map_err(fail)?);
     }
     let units = Units::plan(&mut connections[0], tables)
         .await
@@ -91,10 +90,9 @@ pub async fn digests(
         .collect())
 }
 
-pub(super) async fn connect(target: &ConnectOptions, settings: &Settings) -> Result<Connection, WireError> {
+pub(super) async fn connect(target: &ConnectOptions) -> Result<Connection, WireError> {
     let mut connection = Connection::connect(target).await?;
-    let entered = session::enter(&mut connection, &session::dump_session(settings)).await;
-    entered.map_err(|(_, error)| error)?;
+    connection.execute(BYTES).await?;
     Ok(connection)
 }
 

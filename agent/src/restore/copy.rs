@@ -203,7 +203,7 @@ pub async fn copy(
         apply::apply(&mut control, &rebuild, Phase::Positions)
             .await
             .map_err(super::cannot_make)?;
-        let rows = equal(from, to, &chosen, &renamed, &to_settings, threads).await?;
+        let rows = equal(from, to, &chosen, &renamed, threads).await?;
         for schema in &renamed.schemas {
             drop_mark(&mut control, schema).await?;
         }
@@ -438,10 +438,9 @@ async fn fill_tables(
             .expect("it is one of those chosen")
     };
     let new = tables.iter().map(|(table, _)| new_name(table)).collect();
-    let from_settings = settings(&mut connected(from).await?).await?;
     let (mut readers, mut loaders) = (Vec::new(), Vec::new());
     for _ in 0..threads.max(1) {
-        readers.push(compare::connect(from, &from_settings).await.map_err(fail)?);
+        readers.push(compare::connect(from).await.map_err(fail)?);
         // The tables are new history of this server: its replicas get them.
         loaders.push(load::loader(to, to_settings).await.map_err(fail)?);
     }
@@ -533,13 +532,11 @@ async fn equal(
     to: &ConnectOptions,
     chosen: &Inventory,
     renamed: &Inventory,
-    to_settings: &Settings,
     threads: usize,
 ) -> Result<u64, Problem> {
     let secret = DigestSecret::generate();
-    let from_settings = settings(&mut connected(from).await?).await?;
-    let was = compare::digests(from, &from_settings, chosen, &secret, threads).await?;
-    let is = compare::digests(to, to_settings, renamed, &secret, threads).await?;
+    let was = compare::digests(from, chosen, &secret, threads).await?;
+    let is = compare::digests(to, renamed, &secret, threads).await?;
     let by_name = |found: Vec<Found>, of: &Inventory| -> BTreeMap<usize, Found> {
         let place = |found: &Found| of.tables.iter().position(|table| table.name == found.table.name);
         found

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::server::columns::ELSEWHERE;
+use crate::server::identifiers::TableName;
 use crate::server::inventory::Inventory;
 use crate::server::named::Name;
 use crate::server::zone::{self, SYSTEM_ZONE};
@@ -15,25 +16,41 @@ pub(super) fn tables(inventory: &Inventory) -> BTreeSet<Name> {
     let tables = inventory.tables.iter();
     tables
         .filter(|table| is_elsewhere(&table.engine))
-        .map(|table| {
-            let name = &table.name;
-            (name.schema.as_str().to_owned(), name.name.as_str().to_owned())
-        })
+        .map(|table| named(&table.name))
         .collect()
 }
 
+fn named(table: &TableName) -> Name {
+    (table.schema.as_str().to_owned(), table.name.as_str().to_owned())
+}
+
+/// The tables that the backup lacks: what would be replayed on them has nothing to go on from.
+fn missing(inventory: &Inventory) -> BTreeSet<Name> {
+    inventory.missing_tables.iter().map(named).collect()
+}
+
+/// The tables on which nothing is replayed.
+pub(super) fn not_replayed(inventory: &Inventory) -> BTreeSet<Name> {
+    tables(inventory).into_iter().chain(missing(inventory)).collect()
+}
+
 /// What people should know of them.
-pub(super) fn note(inventory: &Inventory) -> Option<String> {
-    let names: Vec<String> = tables(inventory)
-        .iter()
-        .map(|(schema, name)| format!("{schema}.{name}"))
-        .collect();
-    (!names.is_empty()).then(|| {
-        format!(
-            "nothing is replayed on these tables, whose rows lie outside the server: {}",
-            names.join(", ")
-        )
-    })
+pub(super) fn notes(inventory: &Inventory) -> impl Iterator<Item = String> {
+    let note = |tables: BTreeSet<Name>, which: &str| {
+        let names: Vec<String> = tables
+            .iter()
+            .map(|(schema, name)| format!("{schema}.{name}"))
+            .collect();
+        (!names.is_empty()).then(|| {
+            format!(
+                "nothing is replayed on these tables, {which}: {}",
+                names.join(", ")
+            )
+        })
+    };
+    let outside = note(tables(inventory), "whose rows lie outside the server");
+    let lacking = note(missing(inventory), "which the backup lacks");
+    outside.into_iter().chain(lacking)
 }
 
 /// What the target server must not be sent.

@@ -13,7 +13,7 @@ use super::journal::{Entry, Journal};
 use super::{RestorePlan, cannot_make, connected, target_problem, without_binlog};
 use crate::problem::Problem;
 use crate::progress::Progress;
-use crate::server::apply::{self, RebuildError};
+use crate::server::apply::{self, Exception, RebuildError};
 use crate::server::identifiers::{quote_identifier, quote_text};
 use crate::server::inventory::Inventory;
 use crate::server::rebuild::{Phase, PlanError, RebuildPlan, Step};
@@ -38,17 +38,17 @@ pub(super) fn later(inventory: &Inventory) -> Result<RebuildPlan, PlanError> {
     RebuildPlan::deferring_indexes(inventory, LATER_BYTES_MIN)
 }
 
-/// Adds what is not there yet.
+/// Adds what is not there yet. Returns what could not be added.
 pub(super) async fn add(
     plan: &RestorePlan,
     target: &ConnectOptions,
     settings: &Settings,
     threads: usize,
     journal: &mut Journal,
-) -> Result<(), Problem> {
+) -> Result<Vec<Exception>, Problem> {
     let mut steps: Vec<Step> = plan.rebuild.steps(Phase::Indexes).to_vec();
     if steps.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let total = steps.len();
     if journal.is_resumed() {
@@ -64,6 +64,7 @@ pub(super) async fn add(
     let workers = threads.clamp(1, steps.len().max(1));
     let queue = Arc::new(Mutex::new(VecDeque::from(steps)));
     let (told, mut tell) = mpsc::unbounded_channel();
+    let mut exceptions = Vec::new();
     let mut at_work = JoinSet::new();
     for _ in 0..workers {
         let connection = prepared(target, settings).await?;
@@ -74,7 +75,10 @@ pub(super) async fn add(
         tokio::select! {
             // The others are not waited for if one fails: what they are at is ended when the restore goes on.
             ended = at_work.join_next() => match ended {
-                Some(ended) => ended.expect("those who add indexes do not panic").map_err(cannot_make)?,
+                Some(ended) => {
+                    let refused = ended.expect("those who add indexes do not panic");
+                    exceptions.extend(refused.map_err(cannot_make)?);
+                }
                 None => break,
             },
             Some(()) = tell.recv() => {
@@ -87,7 +91,7 @@ pub(super) async fn add(
     // What was told while the last one ended.
     journal.write(Entry::Indexes, &format!("{total}/{total}")).await?;
     progress.finish();
-    Ok(())
+    Ok(exceptions)
 }
 
 async fn prepared(target: &ConnectOptions, settings: &Settings) -> Result<Connection, Problem> {
@@ -106,25 +110,26 @@ async fn work(
     mut connection: Connection,
     queue: Arc<Mutex<VecDeque<Step>>>,
     told: mpsc::UnboundedSender<()>,
-) -> Result<(), RebuildError> {
+) -> Result<Vec<Exception>, RebuildError> {
+    let mut exceptions = Vec::new();
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
     while let Some(mut step) = next() {
         step.statement.splice(..0, MARK.bytes());
         let mut tries = 1;
         loop {
-            match apply::apply_step(&mut connection, &step).await {
+            match apply::apply_or_name(&mut connection, &step).await {
                 Err(RebuildError::Failed { source, .. })
                     if source.server_code() == Some(ER_LOCK_DEADLOCK) && tries < TRIES =>
                 {
                     tries += 1;
                 }
-                done => break done?,
+                done => break exceptions.extend(done?),
             }
         }
         // Nobody listens where another one has failed.
         let _ = told.send(());
     }
-    Ok(())
+    Ok(exceptions)
 }
 
 /// The tables, as steps name them, that have more than a primary key: such a one was made without, so they were added since.

@@ -13,7 +13,6 @@ use super::{ReplayPlan, RestorePlan, target_problem, without_binlog};
 use crate::problem::{Code, Problem};
 use crate::server::identifiers::quote_text;
 use crate::server::rebuild::Phase;
-use crate::server::session::DATA_SQL_MODE;
 use crate::wire::{ConnectOptions, Connection, WireError};
 
 /// The schema of the journal.
@@ -45,8 +44,10 @@ pub(super) enum Entry {
     Settings,
     /// The restore's own account is made, and may do everything.
     Account,
-    /// All schemas and tables are made.
+    /// All schemas and tables are made, but for those that cannot be.
     Structure,
+    /// What of the structure cannot be made here, in JSON.
+    Unmade,
     /// All is loaded, made and compared; what came of that, in JSON.
     Compared,
     /// The server's history is the backup's, and binlogs are replayed on it.
@@ -72,6 +73,7 @@ impl Entry {
             Self::Settings => "settings",
             Self::Account => "account",
             Self::Structure => "structure",
+            Self::Unmade => "unmade",
             Self::Compared => "compared",
             Self::Replaying => "replaying",
             Self::PausedAt => "paused at",
@@ -107,15 +109,9 @@ fn journal_problem(error: &WireError) -> Problem {
 async fn connected(target: &ConnectOptions) -> Result<Connection, WireError> {
     let mut connection = Connection::connect(target).await?;
     without_binlog(&mut connection).await;
-    for statement in [
-        "SET NAMES utf8mb4".to_owned(),
-        format!(
-            "SET SESSION sql_mode = {}, wait_timeout = 31536000, autocommit = 1, innodb_lock_wait_timeout = {LOCK_SECONDS}",
-            quote_text(DATA_SQL_MODE)
-        ),
-    ] {
-        connection.execute(statement).await?;
-    }
+    connection
+        .execute(format!("SET SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}"))
+        .await?;
     Ok(connection)
 }
 

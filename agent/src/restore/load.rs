@@ -235,8 +235,6 @@ pub(super) async fn loader(target: &ConnectOptions, settings: &Settings) -> Resu
     let mut connection = Connection::connect(target).await?;
     let entered = session::enter(&mut connection, &session::load_session(settings)).await;
     entered.map_err(|(_, error)| error)?;
-    // Each unit is a transaction of its own, also where the target's accounts start without.
-    connection.execute("SET SESSION autocommit = 1").await?;
     Ok(connection)
 }
 

@@ -35,12 +35,14 @@ pub mod target_point;
 mod trial;
 mod units;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use holdfast_proto::Flavour;
 use holdfast_proto::keys::Identity;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::instance::InstanceOptions;
@@ -49,13 +51,14 @@ use crate::progress;
 use crate::repository::Repository;
 use crate::repository::reads::ProviderReads;
 use crate::server::accounts::RESTORE_ACCOUNT;
-use crate::server::apply::{self, ExceptionKind, RebuildError};
+use crate::server::apply::{self, RebuildError};
 use crate::server::capture;
 use crate::server::histograms;
 use crate::server::inventory::Inventory;
 use crate::server::preflight::{Finding, Severity};
 use crate::server::rebuild::Phase;
 use crate::server::session::Settings;
+use crate::server::statement_settings;
 use crate::server::zone::SYSTEM_ZONE;
 use crate::wire::{ConnectOptions, Connection, WireError};
 use accounts::OwnAccount;
@@ -111,6 +114,13 @@ pub struct Restored {
     pub reads: BTreeMap<String, ProviderReads>,
     /// What was replayed on top of the backup.
     pub replayed: Option<Replayed>,
+}
+
+impl Restored {
+    /// What the target server lacks that the backup has.
+    pub fn lacks(&self) -> impl Iterator<Item = &apply::Exception> {
+        self.exceptions.iter().filter(|e| e.kind.is_loss())
+    }
 }
 
 /// Does not write what is restored into the target's own binlog, where that is allowed: the rows are not new history.
@@ -186,7 +196,7 @@ pub async fn run(
 
 /// A restore whose target server is checked and marked; whatever happens to it now, the same plan can go on.
 pub struct Begun<'plan> {
-    plan: &'plan RestorePlan,
+    plan: Cow<'plan, RestorePlan>,
     target: ConnectOptions,
     own: Option<OwnAccount>,
     settings: Settings,
@@ -212,7 +222,7 @@ impl<'plan> Begun<'plan> {
         let target = own.as_ref().map_or(given, |own| own.connect_options().clone());
         let journal = journal.reconnect(&target).await?;
         Ok(Self {
-            plan,
+            plan: plan_as_made(plan, &journal)?,
             target,
             own,
             settings,
@@ -290,9 +300,8 @@ impl<'plan> Begun<'plan> {
         identities: &Arc<Vec<Identity>>,
         options: &RestoreOptions,
     ) -> Result<Restored, Problem> {
-        let plan = self.plan;
         let mut phases = Phases::new();
-        let mut misses = plan.misses.clone();
+        let mut misses = self.plan.misses.clone();
         let mut compared = self.compared()?;
         if compared.is_none() {
             let (made, found) = self.make(repository, identities, options, &mut phases).await?;
@@ -305,6 +314,7 @@ impl<'plan> Begun<'plan> {
             mut exceptions,
             definitions_differ,
         } = compared.unwrap_or_default();
+        let plan = &*self.plan;
         let mut replayed = None;
         if let Some(replay) = &plan.replay {
             let flavour = plan.manifest.source.flavour;
@@ -325,6 +335,7 @@ impl<'plan> Begun<'plan> {
             exceptions.extend(events::put_right(target, &plan.inventory, &done.about_events).await?);
             // Only now: who goes on from there does not read the statements about events again.
             replay::rests(replay, &mut self.journal).await?;
+            self.warnings.extend(done.unlike.iter().cloned());
             replayed = Some(done);
             phases.lap("replay");
             for (provider, count) in replay.archive.misses() {
@@ -346,15 +357,19 @@ impl<'plan> Begun<'plan> {
 
     /// What came of the comparison, if an earlier run of the restore got so far.
     fn compared(&self) -> Result<Option<Compared>, Problem> {
-        let text = self.journal.get(Entry::Compared);
-        let compared = text.map(serde_json::from_str).transpose();
-        compared.map_err(|error| {
-            Problem::new(
-                Code::TargetServer,
-                format!("the journal of the restore cannot be read: {error}"),
-                "go on with the version of Holdfast that began this restore, or begin anew in an empty server",
-            )
-        })
+        read_entry(&self.journal, Entry::Compared)
+    }
+
+    /// Makes schemas, tables and what they need. What the server cannot make is left out from here on.
+    async fn make_structure(&mut self, control: &mut Connection) -> Result<Vec<apply::Exception>, Problem> {
+        let unmade = make_again(control, &self.plan, Phase::Structure).await?;
+        if !unmade.is_empty() {
+            let text = serde_json::json!(unmade).to_string();
+            self.journal.write(Entry::Unmade, &text).await?;
+            self.plan = Cow::Owned(self.plan.without(&unmade)?);
+        }
+        self.journal.write(Entry::Structure, "made").await?;
+        Ok(unmade)
     }
 
     /// Makes everything of the backup and compares it.
@@ -365,15 +380,16 @@ impl<'plan> Begun<'plan> {
         options: &RestoreOptions,
         phases: &mut Phases,
     ) -> Result<(Compared, Misses), Problem> {
-        let (plan, target, settings) = (self.plan, &self.target, &self.settings);
-        let mut exceptions = Vec::new();
-        let mut control = connected(target).await?;
+        let mut control = connected(&self.target).await?;
         without_binlog(&mut control).await;
-        if self.journal.get(Entry::Structure).is_none() {
-            exceptions.extend(make_again(&mut control, plan, Phase::Structure).await?);
-            self.journal.write(Entry::Structure, "made").await?;
+        let mut exceptions = if self.journal.get(Entry::Structure).is_none() {
+            let unmade = self.make_structure(&mut control).await?;
             phases.lap("structure");
-        }
+            unmade
+        } else {
+            unmade(&self.journal)?
+        };
+        let (plan, target, settings) = (&*self.plan, &self.target, &self.settings);
         let units = load::unit_count(&plan.manifest).to_string();
         self.journal.write(Entry::Units, &units).await?;
         let relaxed = replica::relax(&mut control)
@@ -395,7 +411,8 @@ impl<'plan> Begun<'plan> {
         let misses = loaded?;
         put_back.map_err(|e| target_problem("put the target server's settings back", &e))?;
         phases.lap("load");
-        indexes::add(plan, target, settings, options.threads, &mut self.journal).await?;
+        let without = indexes::add(plan, target, settings, options.threads, &mut self.journal).await?;
+        exceptions.extend(without);
         phases.lap("indexes");
         if plan.accounts.are_made() {
             accounts::make_room(&mut control, &plan.inventory).await?;
@@ -407,8 +424,7 @@ impl<'plan> Begun<'plan> {
         exceptions.extend(without.map_err(cannot_make)?);
         exceptions.extend(make_again(&mut control, plan, Phase::Finish).await?);
         phases.lap("programs");
-        let definitions_differ =
-            compare_all(plan, target, settings, &mut exceptions, options.threads).await?;
+        let definitions_differ = compare_all(plan, target, &mut exceptions, options.threads).await?;
         phases.lap("compare");
         let compared = Compared {
             exceptions,
@@ -416,6 +432,34 @@ impl<'plan> Begun<'plan> {
         };
         Ok((compared, misses))
     }
+}
+
+/// What of the structure could not be made, in this run of the restore or an earlier one.
+fn unmade(journal: &Journal) -> Result<Vec<apply::Exception>, Problem> {
+    read_entry(journal, Entry::Unmade).map(Option::unwrap_or_default)
+}
+
+/// The plan without what the target server cannot make, as far as that is known.
+fn plan_as_made<'plan>(
+    plan: &'plan RestorePlan,
+    journal: &Journal,
+) -> Result<Cow<'plan, RestorePlan>, Problem> {
+    let unmade = unmade(journal)?;
+    Ok(match unmade.is_empty() {
+        true => Cow::Borrowed(plan),
+        false => Cow::Owned(plan.without(&unmade)?),
+    })
+}
+
+fn read_entry<T: DeserializeOwned>(journal: &Journal, entry: Entry) -> Result<Option<T>, Problem> {
+    let read = journal.get(entry).map(serde_json::from_str).transpose();
+    read.map_err(|error| {
+        Problem::new(
+            Code::TargetServer,
+            format!("the journal of the restore cannot be read: {error}"),
+            "go on with the version of Holdfast that began this restore, or begin anew in an empty server",
+        )
+    })
 }
 
 /// What the journal keeps of the comparison.
@@ -451,7 +495,6 @@ impl Phases {
 async fn compare_all(
     plan: &RestorePlan,
     target: &ConnectOptions,
-    settings: &Settings,
     exceptions: &mut Vec<apply::Exception>,
     threads: usize,
 ) -> Result<Vec<String>, Problem> {
@@ -459,9 +502,8 @@ async fn compare_all(
     if !plan.accounts.are_made() {
         restored.accounts.clear();
     }
-    let found = compare::digests(target, settings, &restored, &plan.manifest.secret, threads).await?;
+    let found = compare::digests(target, &restored, &plan.manifest.secret, threads).await?;
     compare::refuse(&compare::differences(&plan.manifest, &found))?;
-    refuse_missing(exceptions)?;
     let differences = compare::definitions(&plan.inventory, &restored, exceptions);
     compare::refuse_definitions(&differences.wrong)?;
     exceptions.extend(compare::computed_otherwise(&plan.manifest, &found));
@@ -476,24 +518,6 @@ async fn compare_all(
 fn is_same_version(a: &str, b: &str) -> bool {
     let plain = |version: &str| version.trim_end_matches("-log").to_owned();
     plain(a) == plain(b)
-}
-
-/// An object that should be there and could not be made is not an exception to live with.
-fn refuse_missing(exceptions: &[apply::Exception]) -> Result<(), Problem> {
-    let missing = exceptions.iter().filter(|e| e.kind == ExceptionKind::NotCreated);
-    let list: Vec<String> = missing.map(|e| format!("{}: {}", e.object, e.reason)).collect();
-    if list.is_empty() {
-        return Ok(());
-    }
-    Err(Problem::new(
-        Code::Differs,
-        format!(
-            "all rows are restored, but {} object(s) could not be made: {}",
-            list.len(),
-            list.join("; ")
-        ),
-        "make them by hand, or restore into a server with the source's settings and plugins",
-    ))
 }
 
 async fn make_again(
@@ -556,40 +580,13 @@ fn scratch_arguments(plan: &RestorePlan) -> Vec<String> {
         Flavour::MariaDb => "--innodb-log-file-size=1G".to_owned(),
         Flavour::MySql => "--innodb-redo-log-capacity=1G".to_owned(),
     });
-    for (setting, option) in [
-        ("lower_case_table_names", "lower-case-table-names"),
-        ("innodb_page_size", "innodb-page-size"),
-        ("character_set_server", "character-set-server"),
-        ("collation_server", "collation-server"),
-    ] {
-        let value = plan.inventory.server.settings.get(setting);
-        let plain = |v: &&String| !v.is_empty() && v.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        options.extend(value.filter(plain).map(|value| format!("--{option}={value}")));
-    }
+    options.extend(statement_settings::arguments(&plan.inventory.server.settings));
     options.extend(
         engine_plugins(&plan.inventory)
             .into_iter()
             .chain(authentication_plugins(&plan.inventory))
             .map(|library| format!("--plugin-load-add={library}")),
     );
-    // What is replayed may leave these to the server. It does not start with an engine that it does not hold itself.
-    let engine = plan.inventory.server.settings.get("default_storage_engine");
-    let is_built_in = |engine: &&String| {
-        ["InnoDB", "MyISAM", "Aria", "MEMORY"]
-            .iter()
-            .any(|one| one.eq_ignore_ascii_case(engine))
-    };
-    options.extend(
-        engine
-            .filter(is_built_in)
-            .map(|engine| format!("--default-storage-engine={engine}")),
-    );
-    if let Some(mode) = plan.inventory.server.settings.get("old_mode") {
-        let is_plain = mode
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"_,".contains(&b));
-        options.extend(is_plain.then(|| format!("--old-mode={mode}")));
-    }
     if plan.manifest.source.flavour == Flavour::MariaDb {
         // Tables are made in its own folder, wherever they lay at the source: it may run on the source's host. MySQL allows no other
         // folders by itself.
@@ -598,15 +595,6 @@ fn scratch_arguments(plan: &RestorePlan) -> Vec<String> {
     if plan.replay.is_some() {
         // What is received and not applied yet must not fill the disk.
         options.push("--relay-log-space-limit=4G".to_owned());
-    }
-    if plan
-        .inventory
-        .server
-        .settings
-        .get("partial_revokes")
-        .is_some_and(|value| value == "ON")
-    {
-        options.push("--partial-revokes=ON".to_owned());
     }
     if plan.manifest.source.flavour == Flavour::MySql {
         options.extend(gtid_arguments(plan));

@@ -35,6 +35,7 @@ const DAY_MS: u64 = 86_400_000;
 const ORIGIN_BYTES_MAX: u64 = 64 << 10;
 
 /// What is to be replayed on top of a backup.
+#[derive(Clone)]
 pub struct ReplayPlan {
     /// The stream's archive.
     pub archive: Archive,

@@ -127,8 +127,20 @@ impl RestorePlan {
                 "name other tables",
             ));
         }
+        let is_missing = |name: &&Name| elsewhere::not_replayed(&self.inventory).contains(name);
+        if let Some((schema, name)) = narrowed.wanted.iter().find(is_missing) {
+            return Err(Problem::new(
+                Code::BackupLacks,
+                format!(
+                    "backup {} lacks {schema}.{name}: the source could not read it",
+                    self.manifest.backup
+                ),
+                "an older backup may have it: `holdfast list --kit`, then --backup ID",
+            ));
+        }
         narrowed.tables = closure(&narrowed.wanted, &self.inventory, &walked);
-        narrowed.tables.retain(|name| !elsewhere.contains(name));
+        let not_replayed = elsewhere::not_replayed(&self.inventory);
+        narrowed.tables.retain(|name| !not_replayed.contains(name));
         narrowed.left_out = left_out(&narrowed, &walked);
         narrowed.notes = notes(&narrowed, &walked);
         self.keep(&narrowed)?;
@@ -174,7 +186,7 @@ impl RestorePlan {
     }
 }
 
-fn keep_parts(manifest: &mut Manifest, is_kept: impl Fn(&str, &str) -> bool) {
+pub(super) fn keep_parts(manifest: &mut Manifest, is_kept: impl Fn(&str, &str) -> bool) {
     let mut places = BTreeMap::new();
     let tables = std::mem::take(&mut manifest.tables);
     for (place, table) in tables.into_iter().enumerate() {

@@ -239,7 +239,8 @@ impl<'plan> Ready<'plan> {
         }
         resume::refuse_in_use(&mut control, &journal).await?;
         let how = (self.whose, self.means);
-        resume::settle(&mut control, plan, &mut journal, &self.settings, how).await?;
+        let made = super::plan_as_made(plan, &journal)?;
+        resume::settle(&mut control, &made, &mut journal, &self.settings, how).await?;
         if let (Some(replay), Some(listen), Means::Replication) = (&plan.replay, &plan.listen, self.means) {
             trial::check(replay, flavour, connect, listen, true).await?;
         }

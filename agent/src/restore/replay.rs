@@ -48,6 +48,8 @@ pub struct Replayed {
     pub about_accounts: u64,
     /// Statements that may be about scheduled events: a replica switches those off.
     pub about_events: Vec<StatementSent>,
+    /// Settings of the source that the target server could not be given, for people.
+    pub unlike: Vec<String>,
     /// How long it took.
     pub took: Duration,
 }
@@ -150,7 +152,7 @@ pub(super) async fn run(
     let replica = Replica { flavour };
     let filter = match &plan.narrowed {
         Some(narrowed) => Filter::Only(narrowed.tables.clone()),
-        None => Filter::Without(elsewhere::tables(inventory)),
+        None => Filter::Without(elsewhere::not_replayed(inventory)),
     };
     let what = journal::what_is_replayed(plan);
     let is_resumed = journal.get(Entry::Replaying).is_some();
@@ -159,17 +161,15 @@ pub(super) async fn run(
         false => Applied::Nothing,
     };
     let leaves_out = !plan.excepting.excepted.is_empty();
-    let put_back = replica
-        .prepare(
-            &mut control,
-            &plan.base.gtid,
-            workers(inventory, to),
-            &filter,
-            leaves_out,
-            is_resumed,
-        )
+    let fail = |e| replay_problem("prepare the target server for replay", &e);
+    let (base, workers) = (&plan.base.gtid, workers(inventory, to));
+    let prepared = replica.prepare(&mut control, base, workers, &filter, leaves_out, is_resumed);
+    let mut put_back = prepared.await.map_err(fail)?;
+    let source = &inventory.server.settings;
+    let unlike = put_back
+        .set_as_on_source(&mut control, source)
         .await
-        .map_err(|e| replay_problem("prepare the target server for replay", &e))?;
+        .map_err(fail)?;
     if !is_resumed {
         journal.write(Entry::Replaying, &what).await?;
     }
@@ -192,15 +192,14 @@ pub(super) async fn run(
         .map_err(|e| replay_problem("end replication on the target server", &e));
     let sent = replayed?;
     detached?;
-    let found = replica
-        .committed(&mut control)
-        .await
-        .map_err(|e| replay_problem("read what is committed", &e))?;
+    let found = replica.committed(&mut control).await;
+    let found = found.map_err(|e| replay_problem("read what is committed", &e))?;
     refuse_difference(plan, &found)?;
     Ok(Replayed {
         transactions: sent.transactions_sent,
         about_accounts: sent.about_accounts,
         about_events: sent.about_events,
+        unlike,
         took: started.elapsed(),
     })
 }

@@ -2,7 +2,7 @@
 //!
 //! Not responsible for what it is sent or for waiting until it has applied it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_proto::Flavour;
 use holdfast_proto::gtid::GtidSet;
@@ -11,6 +11,7 @@ use crate::server::capture;
 use crate::server::identifiers::{quote_identifier, quote_text};
 use crate::server::named::Name;
 use crate::server::session::Settings;
+use crate::server::statement_settings::{self, Reach, STATEMENT_SETTINGS};
 use crate::wire::{Connection, WireError};
 
 const ER_PARSE_ERROR: u16 = 1064;
@@ -75,6 +76,9 @@ const SETTINGS: &[(&str, &str)] = &[
     ("slave_preserve_commit_order", "ON"),
     ("replica_preserve_commit_order", "ON"),
     ("replica_checkpoint_period", "100"),
+    // A replica may be told to begin its session with statements of its own.
+    ("init_slave", ""),
+    ("init_replica", ""),
     // Rows that do not fit are an error, whatever the server makes of them otherwise.
     ("slave_exec_mode", "STRICT"),
     ("replica_exec_mode", "STRICT"),
@@ -378,7 +382,14 @@ pub(super) fn changed_by_restores(settings: &Settings) -> Vec<(String, String)> 
         closed_by(Flavour::MariaDb),
         closed_by(Flavour::MySql),
     ];
-    let names = SETTINGS.iter().map(|(name, _)| *name).chain(more);
+    let of_statements = STATEMENT_SETTINGS
+        .iter()
+        .filter_map(|(name, reach)| (*reach != Reach::Start).then_some(*name));
+    let names = SETTINGS
+        .iter()
+        .map(|(name, _)| *name)
+        .chain(more)
+        .chain(of_statements);
     names
         .filter_map(|name| Some((name.to_owned(), settings.get(name)?.to_owned())))
         .collect()
@@ -401,6 +412,26 @@ pub(super) async fn put_back(
 }
 
 impl PutBack {
+    /// Gives a server the settings of the source that statements depend on. Returns what could not be set, for people.
+    pub(super) async fn set_as_on_source(
+        &mut self,
+        control: &mut Connection,
+        source: &BTreeMap<String, String>,
+    ) -> Result<Vec<String>, WireError> {
+        let settings = read_settings(control).await?;
+        let mut unlike = Vec::new();
+        for (name, value) in statement_settings::to_set(source, &settings) {
+            match self.set(control, &settings, name, value).await {
+                Err(error) if error.server_code().is_some() => {
+                    let now = settings.get(name).unwrap_or_default();
+                    unlike.push(statement_settings::unlike(name, value, now, &error.to_string()));
+                }
+                done => done?,
+            }
+        }
+        Ok(unlike)
+    }
+
     async fn set(
         &mut self,
         control: &mut Connection,
@@ -413,7 +444,10 @@ impl PutBack {
             Some("DISABLED") => Ok(()),
             Some(before) if !before.eq_ignore_ascii_case(value) => {
                 control
-                    .execute(format!("SET GLOBAL {name} = {}", literal(value)))
+                    .execute(format!(
+                        "SET GLOBAL {name} = {}",
+                        statement_settings::literal(value)
+                    ))
                     .await?;
                 self.0.push((name.to_owned(), before.to_owned()));
                 Ok(())
@@ -429,19 +463,12 @@ impl PutBack {
         }
         for (name, value) in self.0.iter().rev() {
             control
-                .execute(format!("SET GLOBAL {name} = {}", literal(value)))
+                .execute(format!(
+                    "SET GLOBAL {name} = {}",
+                    statement_settings::literal(value)
+                ))
                 .await?;
         }
         control.execute("FLUSH LOCAL ENGINE LOGS").await.map(|_| ())
-    }
-}
-
-/// Numbers as they are, words as text.
-fn literal(value: &str) -> String {
-    let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
-    if is_number {
-        value.to_owned()
-    } else {
-        quote_text(value)
     }
 }

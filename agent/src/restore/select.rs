@@ -15,14 +15,16 @@ use super::except;
 use super::indexes;
 use super::means::Means;
 use super::moment::{self, Choice, ReplayPlan};
-use super::partial::Narrowed;
+use super::partial::{Narrowed, keep_parts};
 use crate::problem::{Code, Problem};
 use crate::repository::catalog::ListedBackup;
 use crate::repository::{Miss, Repository};
 use crate::server::accounts::AccountName;
+use crate::server::apply;
+use crate::server::capture::{FROM_BINLOG, missing_table};
 use crate::server::identifiers::TableName;
-use crate::server::inventory::{Inventory, Table};
-use crate::server::rebuild::RebuildPlan;
+use crate::server::inventory::{Inventory, NotCarried, Table};
+use crate::server::rebuild::{RebuildPlan, StepKind};
 use crate::wire::source::ListenAddress;
 use crate::words;
 
@@ -30,6 +32,7 @@ use crate::words;
 const MANIFEST_BYTES_MAX: u64 = 1 << 30;
 
 /// Everything a restore will do, decided before it begins.
+#[derive(Clone)]
 pub struct RestorePlan {
     /// The backup.
     pub listed: ListedBackup,
@@ -144,7 +147,7 @@ pub async fn plan(
     let rebuild = indexes::later(&inventory).map_err(|e| unusable(e.to_string()))?;
     if let Some(replay) = &mut replay {
         except::work_out(replay, &inventory).await?;
-        notes.extend(elsewhere::note(&inventory));
+        notes.extend(elsewhere::notes(&inventory));
     }
     // A backup without any was taken by an agent that may not read them.
     let accounts = match inventory.accounts.is_empty() {
@@ -168,6 +171,62 @@ pub async fn plan(
     };
     refuse_missing_parts(&plan, repository).await?;
     Ok(plan)
+}
+
+impl RestorePlan {
+    /// The same without tables that the target server cannot make: as if the backup lacked them.
+    ///
+    /// # Errors
+    /// [`Problem`] where what is left does not add up.
+    pub(super) fn without(&self, unmade: &[apply::Exception]) -> Result<Self, Problem> {
+        let mut plan = self.clone();
+        let is_unmade = |table: &Table| {
+            let object = format!("{} {}", StepKind::Table, table.name.quoted());
+            unmade.iter().find(|e| e.object == object)
+        };
+        let names: Vec<(TableName, NotCarried)> = self
+            .inventory
+            .tables
+            .iter()
+            .filter_map(|table| {
+                Some((
+                    table.name.clone(),
+                    missing_table(&table.name, &is_unmade(table)?.reason),
+                ))
+            })
+            .collect();
+        for (name, what) in names {
+            plan.inventory.leave_out(&name, what);
+        }
+        let inventory = &plan.inventory;
+        let is_kept = |schema: &str, name: &str| {
+            let is_it =
+                |table: &Table| table.name.schema.as_str() == schema && table.name.name.as_str() == name;
+            inventory.tables.iter().any(is_it)
+        };
+        keep_parts(&mut plan.manifest, is_kept);
+        plan.rebuild = indexes::later(&plan.inventory).map_err(|error| {
+            Problem::new(
+                Code::ObjectCorrupt,
+                format!("the definitions in the backup: {error}"),
+                "restore another backup, or use the version of Holdfast that took this one",
+            )
+        })?;
+        Ok(plan)
+    }
+
+    /// What the backup, or the binlog behind it, lacks of what this plan is about.
+    pub fn lacks(&self) -> impl Iterator<Item = &holdfast_proto::manifest::Exception> {
+        let is_meant = |e: &&holdfast_proto::manifest::Exception| match e.kind.as_str() {
+            FROM_BINLOG => self.replay.is_some(),
+            _ => self.narrowed.is_none(),
+        };
+        self.manifest
+            .exceptions
+            .iter()
+            .filter(|e| e.is_missing())
+            .filter(is_meant)
+    }
 }
 
 /// The name of a part of the backup that is listed as `manifest`.

@@ -19,7 +19,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::elsewhere;
 use super::feed::ArchiveFeed;
 use super::journal::{Entry, Journal};
 use super::moment::ReplayPlan;
@@ -30,7 +29,7 @@ use super::{RestorePlan, connected, settings_of, without_binlog};
 use crate::problem::{Code, Problem};
 use crate::progress::Progress;
 use crate::server::inventory::Inventory;
-use crate::server::session::{self as server_session, Settings};
+use crate::server::session::Settings;
 use crate::wire::event::{EventHeader, HEADER_BYTES, Heartbeat};
 use crate::wire::source::{Applied, EndReached, Place, Source, SourceStatus};
 use crate::wire::{
@@ -59,6 +58,7 @@ pub(super) async fn run(
     let before = applied_by_statements(plan, journal).await?;
     let end = plan.resolved.target.place;
     let mut done = SourceStatus::default();
+    let mut unlike = Vec::new();
     let is_there = journal.get(Entry::PausedAt) == Some(plan.archive.tell(end).as_str());
     if !plan.is_empty() && !is_there {
         journal.forget(Entry::PausedAt).await?;
@@ -74,8 +74,8 @@ pub(super) async fn run(
         let source = Source::bind(options, None)
             .await
             .map_err(|e| source_problem(e, None))?;
-        let mut applier =
-            Applier::connect(target, journal, elsewhere::tables(inventory), &restore.renamed).await?;
+        let mut applier = Applier::connect(target, journal, inventory, &restore.renamed).await?;
+        unlike = std::mem::take(&mut applier.unlike);
         done = follow(plan, source, &mut applier).await?;
         applier.finish().await?;
     }
@@ -83,23 +83,16 @@ pub(super) async fn run(
         transactions: done.transactions_sent,
         about_accounts: done.about_accounts,
         about_events: Vec::new(),
+        unlike,
         took: started.elapsed(),
     })
 }
 
-/// A connection may be idle for as long as a statement on another one takes.
-const STAY: &str = "SET SESSION wait_timeout = 31536000";
-
 /// A connection that looks at definitions, and the settings of the server.
 async fn look_at(target: &ConnectOptions) -> Result<(Connection, Settings), Problem> {
-    let fail = |error: WireError| replay_problem("prepare the target server for replay", &error);
     let mut connection = connected(target).await?;
     let settings = settings_of(&mut connection).await?;
-    let entered =
-        server_session::enter(&mut connection, &server_session::definition_session(&settings)).await;
-    entered.map_err(|(_, error)| fail(error))?;
     without_binlog(&mut connection).await;
-    connection.execute(STAY).await.map_err(fail)?;
     Ok((connection, settings))
 }
 
@@ -190,7 +183,7 @@ async fn attach(plan: &ReplayPlan, way: &ConnectOptions) -> Result<BinlogStream,
         semi_sync: false,
         stop_at_end: false,
     };
-    Connection::connect(way).await?.binlog_dump(dump).await
+    Connection::connect_bare(way).await?.binlog_dump(dump).await
 }
 
 fn is_end(status: &SourceStatus, heartbeat: &Heartbeat) -> bool {

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::identifiers::{is_system_schema, quote_identifier, quote_text};
+use super::identifiers::{TableName, is_system_schema, quote_identifier, quote_text};
 use super::inventory::Inventory;
 use super::program::{self, Refused};
 use super::tokens::{Kind, Quoting, Token, Tokens, unquoted};
@@ -119,6 +119,42 @@ pub struct Account {
     pub default_roles: Vec<AccountName>,
 }
 
+impl Grant {
+    /// The same with its privileges, and the columns of each, in order. A server prints the columns in an order of its own, which
+    /// is another one where the printed statement was run (MariaDB), or after FLUSH PRIVILEGES.
+    fn in_order(&self) -> Grant {
+        let line = Line::new(&self.privileges);
+        let mut privileges = Vec::new();
+        let mut from = 0;
+        while from < line.tokens.len() {
+            let until = line.comma(from).unwrap_or(line.tokens.len());
+            privileges.extend(line.privilege(from, until));
+            from = until + 1;
+        }
+        privileges.sort_unstable();
+        Grant {
+            privileges: privileges.join(", "),
+            ..self.clone()
+        }
+    }
+}
+
+impl Account {
+    /// The same with grants, and what they are of, in order: equal where both may do the same.
+    pub(super) fn in_order(&self) -> Account {
+        let sorted = |grants: &[Grant]| {
+            let mut grants: Vec<Grant> = grants.iter().map(Grant::in_order).collect();
+            grants.sort_unstable();
+            grants
+        };
+        Account {
+            grants: sorted(&self.grants),
+            restrictions: sorted(&self.restrictions),
+            ..self.clone()
+        }
+    }
+}
+
 /// What a line of SHOW GRANTS says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum GrantLine {
@@ -167,6 +203,37 @@ impl<'a> Line<'a> {
             }
         }
         None
+    }
+
+    /// The first comma outside parentheses, from a token on.
+    fn comma(&self, from: usize) -> Option<usize> {
+        let mut depth = 0usize;
+        (from..self.tokens.len()).find(|at| {
+            depth = match () {
+                () if self.is_symbol(*at, "(") => depth + 1,
+                () if self.is_symbol(*at, ")") => depth.saturating_sub(1),
+                () => depth,
+            };
+            depth == 0 && self.is_symbol(*at, ",")
+        })
+    }
+
+    /// A privilege with its columns in order, from its tokens.
+    fn privilege(&self, from: usize, until: usize) -> Option<String> {
+        let columns_from = (from..until).find(|at| self.is_symbol(*at, "("));
+        let Some(columns_from) = columns_from else {
+            return self.text(from, until).map(str::to_owned);
+        };
+        let mut columns: Vec<&str> = (columns_from + 1..until)
+            .filter(|at| self.tokens[*at].kind != Kind::Symbol)
+            .map(|at| &self.sql[self.tokens[at].range.clone()])
+            .collect();
+        columns.sort_unstable();
+        Some(format!(
+            "{} ({})",
+            self.text(from, columns_from)?,
+            columns.join(", ")
+        ))
     }
 
     /// The text of the tokens from one up to another.
@@ -370,6 +437,15 @@ impl GrantObject {
 }
 
 impl Grant {
+    /// Whether it is on this table.
+    pub(super) fn is_on(&self, table: &TableName) -> bool {
+        object_of(&self.on).is_some_and(|object| {
+            object.words.is_empty()
+                && object.schema.as_deref() == Some(table.schema.as_str())
+                && object.name.as_deref() == Some(table.name.as_str())
+        })
+    }
+
     /// As a statement for an account.
     pub(super) fn statement(&self, account: &AccountName) -> String {
         let option = if self.grant_option {
@@ -433,6 +509,20 @@ mod tests {
             on: on.into(),
             grant_option,
         }
+    }
+
+    #[test]
+    fn grants_are_compared_as_sets() {
+        let one = grant("SELECT (`id`, `a,b)`), INSERT, UPDATE (`c`)", "`s`.`t`", false);
+        let other = grant("UPDATE (`c`), SELECT (`a,b)`,`id`), INSERT", "`s`.`t`", false);
+        assert_ne!(one, other);
+        assert_eq!(one.in_order(), other.in_order());
+        assert_eq!(
+            one.in_order().privileges,
+            "INSERT, SELECT (`a,b)`, `id`), UPDATE (`c`)"
+        );
+        let fewer = grant("SELECT (`id`), INSERT, UPDATE (`c`)", "`s`.`t`", false);
+        assert_ne!(one.in_order(), fewer.in_order());
     }
 
     #[test]

@@ -7,11 +7,12 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::capture::{CaptureError, read_settings};
+use super::capture::{CaptureError, damage, read_settings};
 use super::identifiers::quote_text;
 use super::inventory::ProgramKind;
 use super::rebuild::{Phase, ProgramSession, RebuildPlan, Step, StepKind};
 use super::session::{self, Settings, rebuild_session};
+use super::statement_settings;
 use crate::wire::{Connection, WireError};
 
 /// Why a rebuild stopped.
@@ -59,6 +60,13 @@ pub enum ExceptionKind {
     EventOver,
 }
 
+impl ExceptionKind {
+    /// Whether something is missing for it that the backup has.
+    pub fn is_loss(self) -> bool {
+        self == Self::NotCreated
+    }
+}
+
 /// An object that is not wholly as it was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exception {
@@ -73,7 +81,7 @@ pub struct Exception {
 /// Executes one phase. The session's settings are changed.
 ///
 /// # Errors
-/// [`RebuildError`]: any failure outside [`Phase::Programs`], and lost connections. Nothing is undone.
+/// [`RebuildError`]: what is no fault of one object, and lost connections. Nothing is undone.
 pub async fn apply(
     connection: &mut Connection,
     plan: &RebuildPlan,
@@ -81,14 +89,40 @@ pub async fn apply(
 ) -> Result<Vec<Exception>, RebuildError> {
     let settings = prepare(connection).await?;
     match phase {
-        Phase::Programs => return apply_programs(connection, plan, &settings).await,
+        Phase::Programs => {
+            let entered =
+                statement_settings::enter_for_views(connection, plan.source_settings(), &settings).await;
+            let unlike = entered.map_err(|source| RebuildError::Session {
+                statement: "the source's settings".to_owned(),
+                source,
+            })?;
+            unlike.iter().for_each(|what| tracing::info!("{what}"));
+            return apply_programs(connection, plan, &settings).await;
+        }
         Phase::Accounts => return apply_accounts(connection, plan.steps(phase)).await,
         _ => {}
     }
+    let mut exceptions = Vec::new();
     for step in plan.steps(phase) {
-        apply_step(connection, step).await?;
+        exceptions.extend(apply_or_name(connection, step).await?);
     }
-    Ok(Vec::new())
+    Ok(exceptions)
+}
+
+/// The same as [`apply_step`], but what the server finds wrong with the object itself is an exception: the others are made all the same.
+///
+/// # Errors
+/// [`RebuildError`].
+pub async fn apply_or_name(
+    connection: &mut Connection,
+    step: &Step,
+) -> Result<Option<Exception>, RebuildError> {
+    match apply_step(connection, step).await {
+        Err(RebuildError::Failed { source, .. }) if damage(&source).is_some() => {
+            Ok(Some(exception(step, source)))
+        }
+        done => done.map(|()| None),
+    }
 }
 
 /// Makes accounts. What the server refuses are exceptions: the others are wanted all the same.

@@ -5,6 +5,7 @@
 
 mod accounts;
 mod backslashes;
+mod binlog;
 mod printed;
 mod programs;
 mod tables;
@@ -15,53 +16,43 @@ use super::histograms;
 use super::identifiers::NameError;
 use super::inventory::{Inventory, NotCarried, Schema, ServerFacts};
 use super::referred;
-use super::session::{Settings, definition_session, enter};
+use super::session::Settings;
+use super::statement_settings::STATEMENT_SETTINGS;
 use super::zone::{self, SYSTEM_ZONE};
 use crate::wire::{Connection, Row, Rows, WireError};
 
-pub use tables::refresh_sequences;
+pub use binlog::{FROM_BINLOG, is_about_schema, missing_from_binlog};
+pub use tables::{missing_table, refresh_sequences};
 
-/// Settings that a restore must know of, or that explain a difference between two servers.
-pub const SETTINGS_THAT_MATTER: [&str; 47] = [
-    "auto_increment_increment",
-    "auto_increment_offset",
+/// Settings that a restore must know of, or that explain a difference between two servers, besides
+/// [`STATEMENT_SETTINGS`].
+pub const SETTINGS_THAT_MATTER: &[&str] = &[
     "binlog_format",
     "binlog_row_image",
     "binlog_row_metadata",
     "binlog_row_value_options",
     "binlog_transaction_compression",
-    "character_set_server",
     "character_set_filesystem",
-    "collation_server",
-    "default_storage_engine",
     "default_table_encryption",
-    "div_precision_increment",
     "enforce_gtid_consistency",
     "event_scheduler",
-    "explicit_defaults_for_timestamp",
-    "ft_min_word_len",
+    "ft_stopword_file",
     "gtid_domain_id",
     "gtid_mode",
     "gtid_strict_mode",
     "hostname",
-    "innodb_default_row_format",
-    "innodb_ft_min_token_size",
-    "innodb_page_size",
-    "innodb_strict_mode",
+    "innodb_ft_server_stopword_table",
+    "innodb_ft_user_stopword_table",
     "log_bin",
     "log_bin_compress",
     "log_bin_trust_function_creators",
     "log_slave_updates",
     "log_replica_updates",
     "lower_case_file_system",
-    "lower_case_table_names",
     "max_allowed_packet",
-    "old_mode",
-    "partial_revokes",
     "port",
     "read_only",
     "require_secure_transport",
-    "sql_mode",
     "sync_binlog",
     "system_time_zone",
     "time_zone",
@@ -122,8 +113,34 @@ impl CaptureError {
         }
     }
 
+    /// What is wrong with one object, where nothing else is: then the others can be read without it. A privilege that is lacking, a
+    /// lock, a time-out or a server that goes away is not the object's own.
+    fn of_one_object(&self) -> Option<String> {
+        match self {
+            Self::Server { source, .. } => damage(source),
+            Self::Unknown { what, .. } => Some(what.clone()),
+            Self::Privilege { .. } | Self::Vanished { .. } => None,
+        }
+    }
+
     pub(super) fn name(error: NameError) -> Self {
         Self::unknown("a name from the server", error)
+    }
+}
+
+/// What a server says of an object that it cannot read; `None` for errors that say nothing of the object.
+pub fn damage(error: &WireError) -> Option<String> {
+    // Access denied (five kinds), lock wait, deadlock, killed, shutdown, too many connections (three kinds), time limits (four),
+    // out of memory or of disk, read only, no more snapshots.
+    const OF_OTHERS: [u16; 27] = [
+        1044, 1045, 1142, 1143, 1227, 1370, 1205, 1213, 1317, 1053, 1040, 1203, 1226, 1969, 3024, 1927, 4031,
+        1037, 1041, 1021, 1038, 1135, 1290, 1104, 1412, 3168, 3169,
+    ];
+    match error {
+        WireError::Server { code, message, .. } if !OF_OTHERS.contains(code) => {
+            Some(format!("error {code}: {message}"))
+        }
+        _ => None,
     }
 }
 
@@ -134,8 +151,7 @@ pub(super) fn reading(what: impl std::fmt::Display) -> impl FnOnce(WireError) ->
     }
 }
 
-/// Reads everything a server holds besides rows. The session's settings are changed
-/// ([`definition_session`]); afterwards the connection is best used for more of the same.
+/// Reads everything a server holds besides rows, on a connection whose session is still the one that it began with.
 ///
 /// # Errors
 /// [`CaptureError`]; objects that are dropped meanwhile make it start over, three times at most.
@@ -143,8 +159,9 @@ pub async fn capture(connection: &mut Connection) -> Result<Inventory, CaptureEr
     let settings = read_settings(connection).await?;
     let mut attempt = 1;
     loop {
-        let entered = enter(connection, &definition_session(&settings)).await;
-        entered.map_err(|(statement, error)| reading(statement)(error))?;
+        // An attempt that failed in the middle may have left it otherwise.
+        let names = "SET NAMES utf8mb4";
+        connection.execute(names).await.map_err(reading(names))?;
         match capture_once(connection, &settings).await {
             Err(CaptureError::Vanished { .. }) if attempt < ATTEMPTS => attempt += 1,
             result => return result,
@@ -168,7 +185,11 @@ async fn capture_once(connection: &mut Connection, settings: &Settings) -> Resul
     let mut not_carried = Vec::new();
     let server = server_facts(connection, settings).await?;
     let schemas = schemas(connection, &mut not_carried).await?;
-    let (tables, sequences) = tables::tables(connection, &mut not_carried).await?;
+    let tables::Captured {
+        tables,
+        sequences,
+        missing: missing_tables,
+    } = tables::tables(connection, &mut not_carried).await?;
     let programs = programs::programs(connection, &mut not_carried).await?;
     let libraries = referred::libraries(connection).await?;
     let objects = accounts::Objects::new(&tables, &sequences, &programs, &libraries);
@@ -177,6 +198,7 @@ async fn capture_once(connection: &mut Connection, settings: &Settings) -> Resul
     let reference_systems = referred::reference_systems(connection).await?;
     let histograms = histograms::capture(connection, &mut not_carried).await?;
     parts_of_the_set_up(connection, &mut not_carried).await?;
+    not_carried.extend(missing_from_binlog(connection, settings).await?);
     not_carried.sort();
     Ok(Inventory {
         server,
@@ -189,8 +211,14 @@ async fn capture_once(connection: &mut Connection, settings: &Settings) -> Resul
         reference_systems,
         libraries,
         histograms,
+        missing_tables,
         not_carried,
     })
+}
+
+fn recorded_settings() -> impl Iterator<Item = &'static str> {
+    let of_statements = STATEMENT_SETTINGS.iter().map(|(name, _)| *name);
+    SETTINGS_THAT_MATTER.iter().copied().chain(of_statements)
 }
 
 async fn server_facts(connection: &mut Connection, settings: &Settings) -> Result<ServerFacts, CaptureError> {
@@ -216,8 +244,7 @@ async fn server_facts(connection: &mut Connection, settings: &Settings) -> Resul
             .map(|row| row.str("n"))
             .collect::<Result<_, _>>()
             .map_err(reading("plugins"))?,
-        settings: SETTINGS_THAT_MATTER
-            .iter()
+        settings: recorded_settings()
             .filter_map(|name| Some((name.to_string(), settings.get(name)?.to_string())))
             .chain(system_zone)
             .collect(),
@@ -352,6 +379,22 @@ pub(super) async fn show_create(
         }),
         Err(source) => Err(CaptureError::Server { what: sql, source }),
     }
+}
+
+/// The answer to the first of several spellings that this server understands; the last error if it understands none.
+pub(super) async fn first_of(
+    connection: &mut Connection,
+    statements: &[&str],
+) -> Result<Vec<Row>, WireError> {
+    let mut last = WireError::Protocol("no statement to try".to_string());
+    for statement in statements {
+        match connection.query(statement).await {
+            Ok(rows) => return Ok(rows.into_iter().collect()),
+            Err(error) if error.server_code().is_some() => last = error,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(last)
 }
 
 fn is_mariadb(connection: &Connection) -> bool {

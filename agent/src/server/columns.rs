@@ -118,7 +118,7 @@ impl RowPlan {
         })
     }
 
-    /// `SELECT …` of the rows in a key range, for a [`super::session::dump_session`].
+    /// `SELECT …` of the rows in a key range, for a [`super::session::BYTES`].
     pub fn select(&self, range: &KeyRange) -> String {
         self.select_of(&self.select_list, range)
     }

@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 
 use holdfast_proto::Flavour;
+use holdfast_proto::manifest::MISSING;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::accounts::Account;
+use super::accounts::{Account, Grant};
 use super::histograms::Histogram;
 use super::identifiers::{ObjectName, SchemaName, TableName};
 use super::program::{without_auto_increment, without_implied_character_sets};
@@ -112,6 +113,9 @@ pub struct Inventory {
     /// Histograms of columns, by table and column.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub histograms: Vec<Histogram>,
+    /// Tables that exist and could not be read, in name order: neither their definitions nor their rows are here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing_tables: Vec<TableName>,
     /// What exists but cannot be carried over, or not wholly. Shown by `status` and in every report.
     pub not_carried: Vec<NotCarried>,
 }
@@ -132,7 +136,7 @@ pub struct ServerFacts {
     pub server_uuid: Option<String>,
     /// Active plugins that were loaded from a library, in name order.
     pub plugins: Vec<String>,
-    /// Values of the settings that matter to a restore (see [`super::capture::SETTINGS_THAT_MATTER`]), by name.
+    /// Values of the settings that matter to a restore (see [`super::capture::SETTINGS_THAT_MATTER`] and [`super::statement_settings`]), by name.
     pub settings: BTreeMap<String, String>,
 }
 
@@ -383,6 +387,11 @@ pub struct NotCarried {
     pub what: String,
 }
 
+/// An object's name without its quotes: as people write it in a configuration.
+pub fn plain_name(object: &str) -> String {
+    object.replace('`', "")
+}
+
 /// How a table's definition differs between two captures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TableChange {
@@ -431,10 +440,12 @@ impl Inventory {
                 serde_json::json!(valid),
             )
         });
-        let accounts = self
-            .accounts
-            .iter()
-            .map(|account| (format!("account {}", account.name), serde_json::json!(account)));
+        let accounts = self.accounts.iter().map(|account| {
+            (
+                format!("account {}", account.name),
+                serde_json::json!(account.in_order()),
+            )
+        });
         let objects = schemas.chain(tables).chain(sequences).chain(libraries);
         objects.chain(programs).chain(accounts).collect()
     }
@@ -457,6 +468,43 @@ impl Inventory {
     /// The table of that name.
     pub fn table(&self, name: &TableName) -> Option<&Table> {
         self.tables.iter().find(|table| table.name == *name)
+    }
+
+    /// Takes a table out that cannot be read or made, with what is about it alone; names it, and what goes with it, where `what` says why.
+    pub fn leave_out(&mut self, name: &TableName, what: NotCarried) {
+        let not_carried = &mut self.not_carried;
+        not_carried.push(what);
+        self.tables.retain(|table| table.name != *name);
+        self.histograms.retain(|histogram| histogram.table != *name);
+        let is_its_trigger = |program: &Program| {
+            program.kind == ProgramKind::Trigger
+                && program.name.schema == name.schema
+                && program.table.as_ref() == Some(&name.name)
+        };
+        for trigger in self.programs.extract_if(.., |program| is_its_trigger(program)) {
+            not_carried.push(NotCarried {
+                code: format!("{MISSING}trigger"),
+                object: trigger.name.quoted(),
+                what: format!("it is of {name}, which is missing"),
+            });
+        }
+        for account in &mut self.accounts {
+            let of_it = |grant: &mut Grant| grant.is_on(name);
+            for grant in account.grants.extract_if(.., of_it) {
+                not_carried.push(NotCarried {
+                    code: "grant-on-missing-object".to_owned(),
+                    object: account.name.to_string(),
+                    what: format!(
+                        "{} on {}, which is missing, is not carried",
+                        grant.privileges, grant.on
+                    ),
+                });
+            }
+        }
+        not_carried.sort();
+        self.missing_tables.push(name.clone());
+        self.missing_tables.sort();
+        self.missing_tables.dedup();
     }
 
     /// Tables that a snapshot does not make consistent and whose rows are dumped.
@@ -556,6 +604,7 @@ mod tests {
             libraries: Vec::new(),
             reference_systems: vec![],
             histograms: vec![],
+            missing_tables: vec![],
             not_carried: vec![],
         }
     }

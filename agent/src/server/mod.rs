@@ -22,5 +22,6 @@ pub mod program;
 pub mod rebuild;
 pub mod referred;
 pub mod session;
+pub mod statement_settings;
 mod tokens;
 pub mod zone;

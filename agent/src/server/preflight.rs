@@ -2,10 +2,10 @@
 //!
 //! Checks report; they change nothing and decide nothing. A check that cannot be made is a finding, never a pass.
 
-use super::capture::{CaptureError, read_settings};
+use super::capture::{CaptureError, first_of, read_settings};
 use super::inventory::Inventory;
 use super::session::Settings;
-use crate::wire::{Connection, Row, WireError};
+use crate::wire::{Connection, WireError};
 use holdfast_proto::Flavour;
 use serde::Serialize;
 
@@ -14,7 +14,7 @@ mod source;
 mod target;
 
 pub use grants::may_replicate;
-pub use source::check_source;
+pub use source::{check_source, check_tables};
 pub use target::{check_target, check_unused};
 
 /// The schema that a server holds while it is restored into, and after that was interrupted: it is not whole.
@@ -43,6 +43,9 @@ pub struct Finding {
     pub fact: String,
     /// What to do about it.
     pub hint: Option<String>,
+    /// What a backup would lack, by the name under which a configuration accepts that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub object: Option<String>,
 }
 
 impl Finding {
@@ -52,6 +55,7 @@ impl Finding {
             code,
             fact: fact.into(),
             hint: None,
+            object: None,
         }
     }
 
@@ -61,6 +65,7 @@ impl Finding {
             code,
             fact: fact.into(),
             hint: Some(hint.into()),
+            object: None,
         }
     }
 
@@ -70,6 +75,7 @@ impl Finding {
             code,
             fact: fact.into(),
             hint: Some(hint.into()),
+            object: None,
         }
     }
 }
@@ -99,19 +105,6 @@ fn version_finding(flavour: Flavour, version: &str) -> Finding {
     }
     let hint = "Capabilities are probed, so it may well work; let a drill prove it.";
     Finding::warn("version", format!("{flavour} {version} is untested"), hint)
-}
-
-/// The answer to the first of several spellings that this server understands; the last error if it understands none.
-async fn first_of(connection: &mut Connection, statements: &[&str]) -> Result<Vec<Row>, WireError> {
-    let mut last = WireError::Protocol("no statement to try".to_string());
-    for statement in statements {
-        match connection.query(statement).await {
-            Ok(rows) => return Ok(rows.into_iter().collect()),
-            Err(error) if error.server_code().is_some() => last = error,
-            Err(error) => return Err(error),
-        }
-    }
-    Err(last)
 }
 
 /// At most a few of many, for a sentence.

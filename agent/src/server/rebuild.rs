@@ -3,6 +3,8 @@
 //! [`RebuildPlan`] is a pure value; [`super::apply`] executes it. The only statements that come from the inventory are
 //! CREATE TABLE, SEQUENCE and programs, each checked to be exactly that; all others are made here.
 
+use std::collections::BTreeMap;
+
 use holdfast_proto::Flavour;
 
 use super::accounts::{Account, AccountKind, AccountName, check_grant, check_options};
@@ -11,6 +13,7 @@ use super::indexes::defer;
 use super::inventory::{Inventory, Program, ProgramKind, Schema, Sequence, Table};
 use super::program::{Refused, check_program, check_table, without_auto_increment};
 use super::referred::Library;
+use crate::wire::known_session::SQL_MODE;
 
 /// The parts of a rebuild, in order. Rows are loaded after [`Phase::Structure`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -139,6 +142,7 @@ pub struct RebuildPlan {
     programs: Vec<Step>,
     finish: Vec<Step>,
     definers: Vec<String>,
+    source_settings: BTreeMap<String, String>,
 }
 
 impl RebuildPlan {
@@ -150,7 +154,10 @@ impl RebuildPlan {
     /// The same, but tables with at least this many bytes of rows get their secondary indexes in [`Phase::Indexes`],
     /// where that changes nothing else. The steps of that phase are independent of each other, largest table first.
     pub fn deferring_indexes(inventory: &Inventory, least_bytes: u64) -> Result<Self, PlanError> {
-        let mut plan = Self::default();
+        let mut plan = Self {
+            source_settings: inventory.server.settings.clone(),
+            ..Self::default()
+        };
         let mut altered = Vec::new();
         for space in &inventory.tablespaces {
             let create = space.statement();
@@ -226,6 +233,11 @@ impl RebuildPlan {
             Phase::Programs => &self.programs,
             Phase::Finish => &self.finish,
         }
+    }
+
+    /// The settings of the source that were recorded.
+    pub fn source_settings(&self) -> &BTreeMap<String, String> {
+        &self.source_settings
     }
 
     /// `user@host` (or a role) of everybody whom a program runs as.
@@ -414,9 +426,9 @@ fn grants(account: &Account, flavour: Flavour) -> Result<Vec<Step>, PlanError> {
         _ => statements.push(format!("ALTER USER {name} DEFAULT ROLE {}", roles.join(", "))),
     }
     let sql_mode = |statement: &str| match (flavour, statement.contains(" ON PACKAGE")) {
-        (Flavour::MySql, _) => super::session::DATA_SQL_MODE.to_owned(),
+        (Flavour::MySql, _) => SQL_MODE.to_owned(),
         // A grant must not make a user without a password.
-        (Flavour::MariaDb, false) => format!("{},NO_AUTO_CREATE_USER", super::session::DATA_SQL_MODE),
+        (Flavour::MariaDb, false) => format!("{},NO_AUTO_CREATE_USER", SQL_MODE),
         // Packages are known under one sql_mode only.
         (Flavour::MariaDb, true) => "ORACLE,NO_AUTO_CREATE_USER".to_owned(),
     };
@@ -449,10 +461,7 @@ fn checked_mode<'a>(object: &str, sql_mode: &'a str) -> Result<&'a str, PlanErro
 fn create_program(program: &Program, schemas: &[Schema]) -> Result<Step, PlanError> {
     let object = program.name.quoted();
     not_of_the_server(&program.name.schema)?;
-    let sql_mode = program
-        .sql_mode
-        .as_deref()
-        .unwrap_or(super::session::DATA_SQL_MODE);
+    let sql_mode = program.sql_mode.as_deref().unwrap_or(SQL_MODE);
     checked_mode(&object, sql_mode)?;
     check_program(
         program.kind,

@@ -1,19 +1,19 @@
-//! The session settings under which we read and write, so that neither side ever converts or refuses a value.
+//! What reading, loading and making definitions need beyond the session that every connection begins with
+//! (`wire::known_session`), so that neither side ever converts or refuses a value.
 //!
 //! Settings that only some servers have are set where the server has them: see [`Settings`].
 
 use std::collections::BTreeMap;
 
-use super::identifiers::quote_text;
+use crate::wire::known_session::SQL_MODE;
 use crate::wire::{Connection, WireError};
 
 /// Lets tables be as odd as they were; others are made without it.
 const EASE: &str = "SET SESSION innodb_strict_mode = 0";
+/// So many warnings of a statement can be read.
+const WARNINGS_KEPT: u64 = 64;
 /// A privilege is needed.
 const ACCESS_DENIED: u16 = 1227;
-
-/// The sql_mode of every data session: zero and impossible dates pass, id 0 stays 0, backslash escapes.
-pub const DATA_SQL_MODE: &str = "NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION";
 
 /// A server's variables as it names them (lower case) with their global values, as `SHOW GLOBAL VARIABLES` gives them.
 ///
@@ -92,83 +92,37 @@ fn set(settings: &Settings, statements: &mut Vec<String>, wanted: &[(&str, &str)
     }
 }
 
-fn common(settings: &Settings) -> Vec<String> {
-    let mut statements = vec![
-        "SET SESSION time_zone = '+00:00'".to_string(),
-        format!("SET SESSION sql_mode = {}", quote_text(DATA_SQL_MODE)),
-    ];
-    // Optimizer and result settings of the account or the server that would change or cut what we read.
-    set(
-        settings,
-        &mut statements,
-        &[
-            ("sql_select_limit", "DEFAULT"),
-            ("max_statement_time", "0"),
-            ("max_execution_time", "0"),
-            ("wait_timeout", "28800"),
-            ("net_write_timeout", "600"),
-            ("net_read_timeout", "600"),
-        ],
-    );
-    statements
-}
-
-/// Statements for a connection that reads rows: bytes as stored, UTC, no invisible column hidden.
-pub fn dump_session(settings: &Settings) -> Vec<String> {
-    let mut statements = vec!["SET NAMES binary".to_string()];
-    statements.extend(common(settings));
-    set(
-        settings,
-        &mut statements,
-        // The query cache of MariaDB may be on and would only be filled with the dump.
-        &[
-            ("show_gipk_in_create_table_and_information_schema", "ON"),
-            ("query_cache_type", "OFF"),
-            // What selects JSON follows a document's depth, which is at most 100.
-            ("cte_max_recursion_depth", "1000"),
-        ],
-    );
-    statements
-}
+/// The statement for a connection that reads rows: bytes as they are stored.
+pub const BYTES: &str = "SET NAMES binary";
 
 /// Statements for a connection that loads rows: bytes as they come, no constraint checked that the source did not check.
 ///
 /// Binary logging is the caller's choice (`sql_log_bin`), since it decides who else gets the rows.
 pub fn load_session(settings: &Settings) -> Vec<String> {
-    let mut statements = vec!["SET NAMES binary".to_string()];
-    statements.extend(common(settings));
+    let mut statements = basis("binary", SQL_MODE);
     relax_checks(settings, &mut statements);
-    statements
-}
-
-/// Statements for a connection that reads definitions; text is utf8mb4 both ways.
-pub fn definition_session(settings: &Settings) -> Vec<String> {
-    let mut statements = vec!["SET NAMES utf8mb4".to_string()];
-    statements.extend(common(settings));
-    set(
-        settings,
-        &mut statements,
-        &[
-            ("show_gipk_in_create_table_and_information_schema", "ON"),
-            ("sql_quote_show_create", "ON"),
-            // Hashes hold bytes that are no text.
-            ("print_identified_with_as_hex", "ON"),
-            ("information_schema_stats_expiry", "0"),
-            ("show_create_table_verbosity", "OFF"),
-            ("show_create_table_skip_secondary_engine", "OFF"),
-        ],
-    );
+    // A load is judged by its warnings. This needs a privilege.
+    if settings
+        .number("max_error_count")
+        .is_some_and(|kept| kept < WARNINGS_KEPT)
+    {
+        statements.push(format!("SET SESSION max_error_count = {WARNINGS_KEPT}"));
+    }
     statements
 }
 
 /// Statements for a connection that creates objects; text is utf8mb4 unless a program brings its own character set.
 pub fn rebuild_session(settings: &Settings) -> Vec<String> {
-    let mut statements = vec!["SET NAMES utf8mb4".to_string()];
-    statements.extend(common(settings));
-    relax_checks(settings, &mut statements);
     // Folders of the source's host are not ours to write to: they may be the source's own.
-    statements.push("SET SESSION sql_mode = CONCAT(@@SESSION.sql_mode, ',NO_DIR_IN_CREATE')".to_string());
-    // Some of these need a privilege where they are not at this value already.
+    let mut statements = basis("utf8mb4", &format!("{SQL_MODE},NO_DIR_IN_CREATE"));
+    relax_checks(settings, &mut statements);
+    // These need a privilege: they are set only where they are not at this value already.
+    if settings
+        .get("enforce_storage_engine")
+        .is_some_and(|engine| !engine.is_empty())
+    {
+        statements.push("SET SESSION enforce_storage_engine = NULL".to_string());
+    }
     for (name, off) in [
         ("explicit_defaults_for_timestamp", false),
         ("restrict_fk_on_non_standard_key", true),
@@ -178,6 +132,16 @@ pub fn rebuild_session(settings: &Settings) -> Vec<String> {
         }
     }
     statements
+}
+
+/// What other statements of the same connection may have changed, and what a client begins without that loads an export.
+fn basis(names: &str, sql_mode: &str) -> Vec<String> {
+    vec![
+        format!("SET NAMES {names}"),
+        "SET SESSION time_zone = '+00:00'".to_string(),
+        format!("SET SESSION sql_mode = '{sql_mode}'"),
+        "SET SESSION autocommit = 1".to_string(),
+    ]
 }
 
 fn relax_checks(settings: &Settings, statements: &mut Vec<String>) {
@@ -212,11 +176,5 @@ mod tests {
         );
         let maria = Settings::new([("check_constraint_checks".to_string(), "ON".to_string())]);
         assert!(load_session(&maria).contains(&"SET SESSION check_constraint_checks = 0".to_string()));
-    }
-
-    #[test]
-    fn names_come_before_everything_else() {
-        assert_eq!(dump_session(&Settings::default())[0], "SET NAMES binary");
-        assert_eq!(definition_session(&Settings::default())[0], "SET NAMES utf8mb4");
     }
 }

@@ -41,11 +41,12 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects, makes TLS as `options` demand, and authenticates, all within `options.connect_timeout`.
+    /// Connects, makes TLS as `options` demand, and authenticates, all within `options.connect_timeout`. The session is as the
+    /// server makes it: for a binlog dump, and for what is no real server. Everything else begins with [`Connection::connect`].
     ///
     /// # Errors
     /// `Connect`, `Timeout`, `Tls` (also if the server offers none), `Auth`, `Server` (too many connections …).
-    pub async fn connect(options: &ConnectOptions) -> Result<Connection, WireError> {
+    pub async fn connect_bare(options: &ConnectOptions) -> Result<Connection, WireError> {
         let after = options.connect_timeout;
         match tokio::time::timeout(after, Connection::open(options)).await {
             Ok(result) => result,

@@ -17,6 +17,7 @@ mod error;
 pub mod event;
 pub mod fields;
 pub mod handshake;
+pub mod known_session;
 mod load_local;
 #[cfg(test)]
 mod mutations;

@@ -1,10 +1,10 @@
 //! Single mechanisms against real servers: losses, broken views, refusals.
 
 use holdfast_agent::server::apply::{ExceptionKind, RebuildError, apply};
-use holdfast_agent::server::capture::{CaptureError, capture, read_settings};
+use holdfast_agent::server::capture::{CaptureError, capture};
 use holdfast_agent::server::columns::loss_check;
 use holdfast_agent::server::rebuild::{Phase, RebuildPlan};
-use holdfast_agent::server::session::dump_session;
+use holdfast_agent::server::session::BYTES;
 use holdfast_agent::wire::Connection;
 use holdfast_proto::Flavour;
 
@@ -12,9 +12,7 @@ use crate::servers::Server;
 
 pub(crate) async fn dump_connection(server: &Server) -> Connection {
     let mut connection = server.connect().await;
-    for statement in dump_session(&read_settings(&mut connection).await.unwrap()) {
-        connection.execute(&statement).await.unwrap();
-    }
+    connection.execute(BYTES).await.unwrap();
     connection
 }
 

@@ -2,12 +2,12 @@
 //! both servers write into their binlogs, which is how they store it.
 
 use holdfast_agent::rows::{LossCounter, lost_json_types};
-use holdfast_agent::server::capture::{capture, read_settings};
+use holdfast_agent::server::capture::capture;
 use holdfast_agent::server::chunk::KeyRange;
 use holdfast_agent::server::columns::RowPlan;
 use holdfast_agent::server::inventory::Inventory;
 use holdfast_agent::server::rebuild::RebuildPlan;
-use holdfast_agent::server::session::dump_session;
+use holdfast_agent::server::session::BYTES;
 use holdfast_agent::wire::{Connection, Pump};
 use holdfast_proto::Flavour;
 
@@ -20,9 +20,7 @@ const DOCUMENTS: &[u8] = include_bytes!("json.sql");
 
 async fn reader(server: &Server) -> Connection {
     let mut connection = server.connect().await;
-    for statement in dump_session(&read_settings(&mut connection).await.unwrap()) {
-        connection.execute(&statement).await.unwrap();
-    }
+    connection.execute(BYTES).await.unwrap();
     connection
 }
 

@@ -10,6 +10,7 @@ mod json;
 mod keys;
 mod rows;
 mod servers;
+mod variables;
 
 use holdfast_agent::server::apply::{Exception, ExceptionKind, apply};
 use holdfast_agent::server::capture::{capture, read_settings};

@@ -7,7 +7,7 @@ use holdfast_agent::server::columns::RowPlan;
 use holdfast_agent::server::identifiers::TableName;
 use holdfast_agent::server::inventory::Inventory;
 use holdfast_agent::server::json;
-use holdfast_agent::server::session::{Settings, dump_session, load_session};
+use holdfast_agent::server::session::{BYTES, Settings, load_session};
 use holdfast_agent::wire::{Connection, LocalSource, Pump, RowSink};
 
 /// Rows as LOAD DATA wants them.
@@ -100,12 +100,7 @@ pub(crate) async fn copy_all(
     from: (&mut Connection, &Settings),
     to: (&mut Connection, &Settings),
 ) {
-    for statement in dump_session(from.1) {
-        from.0
-            .execute(&statement)
-            .await
-            .unwrap_or_else(|error| panic!("{statement}: {error}"));
-    }
+    from.0.execute(BYTES).await.unwrap();
     for statement in load_session(to.1) {
         to.0.execute(&statement)
             .await

@@ -17,10 +17,20 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    /// MariaDB of the newer series that is tested.
+    pub(crate) async fn start_mariadb118() -> Server {
+        Server::start_of(Flavour::MariaDb, MARIADB118, &[]).await
+    }
+
     pub(crate) async fn start(flavour: Flavour, extra: &[&str]) -> Server {
+        Server::start_of(flavour, variable(flavour), extra).await
+    }
+
+    async fn start_of(flavour: Flavour, variable: &'static str, extra: &[&str]) -> Server {
         let folder = tempfile::Builder::new().prefix("hfs").tempdir_in("/tmp").unwrap();
-        copy_template(flavour, &folder.path().join("data"));
-        let child = spawn(flavour, folder.path(), extra);
+        let package = Package { flavour, variable };
+        package.copy_template(&folder.path().join("data"));
+        let child = package.spawn(folder.path(), extra);
         let mut server = Server {
             flavour,
             folder,
@@ -106,7 +116,7 @@ impl Server {
         } else {
             "usr/bin/mysql"
         };
-        let mut command = Command::new(prefix(self.flavour).join(name));
+        let mut command = Command::new(Package::of(self.flavour).prefix().join(name));
         command.args([
             "--no-defaults",
             "--user=root",
@@ -130,134 +140,158 @@ impl Drop for Server {
     }
 }
 
-fn prefix(flavour: Flavour) -> PathBuf {
-    let variable = match flavour {
+const MARIADB118: &str = "HOLDFAST_MARIADB118_DIR";
+
+/// The environment variable that says where a server is installed.
+fn variable(flavour: Flavour) -> &'static str {
+    match flavour {
         Flavour::MariaDb => "HOLDFAST_MARIADB_DIR",
         Flavour::MySql => "HOLDFAST_MYSQL_DIR",
-    };
-    let prefix = PathBuf::from(std::env::var_os(variable).unwrap_or_else(|| panic!("{variable} is not set")));
-    assert!(
-        prefix.join("usr/sbin").exists(),
-        "{variable}: no server in {}",
-        prefix.display()
-    );
-    prefix
-}
-
-fn daemon(flavour: Flavour) -> PathBuf {
-    prefix(flavour).join(if flavour == Flavour::MariaDb {
-        "usr/sbin/mariadbd"
-    } else {
-        "usr/sbin/mysqld"
-    })
-}
-
-/// Initialising a data folder takes seconds; it is done once and copied.
-fn copy_template(flavour: Flavour, data: &Path) {
-    let templates = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    fs::create_dir_all(templates).unwrap();
-    let template = templates.join(format!("schema-{flavour}"));
-    let lock = File::create(templates.join(format!("schema-{flavour}.lock"))).unwrap();
-    lock.lock().unwrap();
-    if !template.exists() {
-        let made = tempfile::Builder::new().prefix("hfi").tempdir_in("/tmp").unwrap();
-        initialise(flavour, &made.path().join("data"));
-        run(Command::new("cp")
-            .arg("-a")
-            .arg(made.path().join("data"))
-            .arg(&template));
     }
-    run(Command::new("cp")
-        .args(["-a", "--sparse=always"])
-        .arg(&template)
-        .arg(data));
-    let _ = fs::remove_file(data.join("auto.cnf")); // a server UUID of its own
 }
 
-fn initialise(flavour: Flavour, data: &Path) {
-    let mut command = match flavour {
-        Flavour::MariaDb => {
-            let mut command = Command::new(prefix(flavour).join("usr/bin/mariadb-install-db"));
-            command.args([
-                "--no-defaults",
-                "--auth-root-authentication-method=normal",
-                "--skip-test-db",
-            ]);
-            command.args(["--skip-name-resolve", "--force"]);
-            command
+/// An installed server.
+#[derive(Clone, Copy)]
+struct Package {
+    flavour: Flavour,
+    variable: &'static str,
+}
+
+impl Package {
+    fn of(flavour: Flavour) -> Package {
+        Package {
+            flavour,
+            variable: variable(flavour),
         }
-        Flavour::MySql => {
-            let mut command = Command::new(daemon(flavour));
-            command.args([
-                "--no-defaults",
-                "--initialize-insecure",
-                "--innodb-redo-log-capacity=8M",
-            ]);
-            command
+    }
+
+    fn prefix(self) -> PathBuf {
+        let variable = self.variable;
+        let prefix =
+            PathBuf::from(std::env::var_os(variable).unwrap_or_else(|| panic!("{variable} is not set")));
+        assert!(
+            prefix.join("usr/sbin").exists(),
+            "{variable}: no server in {}",
+            prefix.display()
+        );
+        prefix
+    }
+
+    fn daemon(self) -> PathBuf {
+        self.prefix().join(if self.flavour == Flavour::MariaDb {
+            "usr/sbin/mariadbd"
+        } else {
+            "usr/sbin/mysqld"
+        })
+    }
+
+    /// Initialising a data folder takes seconds; it is done once and copied.
+    fn copy_template(self, data: &Path) {
+        let templates = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        fs::create_dir_all(templates).unwrap();
+        let template = templates.join(format!("schema-{}", self.variable));
+        let lock = File::create(templates.join(format!("schema-{}.lock", self.variable))).unwrap();
+        lock.lock().unwrap();
+        if !template.exists() {
+            let made = tempfile::Builder::new().prefix("hfi").tempdir_in("/tmp").unwrap();
+            self.initialise(&made.path().join("data"));
+            run(Command::new("cp")
+                .arg("-a")
+                .arg(made.path().join("data"))
+                .arg(&template));
         }
-    };
-    command.arg(format!("--basedir={}", prefix(flavour).join("usr").display()));
-    // In /tmp, it would remove the temporary tables of servers that run.
-    let temporary = tempfile::tempdir().unwrap();
-    run(command
-        .env("TMPDIR", temporary.path())
-        .arg(format!("--user={}", user()))
-        .arg(format!("--datadir={}", data.display())));
+        run(Command::new("cp")
+            .args(["-a", "--sparse=always"])
+            .arg(&template)
+            .arg(data));
+        let _ = fs::remove_file(data.join("auto.cnf")); // a server UUID of its own
+    }
+
+    fn initialise(self, data: &Path) {
+        let mut command = match self.flavour {
+            Flavour::MariaDb => {
+                let mut command = Command::new(self.prefix().join("usr/bin/mariadb-install-db"));
+                command.args([
+                    "--no-defaults",
+                    "--auth-root-authentication-method=normal",
+                    "--skip-test-db",
+                ]);
+                command.args(["--skip-name-resolve", "--force"]);
+                command
+            }
+            Flavour::MySql => {
+                let mut command = Command::new(self.daemon());
+                command.args([
+                    "--no-defaults",
+                    "--initialize-insecure",
+                    "--innodb-redo-log-capacity=8M",
+                ]);
+                command
+            }
+        };
+        command.arg(format!("--basedir={}", self.prefix().join("usr").display()));
+        // In /tmp, it would remove the temporary tables of servers that run.
+        let temporary = tempfile::tempdir().unwrap();
+        run(command
+            .env("TMPDIR", temporary.path())
+            .arg(format!("--user={}", user()))
+            .arg(format!("--datadir={}", data.display())));
+    }
+
+    fn spawn(self, folder: &Path, extra: &[&str]) -> Child {
+        let at = |name: &str| folder.join(name).display().to_string();
+        let mut command = Command::new(self.daemon());
+        command.arg("--no-defaults").arg(format!("--user={}", user()));
+        command.arg(format!("--basedir={}", self.prefix().join("usr").display()));
+        for (option, file) in [
+            ("datadir", "data"),
+            ("socket", "s.sock"),
+            ("pid-file", "pid"),
+            ("log-error", "err.log"),
+            ("tmpdir", ""),
+        ] {
+            command.arg(format!("--{option}={}", at(file)));
+        }
+        command.args([
+            "--skip-networking",
+            "--server-id=1",
+            "--log-bin=binlog",
+            "--binlog-format=ROW",
+        ]);
+        command.args([
+            "--local-infile=ON",
+            "--innodb-buffer-pool-size=64M",
+            "--event-scheduler=OFF",
+        ]);
+        match self.flavour {
+            Flavour::MariaDb => {
+                let plugins = self.prefix().join("usr/lib/mysql/plugin");
+                command.arg(format!("--plugin-dir={}", plugins.display()));
+                command.args(["--plugin-load-add=ha_archive", "--plugin-load-add=ha_blackhole"]);
+            }
+            Flavour::MySql => {
+                command.args([
+                    "--mysqlx=OFF",
+                    "--secure-file-priv=",
+                    "--gtid-mode=ON",
+                    "--enforce-gtid-consistency=ON",
+                ]);
+            }
+        }
+        let log = File::create(folder.join("out.log")).unwrap();
+        command
+            .args(extra)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap()
+    }
 }
 
 fn user() -> String {
     let output = Command::new("id").arg("-un").output().unwrap();
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
-}
-
-fn spawn(flavour: Flavour, folder: &Path, extra: &[&str]) -> Child {
-    let at = |name: &str| folder.join(name).display().to_string();
-    let mut command = Command::new(daemon(flavour));
-    command.arg("--no-defaults").arg(format!("--user={}", user()));
-    command.arg(format!("--basedir={}", prefix(flavour).join("usr").display()));
-    for (option, file) in [
-        ("datadir", "data"),
-        ("socket", "s.sock"),
-        ("pid-file", "pid"),
-        ("log-error", "err.log"),
-        ("tmpdir", ""),
-    ] {
-        command.arg(format!("--{option}={}", at(file)));
-    }
-    command.args([
-        "--skip-networking",
-        "--server-id=1",
-        "--log-bin=binlog",
-        "--binlog-format=ROW",
-    ]);
-    command.args([
-        "--local-infile=ON",
-        "--innodb-buffer-pool-size=64M",
-        "--event-scheduler=OFF",
-    ]);
-    match flavour {
-        Flavour::MariaDb => {
-            let plugins = prefix(flavour).join("usr/lib/mysql/plugin");
-            command.arg(format!("--plugin-dir={}", plugins.display()));
-            command.args(["--plugin-load-add=ha_archive", "--plugin-load-add=ha_blackhole"]);
-        }
-        Flavour::MySql => {
-            command.args([
-                "--mysqlx=OFF",
-                "--secure-file-priv=",
-                "--gtid-mode=ON",
-                "--enforce-gtid-consistency=ON",
-            ]);
-        }
-    }
-    let log = File::create(folder.join("out.log")).unwrap();
-    command
-        .args(extra)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().unwrap())
-        .stderr(log)
-        .spawn()
-        .unwrap()
 }
 
 fn run(command: &mut Command) {

@@ -114,7 +114,7 @@ async fn answering(answers: Vec<Vec<u8>>) -> Connection {
         }
     })
     .await;
-    Connection::connect(&options).await.unwrap()
+    Connection::connect_bare(&options).await.unwrap()
 }
 
 struct Ignore;
@@ -202,7 +202,7 @@ async fn one_file_request_per_statement() {
         assert_eq!(left, 0, "nothing more is sent");
     })
     .await;
-    let mut connection = Connection::connect(&options).await.unwrap();
+    let mut connection = Connection::connect_bare(&options).await.unwrap();
     let error = connection
         .load_local("LOAD DATA LOCAL INFILE 'holdfast' INTO TABLE t", Nothing)
         .await
@@ -352,7 +352,7 @@ async fn hostile_greetings_and_downgrades() {
         })
         .await;
         options.tls = tls;
-        let error = Connection::connect(&options).await.unwrap_err();
+        let error = Connection::connect_bare(&options).await.unwrap_err();
         let expected = matches!(
             error,
             WireError::Protocol(_) | WireError::Auth(_) | WireError::Tls(_) | WireError::TooLarge { .. }
@@ -377,7 +377,7 @@ async fn bytes_before_tls_are_an_injection() {
     })
     .await;
     options.tls = TlsMode::InsecureUnverified;
-    let error = Connection::connect(&options).await.unwrap_err();
+    let error = Connection::connect_bare(&options).await.unwrap_err();
     assert!(matches!(error, WireError::Protocol(_)), "{error}");
     serving.await.unwrap();
 }
@@ -406,7 +406,7 @@ async fn authentications_that_go_nowhere() {
             }
         })
         .await;
-        let error = Connection::connect(&options).await.unwrap_err();
+        let error = Connection::connect_bare(&options).await.unwrap_err();
         assert!(matches!(error, WireError::Protocol(_)), "{error}");
         serving.await.unwrap();
     }
@@ -416,7 +416,7 @@ async fn authentications_that_go_nowhere() {
     })
     .await;
     options.connect_timeout = Duration::from_millis(300);
-    let error = Connection::connect(&options).await.unwrap_err();
+    let error = Connection::connect_bare(&options).await.unwrap_err();
     assert!(matches!(error, WireError::Timeout { .. }), "{error}");
     serving.abort();
 }

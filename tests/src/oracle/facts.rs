@@ -103,7 +103,7 @@ fn defaults(server: &Server, only: &dyn Fn(&str) -> String) -> Vec<Question> {
          AND (table_schema, table_name) NOT IN (SELECT table_schema, table_name FROM information_schema.views) ORDER BY ordinal_position",
         only("table_schema")
     );
-    for row in server.query(&columns) {
+    for row in super::ask(server, &columns) {
         let default = format!("DEFAULT(t.{})", quoted(&row[2]));
         let exact = match row[3].as_str() {
             "float" => format!("CAST({default} AS DOUBLE)"),
@@ -130,7 +130,7 @@ fn views(server: &Server, only: &dyn Fn(&str) -> String) -> Vec<Question> {
     let mut columns: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let known = "SELECT UPPER(table_name), UPPER(column_name) FROM information_schema.columns \
                  WHERE table_schema = 'information_schema' ORDER BY table_name, ordinal_position";
-    for mut row in server.query(known) {
+    for mut row in super::ask(server, known) {
         let column = row.remove(1);
         columns
             .entry(row.remove(0))

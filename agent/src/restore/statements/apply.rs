@@ -13,15 +13,17 @@ use super::wording::{
     as_its_definer, changes_rows, makes_table, may_be_about_event, meets_triggers, run_by_another, shown,
     without_start_of_transaction, words_of,
 };
-use super::{EVENT_BYTES_MAX, STAY, look_at};
+use super::{EVENT_BYTES_MAX, look_at};
 use crate::problem::{Code, Problem};
 use crate::restore::journal::{self, Entry, Journal, Pending};
 use crate::restore::replay::replay_problem;
-use crate::restore::{connected, without_binlog};
+use crate::restore::{connected, elsewhere, without_binlog};
 use crate::server::accounts::AccountName;
 use crate::server::identifiers::quote_identifier;
+use crate::server::inventory::Inventory;
 use crate::server::json;
 use crate::server::named::Name;
+use crate::server::statement_settings;
 use crate::wire::event::{
     ChecksumAlgorithm, EventHeader, EventType, FormatDescription, HEADER_BYTES, Heartbeat, MariaDbGtidEvent,
     Payload, Preamble, Query, Rotate, RowChanges, RowReader, VariableValue, flags, has_word,
@@ -62,6 +64,8 @@ pub(super) struct Applier<'a> {
     pub(super) journal: &'a mut Journal,
     /// Tables whose rows are not changed.
     left_out: BTreeSet<Name>,
+    /// Settings of the source that this session could not be given, for people.
+    pub(super) unlike: Vec<String>,
     /// Whom programs run as, by the one that their statements name.
     renamed: Vec<(AccountName, AccountName)>,
     checksum: ChecksumAlgorithm,
@@ -92,18 +96,17 @@ impl<'a> Applier<'a> {
     pub(super) async fn connect(
         target: &ConnectOptions,
         journal: &'a mut Journal,
-        left_out: BTreeSet<Name>,
+        inventory: &Inventory,
         renamed: &[(AccountName, AccountName)],
     ) -> Result<Self, Problem> {
         let fail = |error: WireError| replay_problem("prepare the target server for replay", &error);
         let mut connection = connected(target).await?;
         without_binlog(&mut connection).await;
-        for statement in [STAY, "SET SESSION autocommit = 1, lc_messages = 'en_US'"] {
-            connection.execute(statement).await.map_err(fail)?;
-        }
         let (mut looking, settings) = look_at(target).await?;
         make_json_functions(&mut looking).await.map_err(fail)?;
         let packet_bytes_max = settings.number("max_allowed_packet").unwrap_or(u64::MAX);
+        let unlike = statement_settings::enter(&mut connection, &inventory.server.settings, &settings).await;
+        let unlike = unlike.map_err(fail)?;
         let session = Session::new(&mut looking, settings).await.map_err(fail)?;
         Ok(Self {
             connection,
@@ -112,7 +115,8 @@ impl<'a> Applier<'a> {
             tables: Tables::default(),
             reader: RowReader::default(),
             journal,
-            left_out,
+            left_out: elsewhere::not_replayed(inventory),
+            unlike,
             renamed: renamed.to_vec(),
             checksum: ChecksumAlgorithm::Crc32,
             file: String::new(),

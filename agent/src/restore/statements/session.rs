@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, HashMap};
 use holdfast_proto::Flavour;
 
 use crate::server::identifiers::{is_bare_word, quote_text};
-use crate::server::session::{DATA_SQL_MODE, Settings};
+use crate::server::session::Settings;
 use crate::wire::event::{
     EventHeader, ROWS_WITHOUT_CONSTRAINTS, ROWS_WITHOUT_FOREIGN_KEYS, SessionSettings, session_flags,
 };
+use crate::wire::known_session::SQL_MODE;
 use crate::wire::{Connection, WireError};
 
 /// Access denied: a privilege is needed.
@@ -100,7 +101,7 @@ impl Session {
     ) -> Result<(), SessionError> {
         let on = |off: u16| if flags & off == 0 { "1" } else { "0" }.to_owned();
         let mut wanted: Vec<Wanted> = vec![
-            ("sql_mode", quote_text(DATA_SQL_MODE)),
+            ("sql_mode", quote_text(SQL_MODE)),
             ("time_zone", "'+00:00'".to_owned()),
             ("character_set_client", "binary".to_owned()),
             ("collation_connection", "binary".to_owned()),

@@ -10,10 +10,7 @@ use super::super::program::{Head, head_of, printed_comment, written_comment};
 use super::super::tokens::{Letters, Quoting};
 use super::{CaptureError, NOT_A_SERVER_NAME, SYSTEM_SCHEMAS_SQL, query, reading, show_create};
 use crate::wire::{Connection, Row, WireError};
-
-/// Errors for a view that no server prints, whoever asks and whenever: it reads itself (two were renamed into a ring), or has a value that
-/// its type does not take. Every other error ends the backup: it may be ours, or pass.
-const VIEW_NOT_PRINTED: [u16; 3] = [1462, 1525, 1292];
+use holdfast_proto::manifest::MISSING;
 
 /// A program as the lists in `information_schema` have it.
 struct Listed {
@@ -47,7 +44,24 @@ pub(super) async fn programs(
     connection.execute(raw).await.map_err(reading(raw))?;
     let mut programs = Vec::new();
     for program in listed {
-        programs.extend(shown_program(connection, program, not_carried).await?);
+        let mut lost = Vec::new();
+        let (kind, name) = (program.kind, program.name.clone());
+        match shown_program(connection, program, &mut lost).await {
+            Ok(program) => {
+                programs.push(program);
+                not_carried.extend(lost);
+            }
+            Err(error) => {
+                let Some(what) = error.of_one_object() else {
+                    return Err(error);
+                };
+                not_carried.push(NotCarried {
+                    code: format!("{MISSING}{kind}").replace(' ', "-"),
+                    object: name.quoted(),
+                    what: format!("its definition cannot be read ({what:.300})"),
+                });
+            }
+        }
     }
     let text = "SET SESSION character_set_results = utf8mb4";
     connection.execute(text).await.map_err(reading(text))?;
@@ -135,22 +149,9 @@ async fn shown_program(
     connection: &mut Connection,
     listed: Listed,
     not_carried: &mut Vec<NotCarried>,
-) -> Result<Option<Program>, CaptureError> {
+) -> Result<Program, CaptureError> {
     let object = listed.name.quoted();
-    let row = match show_create(connection, listed.kind.words(), &object).await {
-        Err(CaptureError::Server {
-            source: WireError::Server { code, message, .. },
-            ..
-        }) if listed.kind == ProgramKind::View && VIEW_NOT_PRINTED.contains(&code) => {
-            not_carried.push(NotCarried {
-                code: "view-not-printed".to_string(),
-                object: format!("{} {}", listed.kind, listed.name),
-                what: format!("the server does not print it: {message}"),
-            });
-            return Ok(None);
-        }
-        shown => shown?,
-    };
+    let row = show_create(connection, listed.kind.words(), &object).await?;
     let text = |column| row.str(column).map_err(reading(&object));
     let statement_column = match listed.kind {
         ProgramKind::Trigger => "SQL Original Statement".to_string(),
@@ -180,25 +181,14 @@ async fn shown_program(
         invalid: listed.kind == ProgramKind::View && is_invalid(connection, &object).await?,
         name: listed.name.clone(),
     };
-    let repaired = match repair(connection, &listed, &mut program).await {
-        Err(CaptureError::Unknown { what, .. }) if listed.kind == ProgramKind::View => {
-            not_carried.push(NotCarried {
-                code: "view-not-understood".to_string(),
-                object: format!("{} {}", listed.kind, listed.name),
-                what,
-            });
-            return Ok(None);
-        }
-        repaired => repaired?,
-    };
-    if !repaired {
+    if !repair(connection, &listed, &mut program).await? {
         not_carried.push(NotCarried {
             code: "comment".to_string(),
             object: format!("{} {}", program.kind, program.name),
             what: "its comment is printed in a way that cannot be told from its body".to_string(),
         });
     }
-    Ok(Some(program))
+    Ok(program)
 }
 
 /// Whether the server itself cannot make sense of a view.

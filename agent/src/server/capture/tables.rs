@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use holdfast_proto::manifest::MISSING;
+
 use super::super::chunk;
 use super::super::columns::{carry_of, row_source};
 use super::super::identifiers::{ObjectName, TableName, quote_text};
@@ -42,10 +44,25 @@ struct KeyPart {
     of_a_prefix: bool,
 }
 
+/// Tables and sequences in name order, and those that cannot be read.
+pub(super) struct Captured {
+    pub(super) tables: Vec<Table>,
+    pub(super) sequences: Vec<Sequence>,
+    pub(super) missing: Vec<TableName>,
+}
+
+/// What a table that is listed turns out to be.
+enum Found {
+    Table(Box<Table>),
+    Sequence(Sequence),
+    /// A view that the server took for a table.
+    View,
+}
+
 pub(super) async fn tables(
     connection: &mut Connection,
     not_carried: &mut Vec<NotCarried>,
-) -> Result<(Vec<Table>, Vec<Sequence>), CaptureError> {
+) -> Result<Captured, CaptureError> {
     let facts = facts(connection).await?;
     let sql = format!(
         "SELECT TABLE_SCHEMA AS s, TABLE_NAME AS n, TABLE_TYPE, ENGINE, ROW_FORMAT, TABLE_ROWS, DATA_LENGTH, \
@@ -53,12 +70,11 @@ pub(super) async fn tables(
          WHERE TABLE_SCHEMA NOT IN {SYSTEM_SCHEMAS_SQL} AND TABLE_TYPE NOT IN ('VIEW', 'TEMPORARY')"
     );
     let rows = query(connection, "the list of tables", &sql).await?;
-    let (mut tables, mut sequences) = (Vec::new(), Vec::new());
+    let (mut tables, mut sequences, mut missing) = (Vec::new(), Vec::new(), Vec::new());
     // As it is kept: MySQL prints expressions in a character set that cannot hold all letters.
     let raw = "SET SESSION character_set_results = binary";
     connection.execute(raw).await.map_err(reading(raw))?;
     for row in &rows {
-        let kind = row.str("TABLE_TYPE").map_err(reading("tables"))?;
         if row
             .str("s")
             .is_ok_and(|schema| schema.starts_with(NOT_A_SERVER_NAME))
@@ -66,32 +82,22 @@ pub(super) async fn tables(
             continue; // Its schema is named as not carried.
         }
         let name = name_of(row)?;
-        if row.str("ENGINE").is_err() && is_view(connection, &name).await? {
-            continue;
-        }
-        match kind.as_str() {
-            "SEQUENCE" => sequences.push(sequence(connection, name).await?),
-            "BASE TABLE" => {
-                tables.push(table(connection, name, TableKind::Base, row, &facts, not_carried).await?)
+        let mut lost = Vec::new();
+        match found(connection, &name, row, &facts, &mut lost).await {
+            Ok(found) => {
+                not_carried.extend(lost);
+                match found {
+                    Found::Table(table) => tables.push(*table),
+                    Found::Sequence(sequence) => sequences.push(sequence),
+                    Found::View => {}
+                }
             }
-            "SYSTEM VERSIONED" => {
-                tables.push(
-                    table(
-                        connection,
-                        name,
-                        TableKind::SystemVersioned,
-                        row,
-                        &facts,
-                        not_carried,
-                    )
-                    .await?,
-                );
-            }
-            other => {
-                return Err(CaptureError::unknown(
-                    name,
-                    format!("is of an unknown kind, {other}"),
-                ));
+            Err(error) => {
+                let Some(what) = error.of_one_object() else {
+                    return Err(error);
+                };
+                not_carried.push(missing_table(&name, &what));
+                missing.push(name);
             }
         }
     }
@@ -99,7 +105,48 @@ pub(super) async fn tables(
     connection.execute(text).await.map_err(reading(text))?;
     tables.sort_by(|a, b| a.name.cmp(&b.name));
     sequences.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok((tables, sequences))
+    missing.sort();
+    Ok(Captured {
+        tables,
+        sequences,
+        missing,
+    })
+}
+
+/// A table that a backup lacks, since the server cannot read it.
+pub fn missing_table(name: &TableName, what: &str) -> NotCarried {
+    NotCarried {
+        code: format!("{MISSING}table"),
+        object: name.quoted(),
+        what: format!(
+            "the source cannot read it, so neither its definition nor its rows are in the backup ({what:.300})"
+        ),
+    }
+}
+
+async fn found(
+    connection: &mut Connection,
+    name: &TableName,
+    row: &Row,
+    facts: &Facts,
+    not_carried: &mut Vec<NotCarried>,
+) -> Result<Found, CaptureError> {
+    if row.str("ENGINE").is_err() && is_view(connection, name).await? {
+        return Ok(Found::View);
+    }
+    let kind = match row.str("TABLE_TYPE").map_err(reading("tables"))?.as_str() {
+        "SEQUENCE" => return sequence(connection, name.clone()).await.map(Found::Sequence),
+        "BASE TABLE" => TableKind::Base,
+        "SYSTEM VERSIONED" => TableKind::SystemVersioned,
+        other => {
+            return Err(CaptureError::unknown(
+                name,
+                format!("is of an unknown kind, {other}"),
+            ));
+        }
+    };
+    let table = table(connection, name.clone(), kind, row, facts, not_carried).await?;
+    Ok(Found::Table(Box::new(table)))
 }
 
 /// Reads the positions of all sequences again: they are no part of any snapshot, so read them under the backup's lock.
@@ -176,6 +223,8 @@ async fn table(
     };
     let mut columns = facts.columns.get(&name).cloned().unwrap_or_default();
     if columns.is_empty() {
+        // One that cannot be opened has none either.
+        show_create(connection, "TABLE", &name.quoted()).await?;
         return Err(CaptureError::Privilege {
             object: name.quoted(),
             missing: "SELECT",

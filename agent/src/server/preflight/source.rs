@@ -2,6 +2,9 @@
 
 use super::grants::GlobalPrivileges;
 use super::*;
+use crate::server::inventory::{Table, plain_name};
+use crate::wire::Row;
+use holdfast_proto::manifest::MISSING;
 
 /// Looks at a source server. `inventory` adds what only a list of tables shows.
 ///
@@ -20,11 +23,11 @@ pub async fn check_source(
     findings.extend(binlog_findings(&settings));
     findings.push(identity_finding(&settings));
     findings.push(gtid_finding(flavour, &settings));
-    findings.push(filter_finding(connection).await?);
     findings.extend(privilege_findings(connection, flavour).await?);
     findings.push(wholeness_finding(connection).await?);
     if let Some(inventory) = inventory {
         findings.push(consistency_finding(inventory));
+        findings.extend(missing_findings(inventory));
     }
     Ok(findings)
 }
@@ -171,45 +174,76 @@ fn gtid_finding(flavour: Flavour, settings: &Settings) -> Finding {
     }
 }
 
-/// Filters cut whole schemas out of the binary log, in silence.
-async fn filter_finding(connection: &mut Connection) -> Result<Finding, CaptureError> {
-    let code = "binlog-filters";
-    let statements = [
-        "SHOW BINARY LOG STATUS",
-        "SHOW BINLOG STATUS",
-        "SHOW MASTER STATUS",
-    ];
-    let rows = match first_of(connection, &statements).await {
-        Ok(rows) => rows,
-        Err(error) if error.server_code().is_some() => {
-            let hint = "Grant BINLOG MONITOR (MariaDB) or REPLICATION CLIENT (MySQL).";
-            return Ok(Finding::warn(
-                code,
-                format!("binary log filters cannot be read: {error}"),
-                hint,
-            ));
-        }
-        Err(error) => return Err(lost(error)),
-    };
-    let filters: Vec<String> = rows
+/// What a backup, or the binary log behind it, would lack.
+fn missing_findings(inventory: &Inventory) -> Vec<Finding> {
+    let missing = inventory
+        .not_carried
         .iter()
-        .flat_map(|row| {
-            ["Binlog_Do_DB", "Binlog_Ignore_DB"].map(|name| (name, row.str(name).unwrap_or_default()))
-        })
-        .filter(|(_, value)| !value.is_empty())
-        .map(|(name, value)| format!("{name} = {value}"))
+        .filter(|lost| lost.code.starts_with(MISSING));
+    let findings: Vec<Finding> = missing
+        .map(|lost| missing_finding(&lost.object, &lost.what))
         .collect();
-    Ok(match filters.is_empty() {
-        true => Finding::ok(code, "nothing is filtered out of the binary log"),
-        false => Finding::fail(
-            code,
-            format!(
-                "the binary log is filtered ({}): what is left out cannot be restored to a moment",
-                filters.join("; ")
-            ),
-            "Remove binlog_do_db and binlog_ignore_db from the server's configuration.",
-        ),
-    })
+    match findings.is_empty() {
+        true => vec![Finding::ok(
+            COMPLETE,
+            "a backup holds everything, and the binary log all changes",
+        )],
+        false => findings,
+    }
+}
+
+fn missing_finding(object: &str, what: &str) -> Finding {
+    let hint = format!(
+        "Mend it; or, if a backup without it will do, accept it by name: backup.accept_missing = [\"{}\"].",
+        plain_name(object)
+    );
+    Finding {
+        object: Some(object.to_owned()),
+        ..Finding::fail(COMPLETE, format!("{object}: {what}"), hint)
+    }
+}
+
+const COMPLETE: &str = "complete";
+
+/// Looks at the tables that a crash can damage, without reading their rows. A backup may find more.
+///
+/// # Errors
+/// Only where the connection fails.
+pub async fn check_tables(
+    connection: &mut Connection,
+    inventory: &Inventory,
+) -> Result<Vec<Finding>, CaptureError> {
+    let is_fragile = |table: &&Table| {
+        ["MyISAM", "Aria", "CSV", "ARCHIVE"]
+            .iter()
+            .any(|engine| table.engine.eq_ignore_ascii_case(engine))
+    };
+    let mut findings = Vec::new();
+    for table in inventory.tables.iter().filter(is_fragile) {
+        let rows = match connection
+            .query(format!("CHECK TABLE {} QUICK", table.name.quoted()))
+            .await
+        {
+            Ok(rows) => rows,
+            Err(error) if error.server_code().is_some() => continue,
+            Err(error) => return Err(lost(error)),
+        };
+        let text = |row: &Row, column| row.str(column).unwrap_or_default();
+        let broken = rows
+            .iter()
+            .find(|row| text(row, "Msg_type").eq_ignore_ascii_case("error"));
+        findings.extend(broken.map(|row| {
+            let object = table.name.quoted();
+            missing_finding(
+                &object,
+                &format!(
+                    "it is damaged, so that a backup will lack it ({})",
+                    text(row, "Msg_text")
+                ),
+            )
+        }));
+    }
+    Ok(findings)
 }
 
 /// A privilege that we use: the names of which one suffices, what for, and whether there is a way without it.
@@ -282,6 +316,7 @@ async fn privilege_findings(
             code: "privilege",
             fact: format!("the account lacks {} on *.*, needed for {purpose}", names[0]),
             hint: Some(format!("GRANT {} ON *.* TO the agent's account.", names[0])),
+            object: None,
         })
         .collect();
     let revoked = lines.iter().filter(|line| line.starts_with("REVOKE SELECT"));

@@ -3,6 +3,7 @@
 use super::*;
 use crate::server::accounts::RESTORE_ACCOUNT;
 use crate::server::identifiers::quote_text;
+use crate::server::statement_settings;
 
 /// Accounts that a fresh installation has, by user name.
 const DEFAULT_ACCOUNTS: [&str; 11] = [
@@ -17,6 +18,21 @@ const DEFAULT_ACCOUNTS: [&str; 11] = [
     "PUBLIC",
     "unix_socket",
     RESTORE_ACCOUNT,
+];
+
+/// Without the source's value, names or tables cannot be what they were.
+const MUST_BE_THE_SAME: [&str; 2] = ["lower_case_table_names", "innodb_page_size"];
+
+/// What the server will do differently once it is in use.
+const SETTINGS_OF_A_SERVER: [&str; 8] = [
+    "innodb_default_row_format",
+    "character_set_server",
+    "collation_server",
+    "sql_mode",
+    "default_storage_engine",
+    "old_mode",
+    "time_zone",
+    "system_time_zone",
 ];
 
 /// Looks at a target server. `inventory` is what is to be restored; `ours` are the ids of our own connections besides
@@ -258,32 +274,26 @@ fn compatibility_findings(flavour: Flavour, settings: &Settings, inventory: &Inv
             "Let a drill prove that this works.",
         ),
     });
-    for (name, severity) in [
-        ("lower_case_table_names", Severity::Fail),
-        ("innodb_page_size", Severity::Fail),
-        ("innodb_default_row_format", Severity::Warn),
-        ("character_set_server", Severity::Warn),
-        ("collation_server", Severity::Warn),
-        ("sql_mode", Severity::Warn),
-        ("default_storage_engine", Severity::Warn),
-        ("old_mode", Severity::Warn),
-        ("time_zone", Severity::Warn),
-        ("system_time_zone", Severity::Warn),
-    ] {
-        let (was, is) = (source.settings.get(name).map(String::as_str), settings.get(name));
-        if was.is_some() && was != is {
-            let show = |value: Option<&str>| value.unwrap_or("unknown").to_string();
-            findings.push(Finding {
-                severity,
-                code: "setting-differs",
-                fact: format!(
-                    "{name} is {:.200}, at the source it was {:.200}",
-                    show(is),
-                    show(was)
-                ),
-                hint: Some(format!("Give the target server the source's {name}.")),
-            });
-        }
+    // What a replay depends on and can set, it sets.
+    let out_of_reach = statement_settings::out_of_reach(&source.settings, settings);
+    let differ = SETTINGS_OF_A_SERVER.iter().filter_map(|name| {
+        let was = source.settings.get(*name)?;
+        (settings.get(name) != Some(was)).then_some((*name, was.as_str()))
+    });
+    for (name, was) in out_of_reach.into_iter().chain(differ) {
+        findings.push(Finding {
+            severity: match MUST_BE_THE_SAME.contains(&name) {
+                true => Severity::Fail,
+                false => Severity::Warn,
+            },
+            code: "setting-differs",
+            fact: format!(
+                "{name} is {:.200}, at the source it was {was:.200}",
+                settings.get(name).unwrap_or("unknown")
+            ),
+            hint: Some(format!("Give the target server the source's {name}.")),
+            object: None,
+        });
     }
     findings
 }

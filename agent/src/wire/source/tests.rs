@@ -276,7 +276,7 @@ async fn dump(connect: &ConnectOptions, position: u64) -> BinlogStream {
         semi_sync: false,
         stop_at_end: false,
     };
-    Connection::connect(connect)
+    Connection::connect_bare(connect)
         .await
         .unwrap()
         .binlog_dump(request)
@@ -314,9 +314,9 @@ async fn replicas_on_other_machines_come_inside_tls_or_not_at_all() {
         tls: TlsMode::InsecurePlaintext,
         ..connect.clone()
     };
-    Connection::connect(&plain).await.unwrap_err();
+    Connection::connect_bare(&plain).await.unwrap_err();
     assert_eq!(status.borrow().replicas, 0);
-    let connection = Connection::connect(&connect).await.unwrap();
+    let connection = Connection::connect_bare(&connect).await.unwrap();
     assert!(connection.is_tls());
     let mut stream = dump(&connect, 4).await;
     let events = [next(&mut stream).await.unwrap(), next(&mut stream).await.unwrap()];
@@ -530,7 +530,7 @@ async fn a_feed_that_cannot_deliver_stops_the_replica_with_its_reason() {
 async fn who_does_not_know_the_password_is_not_let_in() {
     let (status, mut connect, _shutdown) = serve(feed(vec![]), Selection::everything()).await;
     connect.password = Some(Password::new("wrong"));
-    let refused = Connection::connect(&connect).await.unwrap_err();
+    let refused = Connection::connect_bare(&connect).await.unwrap_err();
     assert!(
         matches!(refused, WireError::Server { code: 1045, .. } | WireError::Auth(_)),
         "{refused}"
