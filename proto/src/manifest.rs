@@ -206,7 +206,8 @@ impl Manifest {
                 .iter()
                 .fold(0, |sum, part| sum.saturating_add(part.stored_bytes)),
             exceptions: self.exceptions.iter().fold(BTreeMap::new(), |mut counts, e| {
-                *counts.entry(e.kind.clone()).or_default() += 1;
+                let count: &mut u64 = counts.entry(e.kind.clone()).or_default();
+                *count = count.saturating_add(1);
                 counts
             }),
         }

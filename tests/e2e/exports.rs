@@ -46,8 +46,8 @@ fn mode(path: &Path) -> u32 {
 /// With the file whose name ends so moved away.
 fn stops_without(kind: Kind, site: &Site, lost: &str) {
     let order = std::fs::read_to_string(site.path("out/order")).unwrap();
-    let names = order.lines().filter_map(|line| line.split(' ').next());
-    let name = names.filter(|name| name.ends_with(lost)).last().unwrap();
+    let mut names = order.lines().filter_map(|line| line.split(' ').next());
+    let name = names.rfind(|name| name.ends_with(lost)).unwrap();
     let (path, away) = (site.path("out").join(name), site.path("away"));
     std::fs::rename(&path, &away).unwrap();
     let target = Server::start(kind, ServerOptions::default());
