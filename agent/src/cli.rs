@@ -386,6 +386,13 @@ pub struct TargetArgs {
     /// Where the server's package is unpacked, for --scratch and --only; the system's otherwise.
     #[arg(long, value_name = "DIR")]
     pub server_prefix: Option<PathBuf>,
+    /// The account that a new server runs as, and that owns its files, for --scratch and --only as root: mysql, for one that stays. Otherwise holdfast-server
+    /// where that is, else a number that nobody has.
+    #[arg(long, value_name = "ACCOUNT")]
+    pub server_user: Option<String>,
+    /// Go on where this machine cannot keep a new server from reading and writing its files and reaching its network. Then so can the SQL that is restored.
+    #[arg(long)]
+    pub despite_no_isolation: bool,
     /// Stop the new server when the restore is over.
     #[arg(long, requires = "scratch")]
     pub stop: bool,

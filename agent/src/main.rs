@@ -4,9 +4,12 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use holdfast_agent::cli::Cli;
+use holdfast_agent::instance::launcher;
 use holdfast_agent::{commands, logging, problem};
 
 fn main() -> ExitCode {
+    // Before there are threads.
+    launcher::run_if_asked();
     let cli = Cli::parse();
     logging::start(&cli.log);
     let json = cli.json;

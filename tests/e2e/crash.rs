@@ -246,7 +246,8 @@ pub(crate) fn wait_for_the_middle(restore: &mut Background, mut is_there: impl F
 }
 
 /// Kills a restore into a new server when `is_there` says so of the data folder: the server ends with it, and is marked.
-fn kill_restore(story: &Story, name: &str, is_there: fn(&Path) -> bool) -> Vec<String> {
+/// `then`: what becomes of the server, which is frozen meanwhile: it crashes as well (KILL), or goes on (CONT) and is stopped in order.
+fn kill_restore(story: &Story, name: &str, is_there: fn(&Path) -> bool, then: Signal) -> Vec<String> {
     let site = &story.site;
     let prefix = story.source.kind().prefix().display().to_string();
     let to = [
@@ -265,6 +266,7 @@ fn kill_restore(story: &Story, name: &str, is_there: fn(&Path) -> bool) -> Vec<S
     let server = Frozen::new(server_of(&folder));
     assert!(restore.is_running(), "it was too quick:\n{}", restore.output());
     restore.kill();
+    server.signal(then);
     wait_until("the server ends with its restore", END, || !is_alive(server.0));
     assert!(
         folder.join(MARK).exists(),
@@ -274,9 +276,9 @@ fn kill_restore(story: &Story, name: &str, is_there: fn(&Path) -> bool) -> Vec<S
 }
 
 /// The same command goes on with a restore that was killed, and no other one does.
-fn killed_restore_goes_on(story: &Story, name: &str, is_there: fn(&Path) -> bool) {
+fn killed_restore_goes_on(story: &Story, name: &str, is_there: fn(&Path) -> bool, then: Signal) {
     let site = &story.site;
-    let to = kill_restore(story, name, is_there);
+    let to = kill_restore(story, name, is_there, then);
     let other = [&borrowed(&to)[..], &["--accounts", "leave"]].concat();
     let refused = site.restore(&["a", "b"], &other).fails();
     assert_eq!(refused.status.code(), Some(40), "{refused}");
@@ -297,7 +299,7 @@ fn killed_restore_goes_on(story: &Story, name: &str, is_there: fn(&Path) -> bool
 #[test]
 fn a_killed_replay_without_gtids_is_not_gone_on_with_mysql() {
     let story = archived(Kind::MySql97 { gtid: false });
-    let to = kill_restore(&story, "replaying", is_replaying);
+    let to = kill_restore(&story, "replaying", is_replaying, Signal::KILL);
     let refused = story.site.restore(&["a", "b"], &borrowed(&to)).fails();
     assert_eq!(refused.status.code(), Some(40), "{refused}");
     refused.says(&["HF-E040", "without GTIDs", "--scratch DIR"]);
@@ -306,8 +308,9 @@ fn a_killed_replay_without_gtids_is_not_gone_on_with_mysql() {
 /// A restore that is killed leaves no server behind that looks whole, and the same command goes on to what was wanted.
 fn a_killed_restore_goes_on(kind: Kind) {
     let story = archived(kind);
-    killed_restore_goes_on(&story, "loading", is_loading);
-    killed_restore_goes_on(&story, "replaying", is_replaying);
+    killed_restore_goes_on(&story, "loading", is_loading, Signal::KILL);
+    killed_restore_goes_on(&story, "replaying", is_replaying, Signal::KILL);
+    killed_restore_goes_on(&story, "stopped", is_replaying, Signal::CONT);
     // Into a server that runs, killed again and again.
     let target = Server::start(
         kind,

@@ -22,7 +22,9 @@ fn lacking(site: &Site, names: &[&str]) -> Backup {
 
 #[track_caller]
 fn shows(told: &Finished, wanted: &[&str]) {
-    wanted.iter().for_each(|text| assert!(told.stdout.contains(text), "{text}: {told}"));
+    wanted
+        .iter()
+        .for_each(|text| assert!(told.stdout.contains(text), "{text}: {told}"));
 }
 
 fn alarms(site: &Site) -> Vec<String> {
@@ -67,7 +69,9 @@ fn damaged(kind: Kind) -> (Server, Vec<&'static str>) {
     );
     let mut names = vec!["`shop`.`crashed`", "`shop`.`gone`"];
     if kind.is_mariadb() {
-        source.sql("CREATE TABLE shop.archived (id INT) ENGINE = ARCHIVE; INSERT INTO shop.archived VALUES (1)");
+        source.sql(
+            "CREATE TABLE shop.archived (id INT) ENGINE = ARCHIVE; INSERT INTO shop.archived VALUES (1)",
+        );
         names.push("`shop`.`archived`");
     }
     source.stop();

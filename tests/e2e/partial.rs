@@ -43,7 +43,7 @@ fn work(source: &Server) {
     source.sql("DROP TABLE shop.items");
 }
 
-fn found(site: &Site, arguments: &[&str]) -> String {
+pub(crate) fn found(site: &Site, arguments: &[&str]) -> String {
     let (kit, provider) = (site.shown("kit"), format!("file:{}", site.shown("a")));
     let found = site.bare(
         &[

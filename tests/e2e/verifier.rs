@@ -89,7 +89,7 @@ fn first_line(told: &Finished) -> serde_json::Value {
     serde_json::from_str(line).unwrap_or_else(|error| panic!("no report: {error}\n{told}"))
 }
 
-fn checks(report: &serde_json::Value) -> Vec<(String, String)> {
+pub(crate) fn checks(report: &serde_json::Value) -> Vec<(String, String)> {
     let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
     let all = report["checks"].as_array().unwrap();
     all.iter()
@@ -97,7 +97,7 @@ fn checks(report: &serde_json::Value) -> Vec<(String, String)> {
         .collect()
 }
 
-fn configuration(kind: Kind) -> String {
+pub(crate) fn configuration(kind: Kind) -> String {
     format!(
         r#"name = "verify1"
 state_dir = "verifier"

@@ -53,6 +53,40 @@ impl Holdfast {
         self
     }
 
+    /// Has another program start it, whose command line ends with this one's.
+    pub fn through<I: IntoIterator<Item: AsRef<OsStr>>>(self, starter: I) -> Holdfast {
+        let mut starter = starter.into_iter();
+        let mut command = Command::new(
+            starter
+                .next()
+                .unwrap_or_else(|| panic!("nothing to start it with")),
+        );
+        command
+            .args(starter)
+            .arg(self.command.get_program())
+            .args(self.command.get_args());
+        let variables = self.command.get_envs();
+        command.envs(variables.filter_map(|(name, value)| Some((name, value?))));
+        if let Some(folder) = self.command.get_current_dir() {
+            command.current_dir(folder);
+        }
+        Holdfast { command }
+    }
+
+    /// Has it run as an ordinary user, from a copy in `folder`, where the servers that are installed for tests can be read by all.
+    #[track_caller]
+    pub fn as_user(self, uid: u32, folder: &Path) -> Holdfast {
+        const SCRIPT: &str = r#"set -e; mkdir "$1/aside"; mount --bind "$2" "$1/aside"
+            mount -t tmpfs -o mode=755 tmpfs "/$(echo "$2" | cut -d/ -f2)"; mkdir -p "$2"; mount --move "$1/aside" "$2"
+            program=$1/program uid=$3; shift 4; exec setpriv --reuid="$uid" --regid="$uid" --clear-groups "$program" "$@""#;
+        let (built, copy) = (self.command.get_program(), folder.join("program"));
+        std::fs::copy(built, &copy).unwrap_or_else(|error| panic!("{}: {error}", copy.display()));
+        let cache = crate::installed::cache();
+        let (folder, cache) = (folder.display().to_string(), cache.display().to_string());
+        let uid = uid.to_string();
+        self.through(["unshare", "-m", "sh", "-c", SCRIPT, "sh", &folder, &cache, &uid])
+    }
+
     /// Sets the folder it runs in.
     pub fn in_folder(mut self, folder: &Path) -> Holdfast {
         self.command.current_dir(folder);
@@ -227,7 +261,7 @@ impl Background {
 }
 
 /// The built binary that lies beside the test's own; the test runner's set-up builds it (`.config/nextest.toml`).
-fn binary(name: &str) -> PathBuf {
+pub fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe()
         .unwrap_or_else(|error| panic!("this test does not know where it is: {error}"));
     // target/debug/deps/e2e-… -> target/debug

@@ -20,6 +20,7 @@ pub mod client;
 pub mod holdfast;
 pub mod installed;
 pub mod ledger;
+pub mod machine;
 pub mod object_stores;
 pub mod oracle;
 pub mod process;

@@ -103,7 +103,9 @@ pub(crate) async fn equals_backup(
         not_compared.insert(format!("{}.{}", table.schema.as_str(), table.name.as_str()));
         left_out.push(format!("{table}: one of the two backups lacks it"));
         // With its triggers, and what is granted on it.
-        [&mut found, &mut wanted].map(|inventory| inventory.leave_out(table, missing_table(table, "")));
+        for inventory in [&mut found, &mut wanted] {
+            inventory.leave_out(table, missing_table(table, ""));
+        }
     }
     for (table, object) in unlogged(later, &wanted) {
         not_compared.insert(format!("{}.{}", table.schema.as_str(), table.name.as_str()));

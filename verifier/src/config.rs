@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use holdfast_agent::config::{self, Provider, Section};
+use holdfast_agent::instance::Bounds;
 use holdfast_agent::problem::Problem;
 use holdfast_agent::schedule::Schedule;
 use holdfast_proto::Flavour;
@@ -16,6 +17,8 @@ use crate::cli::WhichBackup;
 
 /// Where the configuration lies unless `--config` says otherwise.
 pub(crate) const DEFAULT_PATH: &str = "/etc/holdfast/verifier.toml";
+/// Where the launcher unit of the package makes its servers.
+const FOLDER_OF_LAUNCHER: &str = "/var/lib/holdfast-scratch";
 
 /// Everything a verifier needs to know.
 #[derive(Debug, Clone)]
@@ -43,8 +46,12 @@ pub(crate) struct Config {
 /// Where and how scratch servers are made.
 #[derive(Debug, Clone)]
 pub(crate) struct ScratchConfig {
-    /// A folder for them; everything in it named `drill-…` is ours to delete.
+    /// A folder for them; everything in it named `drill-…` is ours to delete. With a launcher unit, that unit's.
     pub(crate) folder: PathBuf,
+    /// The socket of the unit that launches them under another user; without it they are children of the verifier.
+    pub(crate) launcher: Option<PathBuf>,
+    /// What they may take.
+    pub(crate) bounds: Bounds,
     /// Where MariaDB's package is unpacked; the system's otherwise.
     pub(crate) mariadb_prefix: Option<PathBuf>,
     /// The same of MySQL.
@@ -173,10 +180,19 @@ fn root(root: &Section<'_>) -> Option<Config> {
 
 fn scratch(section: &Section<'_>, state_dir: &Path) -> ScratchConfig {
     let minutes = |count: u64| Duration::from_secs(60 * count);
+    let launcher = section.path("launcher");
     let config = ScratchConfig {
-        folder: section
-            .path("folder")
-            .unwrap_or_else(|| state_dir.join("scratch")),
+        folder: section.path("folder").unwrap_or_else(|| match launcher {
+            Some(_) => FOLDER_OF_LAUNCHER.into(),
+            None => state_dir.join("scratch"),
+        }),
+        launcher,
+        bounds: Bounds {
+            user: section.text("user"),
+            memory_bytes_max: section.bytes("memory_max", 1 << 29..=u64::MAX),
+            disk_bytes_max: section.bytes("disk_max", 1 << 30..=u64::MAX),
+            unconfined: section.flag("despite_no_isolation").unwrap_or(false),
+        },
         mariadb_prefix: section.path("mariadb_prefix"),
         mysql_prefix: section.path("mysql_prefix"),
         threads: usize::try_from(section.number("threads", 1..=64).unwrap_or(2)).unwrap_or(2),

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use holdfast_agent::instance::isolation::Isolation;
 use holdfast_agent::problem::{Code, Problem};
 use holdfast_agent::restore::target_point::TargetPoint;
 use holdfast_agent::restore::{RestorePlan, Restored};
@@ -25,6 +26,8 @@ pub(crate) const HISTORY: &str = "history";
 pub(crate) const OBJECTS: &str = "objects";
 /// The scratch server is of the source's flavour and release series.
 pub(crate) const SERVER: &str = "server";
+/// The scratch server reaches nothing of its host and of the network.
+pub(crate) const ISOLATION: &str = "isolation";
 /// The restore ran to its end.
 pub(crate) const RESTORE: &str = "restore";
 /// Rows and definitions equal the source's at the backup's moment.
@@ -141,7 +144,7 @@ impl Draft {
                 phases: Vec::new(),
                 recovery_time: target(drill.recovery_time_target),
                 recovery_point: target(drill.recovery_point_target),
-                isolation: scratch::ISOLATION.into(),
+                isolation: "not measured: no scratch server was started".into(),
                 planned: Vec::new(),
                 checks: Vec::new(),
                 exceptions: Vec::new(),
@@ -150,7 +153,7 @@ impl Draft {
                 verdict: Verdict::Inconclusive,
             },
         };
-        for name in [HISTORY, OBJECTS, SERVER, RESTORE, EQUAL, TABLES, WIPED] {
+        for name in [HISTORY, OBJECTS, SERVER, ISOLATION, RESTORE, EQUAL, TABLES, WIPED] {
             draft.plan(name);
         }
         if wanted.point != Some(TargetPoint::BackupOnly) {
@@ -315,6 +318,21 @@ impl Draft {
         self.targets();
     }
 
+    /// How well a scratch server was isolated.
+    pub(crate) fn isolated(&mut self, isolation: &Isolation) {
+        self.report.isolation = isolation.describe();
+        let verdict = match isolation.faults().is_empty() {
+            true => Verdict::Pass,
+            false => Verdict::Inconclusive,
+        };
+        self.push(
+            ISOLATION,
+            "tried on the scratch server",
+            verdict,
+            isolation.describe(),
+        );
+    }
+
     /// Compares what was measured with the operator's targets.
     pub(crate) fn targets(&mut self) {
         let measured = [
@@ -351,7 +369,8 @@ impl Draft {
 
     /// Removes whatever is left, and says when it was gone.
     pub(crate) fn wipe(&mut self, config: &Config) {
-        let swept = scratch::sweep(&config.scratch.folder);
+        let swept = scratch::sweep(&config.scratch)
+            .and_then(|()| scratch::refuse_left(&config.scratch, self.report.report));
         self.report.wiped_ms = swept.is_ok().then(words::now_ms);
         self.check(
             WIPED,

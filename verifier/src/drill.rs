@@ -72,7 +72,7 @@ pub(crate) async fn run(
     let descriptor = kit::descriptor(&config.descriptor)?;
     let (_, certificate) = reports::own(config).certificate(&descriptor)?;
     let identities = Arc::new(kit::identities(std::slice::from_ref(&config.identity))?);
-    scratch::sweep(&config.scratch.folder)?;
+    scratch::sweep(&config.scratch)?;
     let mut memory = Memory::read(&config.state_dir)?;
     let mut draft = Draft::begin(config, drill, wanted, descriptor.repository, occasion, say);
     let cluster = ClusterId::of(&descriptor.repository, &drill.cluster);
@@ -365,7 +365,7 @@ impl Drill<'_> {
     /// Restores into a scratch server and looks at what came back; `None` if it did not come to its end.
     async fn restore(&self, picked: &Repository, plan: &RestorePlan, draft: &mut Draft) -> Option<Restored> {
         let began = Instant::now();
-        let scratch = match Scratch::create(&self.config.scratch, plan, draft.report.report, 0).await {
+        let mut scratch = match Scratch::create(&self.config.scratch, plan, draft.report.report, 0).await {
             Ok(scratch) => scratch,
             Err(problem) => {
                 draft.check(SERVER, "the scratch server", Err(problem));
@@ -374,6 +374,7 @@ impl Drill<'_> {
         };
         draft.phase("start the scratch server", began.elapsed());
         draft.check(SERVER, "the scratch server", same_server(&scratch, plan).await);
+        draft.isolated(&scratch.isolation);
         let restored = self.restore_into(&scratch, picked, plan).await;
         draft.report.recovery_time.actual_ms = Some(ms(began.elapsed()));
         let scope = format!("backup {} to {}", plan.listed.backup, checks::reached(plan));
@@ -385,7 +386,8 @@ impl Drill<'_> {
                 } else {
                     RESTORE
                 };
-                draft.check(check, &scope, Err(problem));
+                draft.check(check, &scope, Err(scratch.explain(problem).await));
+                scratch.wipe().await;
                 return None;
             }
         };
@@ -401,9 +403,7 @@ impl Drill<'_> {
         let tables = checks::tables(&scratch.connect_options()).await;
         draft.phase("check tables", began.elapsed());
         draft.check(TABLES, "CHECK TABLE on the restored server", tables);
-        if let Err(problem) = scratch.wipe().await {
-            tracing::warn!("{}", problem.fact);
-        }
+        scratch.wipe().await;
         Some(restored)
     }
 
@@ -416,6 +416,7 @@ impl Drill<'_> {
         let options = RestoreOptions {
             threads: self.config.scratch.threads,
             then: Then::Finish,
+            listener: Some(Arc::new(scratch.listener()?)),
         };
         restore::run(
             plan,
@@ -483,7 +484,7 @@ impl Drill<'_> {
         later: &RestorePlan,
         report: ReportId,
     ) -> Result<checks::Compared, Problem> {
-        let scratch = Scratch::create(&self.config.scratch, earlier, report, 1).await?;
+        let mut scratch = Scratch::create(&self.config.scratch, earlier, report, 1).await?;
         let restored = self.restore_into(&scratch, picked, earlier).await;
         let compared = match restored {
             Ok(restored) => {
@@ -491,11 +492,9 @@ impl Drill<'_> {
                 let lacking = &earlier.inventory.missing_tables;
                 checks::equals_backup(&target, &later.manifest, &restored.exceptions, lacking, threads).await
             }
-            Err(problem) => Err(problem),
+            Err(problem) => Err(scratch.explain(problem).await),
         };
-        if let Err(problem) = scratch.wipe().await {
-            tracing::warn!("{}", problem.fact);
-        }
+        scratch.wipe().await;
         compared
     }
 

@@ -20,9 +20,12 @@ mod show;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use holdfast_agent::instance::launcher;
 use holdfast_agent::{logging, problem};
 
 fn main() -> ExitCode {
+    // Before there are threads.
+    launcher::run_if_asked();
     let cli = cli::Cli::parse();
     logging::start(&cli.log);
     let json = cli.json;

@@ -1,14 +1,15 @@
 //! The scratch server of a drill: made in a folder of its own, of the source's flavour and version, and wiped afterwards
 //! whatever happened.
 //!
-//! A restored backup is untrusted input: the server opens no port, starts no event, runs no plugin but its engines', and
-//! may read and write files in its own folder only as far as the database's own settings allow. What stands around the
-//! process (user, memory, network) is the service unit's.
+//! A restored backup is untrusted input: the server is confined ([`holdfast_agent::instance::confinement`]), by a unit that runs as
+//! another user where there is one, and what that is worth is tried on each server before anything is restored into it.
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use holdfast_agent::instance::{Instance, Programs};
+use holdfast_agent::instance::isolation::{self, Isolation};
+use holdfast_agent::instance::{Home, Instance, Programs};
 use holdfast_agent::problem::{Code, Problem};
 use holdfast_agent::restore::accounts::OwnAccount;
 use holdfast_agent::restore::{self, RestorePlan};
@@ -18,10 +19,8 @@ use rustix::process::Pid;
 
 use crate::config::ScratchConfig;
 
-/// What every report says of how scratch servers are kept apart.
-pub(crate) const ISOLATION: &str = "a server process of its own in a new folder, reached by a Unix socket in it only (skip-networking); \
-     event scheduler off; server files outside its folder closed to SQL; user, memory and network are the service unit's";
-
+/// How long a server may take to be gone.
+const END: Duration = Duration::from_secs(10);
 /// What our folders in the scratch folder are called.
 const PREFIX: &str = "drill-";
 
@@ -30,6 +29,8 @@ pub(crate) struct Scratch {
     instance: Instance,
     /// What is restored need not have any account that we could look at it with.
     own: OwnAccount,
+    /// How well it is isolated.
+    pub(crate) isolation: Isolation,
 }
 
 impl Scratch {
@@ -43,15 +44,40 @@ impl Scratch {
         refuse_little_space(config, plan)?;
         let flavour = plan.manifest.source.flavour;
         let programs = Programs::find(flavour, config.prefix(flavour))?;
-        let folder = config
-            .folder
-            .join(format!("{PREFIX}{}-{nth}", &report.to_string()[..8]));
-        let mut options = restore::scratch_options(plan);
+        let name = format!("{PREFIX}{}-{nth}", &report.to_string()[..8]);
+        let home = match &config.launcher {
+            None => Home::Temporary(config.folder.join(name)),
+            Some(socket) => Home::Unit {
+                socket: socket.clone(),
+                name,
+            },
+        };
+        let mut options = restore::scratch_options(plan, config.bounds.clone());
         options.arguments.push("--skip-symbolic-links".into());
-        let instance = Instance::create(programs, &folder, &options).await?;
+        let mut instance = Instance::create(programs, &home, &options).await?;
         instance.forgo_recovery().await;
         let own = OwnAccount::create(&instance.connect_options()).await?;
-        Ok(Self { instance, own })
+        let isolation = isolation::measure(&mut instance, own.connect_options()).await?;
+        Ok(Self {
+            instance,
+            own,
+            isolation,
+        })
+    }
+
+    /// Where it comes to replicate.
+    pub(crate) fn listener(&self) -> Result<TcpListener, Problem> {
+        self.instance.listener()
+    }
+
+    /// Adds why it ended to what failed, if it did.
+    pub(crate) async fn explain(&mut self, mut problem: Problem) -> Problem {
+        if let Ok(Some(how)) = self.instance.ended().await {
+            problem
+                .fact
+                .push_str(&format!("; the scratch server ended: {how}"));
+        }
+        problem
     }
 
     /// How to connect to it.
@@ -73,10 +99,14 @@ impl Scratch {
         Ok(connection.version().to_owned())
     }
 
-    /// Ends it and deletes everything of it.
-    pub(crate) async fn wipe(mut self) -> Result<(), Problem> {
+    /// Ends it and deletes everything of it. What stays is found at the end of the drill.
+    pub(crate) async fn wipe(mut self) {
         self.instance.discard().await;
-        remove(self.instance.folder())
+        if !self.instance.is_in_unit()
+            && let Err(problem) = remove(self.instance.folder())
+        {
+            tracing::warn!("{}", problem.fact);
+        }
     }
 }
 
@@ -93,8 +123,36 @@ pub(crate) fn is_same_series(a: &str, b: &str) -> bool {
     series(a) == series(b)
 }
 
-/// Ends and deletes what an earlier drill left behind when its verifier was killed.
-pub(crate) fn sweep(folder: &Path) -> Result<(), Problem> {
+/// Ends and deletes what an earlier drill left behind when its verifier was killed. A launcher unit does that itself.
+pub(crate) fn sweep(config: &ScratchConfig) -> Result<(), Problem> {
+    match config.launcher {
+        None => sweep_folder(&config.folder),
+        Some(_) => Ok(()),
+    }
+}
+
+/// Refuses what is left of this drill where a launcher unit makes its servers: it may take a moment to end one.
+pub(crate) fn refuse_left(config: &ScratchConfig, report: ReportId) -> Result<(), Problem> {
+    let ours = format!("{PREFIX}{}", &report.to_string()[..8]);
+    let is_ours = |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with(&ours);
+    let deadline = Instant::now() + END;
+    loop {
+        let entries = std::fs::read_dir(&config.folder).map_err(|error| disk(&config.folder, &error))?;
+        match entries.flatten().find(is_ours) {
+            None => return Ok(()),
+            Some(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(100)),
+            Some(left) => {
+                return Err(Problem::new(
+                    Code::LocalDisk,
+                    format!("{} is still there", left.path().display()),
+                    "look into the journal of the launcher unit, holdfast-scratch@*",
+                ));
+            }
+        }
+    }
+}
+
+fn sweep_folder(folder: &Path) -> Result<(), Problem> {
     std::fs::create_dir_all(folder).map_err(|error| disk(folder, &error))?;
     for entry in std::fs::read_dir(folder).map_err(|error| disk(folder, &error))? {
         let path = entry.map_err(|error| disk(folder, &error))?.path();
@@ -221,7 +279,7 @@ mod tests {
         while std::fs::read(&command).unwrap().is_empty() {
             std::thread::yield_now();
         }
-        sweep(folder.path()).unwrap();
+        sweep_folder(folder.path()).unwrap();
         let left: Vec<_> = std::fs::read_dir(folder.path())
             .unwrap()
             .map(|e| e.unwrap().file_name())

@@ -105,7 +105,7 @@ fn what_was_done(report: &Report) -> Vec<String> {
     };
     let mut lines = vec![
         format!(
-            "{:<11}{} of cluster {}",
+            "{:<10} {} of cluster {}",
             report.verdict.to_string(),
             report.report,
             report.cluster

@@ -1,13 +1,15 @@
 //! `holdfast restore`: into an empty server, a new one, or beside what a running one has; and what is said of it.
 
 use std::io::IsTerminal as _;
+use std::net::TcpListener;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Reader, open_reader, plan_of, say};
 use crate::cli::{AccountsArg, RestoreArgs, RestoreCommand, TargetArgs};
 use crate::config;
-use crate::instance::{Instance, Programs};
+use crate::instance::{Bounds, Home, Instance, Programs};
 use crate::problem::{Code, Problem, Result};
 use crate::restore::copy::{self, new_names};
 use crate::restore::space::Space;
@@ -35,33 +37,34 @@ pub(super) async fn run(config_path: &Path, args: &RestoreArgs, json: bool) -> R
         let names = new_names(&narrowed.schemas(), &args.new_names)?;
         return restore_beside(&reader, &plan, &names, args, json).await;
     }
+    if let Some(folder) = &args.target.scratch {
+        space_for_server(&plan, folder, args)?;
+    }
+    let (target, mut instance) = open_target(&args.target, &plan).await?;
     let options = RestoreOptions {
         threads: usize::from(args.threads),
         then: match args.pause {
             true => Then::Pause,
             false => Then::Finish,
         },
+        listener: listener(instance.as_ref())?,
     };
-    if let Some(folder) = &args.target.scratch {
-        space_for_server(&plan, folder, args)?;
-    }
-    let (target, mut instance) = open_target(&args.target, &plan).await?;
     let whose = match instance {
         Some(_) => Whose::Ours,
         None => Whose::Theirs,
     };
-    let restored = restore_into(&reader, &plan, (&target, whose), args, &options, json).await;
-    if let (Err(_), Some(instance)) = (&restored, &mut instance) {
+    let restored = match (
+        restore_into(&reader, &plan, (&target, whose), args, &options, json).await,
+        &mut instance,
+    ) {
         // In order, so that the same command can go on with what it holds.
-        if let Err(problem) = instance.stop().await {
-            words::print_error(format!("warning: {}", problem.fact));
-        }
-    }
-    let restored = restored?;
+        (Err(problem), Some(instance)) => return Err(instance.stop_after(problem).await.into()),
+        (restored, _) => restored?,
+    };
     if let (Some(instance), Then::Finish) = (&instance, options.then) {
         instance.mark_whole()?;
     }
-    let place = place_of(&mut instance, &target, args.target.stop).await?;
+    let place = place_of(&mut instance, &target, args).await?;
     let took = started.elapsed();
     let mut record = report(&plan, &restored, &place, took);
     record["paused"] = (options.then == Then::Pause).into();
@@ -271,15 +274,18 @@ async fn status(args: &TargetArgs, json: bool) -> Result<()> {
 async fn place_of(
     instance: &mut Option<Instance>,
     target: &ConnectOptions,
-    stop: bool,
+    args: &RestoreArgs,
 ) -> Result<String, Problem> {
     Ok(match instance {
-        Some(instance) if stop => {
+        Some(instance) if args.target.stop => {
             instance.stop().await?;
             format!("a new server in {} (stopped)", instance.folder().display())
         }
         Some(instance) => {
-            instance.hand_over();
+            match args.pause {
+                true => instance.leave().await?,
+                false => instance.hand_over().await,
+            }
             format!(
                 "a new server in {}, listening on {}",
                 instance.folder().display(),
@@ -305,11 +311,13 @@ async fn restore_beside(
     let workspace = workspace(args)?;
     space_for_server(plan, &workspace, args)?;
     let programs = Programs::find(plan.manifest.source.flavour, args.target.server_prefix.as_deref())?;
-    let mut instance = Instance::create(programs, &workspace, &restore::scratch_options(plan)).await?;
+    let made = restore::scratch_options(plan, bounds(&args.target));
+    let mut instance = Instance::create(programs, &Home::Temporary(workspace.clone()), &made).await?;
     instance.forgo_recovery().await;
     let options = RestoreOptions {
         threads: usize::from(args.threads),
         then: Then::Finish,
+        listener: listener(Some(&instance))?,
     };
     let from = instance.connect_options();
     let restored = tokio::select! {
@@ -401,10 +409,26 @@ async fn open_target(
 ) -> Result<(ConnectOptions, Option<Instance>), Problem> {
     if let Some(folder) = &args.scratch {
         let programs = Programs::find(plan.manifest.source.flavour, args.server_prefix.as_deref())?;
-        let instance = Instance::create(programs, folder, &restore::scratch_options(plan)).await?;
+        let made = restore::scratch_options(plan, bounds(args));
+        let instance = Instance::create(programs, &Home::Folder(folder.clone()), &made).await?;
         return Ok((instance.connect_options(), Some(instance)));
     }
     Ok((running_target(args)?, None))
+}
+
+/// What a server of ours may take here.
+fn bounds(args: &TargetArgs) -> Bounds {
+    Bounds {
+        user: args.server_user.clone(),
+        unconfined: args.despite_no_isolation,
+        ..Bounds::default()
+    }
+}
+
+fn listener(instance: Option<&Instance>) -> Result<Option<Arc<TcpListener>>, Problem> {
+    instance
+        .map(|instance| instance.listener().map(Arc::new))
+        .transpose()
 }
 
 /// The server that is reached by socket or host.

@@ -53,13 +53,28 @@ pub(super) fn notes(inventory: &Inventory) -> impl Iterator<Item = String> {
     outside.into_iter().chain(lacking)
 }
 
-/// What the target server must not be sent.
-pub(super) async fn refusals(control: &mut Connection, inventory: &Inventory) -> Result<Refusals, WireError> {
+/// What the target server must not be sent. One that is confined can do nothing to its host.
+pub(super) async fn refusals(
+    control: &mut Connection,
+    inventory: &Inventory,
+    is_confined: bool,
+) -> Result<Refusals, WireError> {
     Ok(Refusals {
         engines: ELSEWHERE.map(str::to_owned).to_vec(),
         tables: tables(inventory).into_iter().map(|(_, name)| name).collect(),
         zones: other_zones(control, inventory).await?,
+        writes_outside: !is_confined,
+        names_folders: !is_confined && has_symlinks(control).await?,
     })
+}
+
+/// Whether the target server makes tables in other folders than its own.
+async fn has_symlinks(control: &mut Connection) -> Result<bool, WireError> {
+    let rows = control.query("SHOW GLOBAL VARIABLES LIKE 'have_symlink'").await?;
+    Ok(rows
+        .first()
+        .and_then(|row| row.text(1).ok())
+        .is_some_and(|value| value == "YES"))
 }
 
 /// The time zones of the source's host and of the target server's, where they differ.

@@ -19,6 +19,7 @@ pub mod journal;
 pub mod load;
 mod means;
 pub mod moment;
+mod outside;
 pub mod partial;
 pub mod reach;
 pub mod ready;
@@ -45,7 +46,7 @@ use holdfast_proto::keys::Identity;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::instance::InstanceOptions;
+use crate::instance::{Bounds, InstanceOptions};
 use crate::problem::{Code, Problem};
 use crate::progress;
 use crate::repository::Repository;
@@ -60,6 +61,7 @@ use crate::server::rebuild::Phase;
 use crate::server::session::Settings;
 use crate::server::statement_settings;
 use crate::server::zone::SYSTEM_ZONE;
+use crate::wire::source::ListenAt;
 use crate::wire::{ConnectOptions, Connection, WireError};
 use accounts::OwnAccount;
 use journal::{Entry, Journal};
@@ -82,6 +84,8 @@ pub struct RestoreOptions {
     pub threads: usize,
     /// What becomes of the server at the target point.
     pub then: Then,
+    /// Where a server of ours that sees no other network reaches us, for its replay; only a confined one has it.
+    pub listener: Option<Arc<std::net::TcpListener>>,
 }
 
 /// What becomes of a server that was restored to the target point.
@@ -326,13 +330,15 @@ impl<'plan> Begun<'plan> {
                     let to = ReplicaHost {
                         target,
                         workers,
-                        listen: plan.listen.as_ref(),
+                        listen: listen_at(plan, options),
+                        is_confined: options.listener.is_some(),
                     };
                     replay::run(replay, inventory, flavour, accounts, &to, journal).await?
                 }
                 Means::Statements => statements::run(replay, plan, target, journal).await?,
             };
             exceptions.extend(events::put_right(target, &plan.inventory, &done.about_events).await?);
+            exceptions.extend(outside::exceptions(&done.reaching_out));
             // Only now: who goes on from there does not read the statements about events again.
             replay::rests(replay, &mut self.journal).await?;
             self.warnings.extend(done.unlike.iter().cloned());
@@ -431,6 +437,14 @@ impl<'plan> Begun<'plan> {
             definitions_differ,
         };
         Ok((compared, misses))
+    }
+}
+
+fn listen_at(plan: &RestorePlan, options: &RestoreOptions) -> ListenAt {
+    match (&options.listener, plan.listen) {
+        (Some(listener), _) => ListenAt::Bound(listener.clone()),
+        (None, Some(address)) => ListenAt::Address(address),
+        (None, None) => ListenAt::Loopback,
     }
 }
 
@@ -561,12 +575,13 @@ async fn capture_target(target: &ConnectOptions) -> Result<Inventory, Problem> {
 }
 
 /// Options of a server that we start to restore into: those of the source that decide what it can hold.
-pub fn scratch_options(plan: &RestorePlan) -> InstanceOptions {
+pub fn scratch_options(plan: &RestorePlan, bounds: Bounds) -> InstanceOptions {
     InstanceOptions {
         arguments: scratch_arguments(plan),
         // Statements may go by the clock of the source's host.
         time_zone: plan.inventory.server.settings.get(SYSTEM_ZONE).cloned(),
         restores: Some(plan.manifest.backup.to_string()),
+        bounds,
     }
 }
 

@@ -18,6 +18,7 @@ use super::elsewhere;
 use super::feed::ArchiveFeed;
 use super::journal::{self, Entry, Journal};
 use super::moment::ReplayPlan;
+use super::outside;
 use super::partial::Narrowed;
 use super::replica::{Filter, Replica, ReplicaStatus};
 use super::target_point::FilePosition;
@@ -27,8 +28,8 @@ use crate::server::inventory::Inventory;
 use crate::server::session::Settings;
 use crate::wire::event::{FormatDescription, HEADER_BYTES};
 use crate::wire::source::{
-    Applied, AttachBy, LeftOut, ListenAddress, Place, Selection, Source, SourceError, SourceOptions,
-    SourceStatus, StatementSent, StopPoint, attach_statements,
+    Applied, AttachBy, LeftOut, ListenAt, Place, ReachingOut, Refusals, Selection, Source, SourceError,
+    SourceOptions, SourceStatus, StatementSent, StopPoint, attach_statements,
 };
 use crate::wire::{ConnectOptions, Connection, Endpoint, WireError};
 
@@ -48,6 +49,8 @@ pub struct Replayed {
     pub about_accounts: u64,
     /// Statements that may be about scheduled events: a replica switches those off.
     pub about_events: Vec<StatementSent>,
+    /// Statements that reach out of their server.
+    pub reaching_out: Vec<ReachingOut>,
     /// Settings of the source that the target server could not be given, for people.
     pub unlike: Vec<String>,
     /// How long it took.
@@ -132,8 +135,10 @@ pub(super) struct ReplicaHost<'a> {
     pub(super) target: &'a ConnectOptions,
     /// How many transactions it applies at once.
     pub(super) workers: usize,
-    /// Where it reaches us; `None`: on loopback.
-    pub(super) listen: Option<&'a ListenAddress>,
+    /// Where it reaches us.
+    pub(super) listen: ListenAt,
+    /// Whether it can do nothing to its host.
+    pub(super) is_confined: bool,
 }
 
 /// Replays the plan on a target server that holds just the backup, or what an earlier run of the restore replayed on it.
@@ -179,8 +184,10 @@ pub(super) async fn run(
         Ok(SourceStatus::default())
     } else {
         journal.forget(Entry::PausedAt).await?;
-        let selection = selection(plan, inventory, accounts, applied, &mut control).await?;
-        replicate(plan, flavour, selection, (&mut control, to.listen), journal).await
+        let refusals = elsewhere::refusals(&mut control, inventory, to.is_confined).await;
+        let refusals = refusals.map_err(|e| replay_problem("look at the target server", &e))?;
+        let selection = selection(plan, inventory, accounts, applied, refusals);
+        replicate(plan, flavour, selection, (&mut control, &to.listen), journal).await
     };
     let detached = async {
         replica.detach(&mut control).await?;
@@ -199,6 +206,7 @@ pub(super) async fn run(
         transactions: sent.transactions_sent,
         about_accounts: sent.about_accounts,
         about_events: sent.about_events,
+        reaching_out: sent.reaching_out,
         unlike,
         took: started.elapsed(),
     })
@@ -334,7 +342,7 @@ async fn replicate(
     plan: &ReplayPlan,
     flavour: Flavour,
     selection: Selection,
-    (control, listen): (&mut Connection, Option<&ListenAddress>),
+    (control, listen): (&mut Connection, &ListenAt),
     journal: &mut Journal,
 ) -> Result<SourceStatus, Problem> {
     let (base, end) = (plan.base.place, plan.resolved.target.place);
@@ -386,21 +394,21 @@ pub(super) async fn source_options(
 }
 
 /// What is sent.
-pub(super) async fn selection(
+pub(super) fn selection(
     plan: &ReplayPlan,
     inventory: &Inventory,
     accounts: Accounts,
     applied: Applied,
-    control: &mut Connection,
-) -> Result<Selection, Problem> {
-    let refusals = elsewhere::refusals(control, inventory).await;
-    Ok(Selection {
+    refusals: Refusals,
+) -> Selection {
+    Selection {
         stop: StopPoint::At(plan.resolved.target.place),
         accounts: accounts == Accounts::Restored,
         left_out: left_out(plan),
         applied,
-        refusals: refusals.map_err(|e| replay_problem("look at the target server's time zone", &e))?,
-    })
+        refusals,
+        outside: outside::known(inventory),
+    }
 }
 
 fn left_out(plan: &ReplayPlan) -> BTreeSet<LeftOut> {
@@ -409,12 +417,11 @@ fn left_out(plan: &ReplayPlan) -> BTreeSet<LeftOut> {
     left_out
 }
 
-pub(super) fn source_problem(error: SourceError, listen: Option<&ListenAddress>) -> Problem {
-    let at = listen.map_or("127.0.0.1".to_owned(), |address| address.ip().to_string());
+pub(super) fn source_problem(error: SourceError, listen: &ListenAt) -> Problem {
     Problem::new(
         Code::Load,
         format!("serve the archived binlogs: {error}"),
-        format!("check that {at} is an address of this host, and its port free"),
+        format!("check that {listen} is an address of this host, and its port free"),
     )
 }
 

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::elsewhere;
 use super::feed::ArchiveFeed;
 use super::journal::{Entry, Journal};
 use super::moment::ReplayPlan;
@@ -31,7 +32,7 @@ use crate::progress::Progress;
 use crate::server::inventory::Inventory;
 use crate::server::session::Settings;
 use crate::wire::event::{EventHeader, HEADER_BYTES, Heartbeat};
-use crate::wire::source::{Applied, EndReached, Place, Source, SourceStatus};
+use crate::wire::source::{Applied, EndReached, ListenAt, Place, Source, SourceStatus};
 use crate::wire::{
     BinlogDump, BinlogEvent, BinlogPacket, BinlogStream, ConnectOptions, Connection, Endpoint, TlsMode,
     WireError,
@@ -69,11 +70,14 @@ pub(super) async fn run(
                 ..place
             })
         });
-        let selection = selection(plan, inventory, restore.accounts, applied, &mut control).await?;
-        let options = source_options(plan, flavour, selection).await?;
-        let source = Source::bind(options, None)
+        let refusals = elsewhere::refusals(&mut control, inventory, false)
             .await
-            .map_err(|e| source_problem(e, None))?;
+            .map_err(fail)?;
+        let selection = selection(plan, inventory, restore.accounts, applied, refusals);
+        let options = source_options(plan, flavour, selection).await?;
+        let source = Source::bind(options, &ListenAt::Loopback)
+            .await
+            .map_err(|e| source_problem(e, &ListenAt::Loopback))?;
         let mut applier = Applier::connect(target, journal, inventory, &restore.renamed).await?;
         unlike = std::mem::take(&mut applier.unlike);
         done = follow(plan, source, &mut applier).await?;
@@ -83,6 +87,7 @@ pub(super) async fn run(
         transactions: done.transactions_sent,
         about_accounts: done.about_accounts,
         about_events: Vec::new(),
+        reaching_out: done.reaching_out,
         unlike,
         took: started.elapsed(),
     })

@@ -14,8 +14,8 @@ use super::replica::Replica;
 use super::{connected, target_problem};
 use crate::problem::{Code, Problem};
 use crate::wire::source::{
-    Applied, AttachBy, EventFeed, EventStream, FeedError, FeedItem, ListenAddress, Selection, Source,
-    StartPoint, StopPoint, attach_statements,
+    Applied, AttachBy, EventFeed, EventStream, FeedError, FeedItem, ListenAddress, ListenAt, Selection,
+    Source, StartPoint, StopPoint, attach_statements,
 };
 use crate::wire::{ConnectOptions, Connection};
 
@@ -37,11 +37,13 @@ pub(super) async fn check(
         left_out: Default::default(),
         applied: Applied::Nothing,
         refusals: Default::default(),
+        outside: Default::default(),
     };
     let options = source_options(plan, flavour, selection).await?;
-    let source = Source::bind(options, Some(listen))
+    let at = ListenAt::Address(*listen);
+    let source = Source::bind(options, &at)
         .await
-        .map_err(|e| source_problem(e, Some(listen)))?;
+        .map_err(|e| source_problem(e, &at))?;
     let address = source.address().to_string();
     let by = AttachBy::File {
         name: plan.archive.file_name(plan.base.place.file_sequence).to_owned(),

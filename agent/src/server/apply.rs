@@ -58,12 +58,18 @@ pub enum ExceptionKind {
     WithoutHistogram,
     /// The server accepted the event but dropped it at once, since its time is over.
     EventOver,
+    /// A replayed statement read, or may have written, what lies outside of the server: rows may be others than on the source.
+    ReachesOut,
+    /// A function of a shared library, which no restore makes.
+    OfLibrary,
+    /// A table that lay in a folder of its own.
+    InOwnFolder,
 }
 
 impl ExceptionKind {
     /// Whether something is missing for it that the backup has.
     pub fn is_loss(self) -> bool {
-        self == Self::NotCreated
+        matches!(self, Self::NotCreated | Self::ReachesOut)
     }
 }
 

@@ -234,7 +234,29 @@ fn setting_findings(settings: &Settings) -> Vec<Finding> {
         let hint = "SET GLOBAL read_only = OFF (on MySQL also super_read_only).";
         findings.push(Finding::fail("read-only", "the target server is read only", hint));
     }
+    findings.extend(reach_finding(settings));
     findings
+}
+
+/// What the SQL of a backup, which somebody may have meddled with at its source, could do to the server's host.
+fn reach_finding(settings: &Settings) -> Option<Finding> {
+    let mut ways = Vec::new();
+    if settings.get("secure_file_priv") == Some("") {
+        ways.push("read and write files anywhere (secure_file_priv is empty)");
+    }
+    if settings.get("have_symlink") == Some("YES") {
+        ways.push("put tables into other folders (have_symlink is YES)");
+    }
+    (!ways.is_empty()).then(|| {
+        Finding::warn(
+            "target-files",
+            format!(
+                "on its host the SQL that is restored could {}, as the server's user",
+                ways.join(" and ")
+            ),
+            "Start it with secure_file_priv set to an empty folder and with skip-symbolic-links, or restore into a server of ours: --scratch DIR.",
+        )
+    })
 }
 
 fn compatibility_findings(flavour: Flavour, settings: &Settings, inventory: &Inventory) -> Vec<Finding> {

@@ -15,9 +15,10 @@ use tokio::time::Instant;
 
 use super::conversation::{DumpRequest, Identity};
 use super::feed::{EventStream, FeedError, FeedItem, StartPoint};
+use super::outside::{Outside, Reach};
 use super::refusals::Refusals;
 use super::selection::{Place, Selection, Selector, Verdict};
-use super::status::{Reporter, StatementSent};
+use super::status::{ReachingOut, Reporter, StatementSent};
 use super::{SourceError, made_up};
 use crate::wire::event::{
     ChecksumAlgorithm, EndKind, EventCutter, EventError, EventHeader, EventType, FILE_MAGIC,
@@ -100,6 +101,17 @@ enum Flow {
     Stop,
 }
 
+/// So much of a statement that reaches out of its server is told.
+const OUTSIDE_STATEMENT_BYTES: usize = 200;
+
+/// What is known of all that was sent, over all connections.
+#[derive(Clone, Copy)]
+pub(super) struct Sent<'a> {
+    pub(super) reporter: &'a Reporter,
+    pub(super) substitutes: &'a Mutex<VecDeque<Substitute>>,
+    pub(super) outside: &'a Mutex<Outside>,
+}
+
 /// One replica's stream.
 pub(super) struct Dump<'a, W> {
     writer: &'a mut PacketWriter<W>,
@@ -109,7 +121,7 @@ pub(super) struct Dump<'a, W> {
     selector: Selector<'a>,
     accounts: bool,
     refusals: &'a Refusals,
-    reporter: &'a Reporter,
+    sent: Sent<'a>,
     tracker: TransactionTracker,
     cutter: EventCutter,
     file: Option<CurrentFile>,
@@ -125,7 +137,6 @@ pub(super) struct Dump<'a, W> {
     is_behind: bool,
     /// Where the event began that is being looked at, in bytes.
     event_began_at: u64,
-    substitutes: &'a Mutex<VecDeque<Substitute>>,
     /// What the replica that comes again has not got of a substitute.
     rest: Option<Rest>,
 }
@@ -136,8 +147,7 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
         request: &'a DumpRequest,
         who: &Identity,
         selection: &'a Selection,
-        reporter: &'a Reporter,
-        substitutes: &'a Mutex<VecDeque<Substitute>>,
+        sent: Sent<'a>,
     ) -> Result<Dump<'a, W>, SourceError> {
         let had = match &request.start {
             StartPoint::Gtid(set) => Some(set.clone()),
@@ -151,7 +161,7 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
             accounts: selection.accounts,
             refusals: &selection.refusals,
             selector: Selector::new(selection, had).map_err(SourceError::Refused)?,
-            reporter,
+            sent,
             tracker: TransactionTracker::new(),
             cutter: EventCutter::new(),
             file: None,
@@ -162,14 +172,17 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
             last_sent: Instant::now(),
             is_behind: false,
             event_began_at: 0,
-            substitutes,
             rest: None,
         })
     }
 
     /// From where the feed is to be read.
     pub(super) fn start(&mut self) -> StartPoint {
-        let sent = self.substitutes.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = self
+            .sent
+            .substitutes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         self.rest = sent
             .iter()
             .find_map(|substitute| substitute.rest(&self.request.start));
@@ -220,7 +233,7 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
             .file
             .as_ref()
             .map(|file| (file.name.clone(), file.position_bytes));
-        self.reporter.reached_end(
+        self.sent.reporter.reached_end(
             place,
             self.tracker.open_transaction().is_some() && !self.stopped_clean(),
         );
@@ -327,7 +340,7 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
             self.packet(&event).await?;
         }
         file.position_bytes = file.position_bytes.max(behind_format);
-        self.reporter.entered(&file.name);
+        self.sent.reporter.entered(&file.name);
         self.file = Some(file);
         Ok(Flow::Continue)
     }
@@ -401,6 +414,7 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
         }
         if matches!(self.treatment, Treatment::Send | Treatment::SentBefore) {
             self.look_into(&step, header, body);
+            self.look_outside(&step, header, body)?;
         }
         if self.treatment == Treatment::Send
             && let Some(query) = self.query(header, body)
@@ -465,6 +479,51 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
         Ok(true)
     }
 
+    /// Names a statement that reaches out of its server, and leaves it out where its effect is nothing but that.
+    fn look_outside(&mut self, step: &Step, header: &EventHeader, body: &[u8]) -> Result<(), SourceError> {
+        let Some(query) = self.query(header, body) else {
+            return Ok(());
+        };
+        let judged = self
+            .sent
+            .outside
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .judge(&query);
+        let Some(reach) = judged else {
+            return Ok(());
+        };
+        let at = format!(
+            "{}:{}",
+            self.file.as_ref().map_or("", |file| file.name.as_str()),
+            self.event_began_at
+        );
+        if let (Some(why), Treatment::Send) = (self.refusals.why_outside(reach), self.treatment) {
+            return Err(SourceError::Refused(format!(
+                "the statement at {at} must not be run: {why}. --except leaves a transaction out"
+            )));
+        }
+        if reach == Reach::LoadsLibrary {
+            self.leave_out(step);
+        }
+        let mut sql = query
+            .sql(OUTSIDE_STATEMENT_BYTES)
+            .unwrap_or_default()
+            .into_owned();
+        sql.truncate(OUTSIDE_STATEMENT_BYTES);
+        self.sent.reporter.reaches_out(ReachingOut { reach, at, sql });
+        Ok(())
+    }
+
+    /// Keeps the name of a statement that is a transaction by itself, and leaves out what it does.
+    fn leave_out(&mut self, step: &Step) {
+        self.treatment = match (self.treatment, &step.begin) {
+            (Treatment::SentBefore, _) => Treatment::SentBefore,
+            (_, Some(_)) => Treatment::Omit,
+            (_, None) => Treatment::Empty,
+        };
+    }
+
     /// Leaves out a statement by itself about accounts where those are not wanted. Keeps in mind
     /// one about a scheduled event: the replica will switch that off.
     fn look_into(&mut self, step: &Step, header: &EventHeader, body: &[u8]) {
@@ -479,17 +538,12 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
             if self.accounts {
                 return;
             }
-            // Its name stays, what it does is left out.
-            self.treatment = match (self.treatment, &step.begin) {
-                (Treatment::SentBefore, _) => Treatment::SentBefore,
-                (_, Some(_)) => Treatment::Omit,
-                (_, None) => Treatment::Empty,
-            };
-            self.reporter.left_out_about_accounts();
+            self.leave_out(step);
+            self.sent.reporter.left_out_about_accounts();
         } else if let Some(sql) = query.about_event() {
             let mut sql = sql.into_owned();
             sql.truncate(EVENT_STATEMENT_BYTES_MAX);
-            self.reporter.sent_about_event(StatementSent {
+            self.sent.reporter.sent_about_event(StatementSent {
                 database: query.database.to_vec(),
                 sql_mode: query.session.sql_mode.unwrap_or(0),
                 character_set: query.session.character_sets.map_or(0, |(client, ..)| client),
@@ -580,7 +634,9 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
                 file_sequence: file.sequence,
                 position_bytes: end.end_position_bytes,
             };
-            self.reporter.sent(&file.name, place, end.begin.gtid.as_ref());
+            self.sent
+                .reporter
+                .sent(&file.name, place, end.begin.gtid.as_ref());
         }
         Ok(if self.selector.stops_after(&end, file.sequence) {
             Flow::Stop
@@ -590,7 +646,8 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
     }
 
     fn remember(&self, substitute: Substitute) {
-        let mut sent = self.substitutes.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = self.sent.substitutes.lock();
+        let mut sent = sent.unwrap_or_else(PoisonError::into_inner);
         if sent.len() == SUBSTITUTES_MAX {
             sent.pop_front();
         }

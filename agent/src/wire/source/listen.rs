@@ -66,6 +66,26 @@ impl fmt::Display for ListenAddress {
     }
 }
 
+/// Where a source listens.
+#[derive(Debug, Clone)]
+pub enum ListenAt {
+    /// On loopback, at a port of its own.
+    Loopback,
+    /// At an address of this host, inside TLS.
+    Address(ListenAddress),
+    /// On a listener that is there: on the loopback device of the only replica that sees it.
+    Bound(Arc<std::net::TcpListener>),
+}
+
+impl fmt::Display for ListenAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.ip().fmt(f),
+            Self::Loopback | Self::Bound(_) => Ipv4Addr::LOCALHOST.fmt(f),
+        }
+    }
+}
+
 /// An open port.
 pub(super) struct Port {
     pub(super) listener: TcpListener,
@@ -76,13 +96,17 @@ pub(super) struct Port {
 }
 
 impl Port {
-    /// Opens one on loopback, or at an address of this host.
-    pub(super) async fn open(at: Option<&ListenAddress>) -> std::io::Result<Self> {
-        let (at, tls) = match at {
-            None => (SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None),
-            Some(at) => (at.0, Some(acceptor()?)),
+    /// Opens one, unless it is open.
+    pub(super) async fn open(at: &ListenAt) -> std::io::Result<Self> {
+        let (listener, tls) = match at {
+            ListenAt::Loopback => (TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?, None),
+            ListenAt::Address(at) => (TcpListener::bind(at.0).await?, Some(acceptor()?)),
+            ListenAt::Bound(listener) => {
+                let listener = listener.try_clone()?;
+                listener.set_nonblocking(true)?;
+                (TcpListener::from_std(listener)?, None)
+            }
         };
-        let listener = TcpListener::bind(at).await?;
         let address = ListenAddress(listener.local_addr()?);
         Ok(Self {
             listener,

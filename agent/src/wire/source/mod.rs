@@ -14,6 +14,7 @@ mod feed;
 mod greeting;
 mod listen;
 mod made_up;
+mod outside;
 mod refusals;
 mod replies;
 mod selection;
@@ -34,13 +35,14 @@ use tokio_util::sync::CancellationToken;
 
 pub use attach::{AttachBy, attach_statements};
 pub use feed::{EventFeed, EventStream, FeedError, FeedItem, StartPoint};
-pub use listen::ListenAddress;
+pub use listen::{ListenAddress, ListenAt};
+pub use outside::{Outside, Reach};
 pub use refusals::Refusals;
 pub use selection::{Applied, LeftOut, Place, Selection, StopPoint};
-pub use status::{EndReached, SentTransaction, SourceStatus, StatementSent};
+pub use status::{EndReached, ReachingOut, SentTransaction, SourceStatus, StatementSent};
 
 use conversation::{Conversation, DumpRequest, Identity, Reaction};
-use dump::{Dump, Substitute, WRITE_PATIENCE};
+use dump::{Dump, Sent, Substitute, WRITE_PATIENCE};
 use greeting::{Door, Nonce, PATIENCE};
 use listen::Port;
 use status::Reporter;
@@ -119,6 +121,7 @@ pub struct Source {
     options: SourceOptions,
     who: Identity,
     substitutes: Mutex<VecDeque<Substitute>>,
+    outside: Mutex<Outside>,
     reporter: Reporter,
     status: watch::Receiver<SourceStatus>,
 }
@@ -127,8 +130,8 @@ impl Source {
     /// The account that replicas come with.
     const USER: &'static str = "holdfast";
 
-    /// Opens a port on loopback, or at an address of this host, where TLS is asked of replicas; with a password of its own.
-    pub async fn bind(options: SourceOptions, at: Option<&ListenAddress>) -> Result<Source, SourceError> {
+    /// Opens a port, with a password of its own.
+    pub async fn bind(options: SourceOptions, at: &ListenAt) -> Result<Source, SourceError> {
         let port = Port::open(at).await.map_err(SourceError::Listen)?;
         let mut random = [0; PASSWORD_BYTES + 20];
         getrandom::fill(&mut random).map_err(|error| SourceError::Listen(std::io::Error::other(error)))?;
@@ -160,6 +163,7 @@ impl Source {
         Ok(Source {
             port,
             password: Password::new(password),
+            outside: Mutex::new(options.selection.outside.clone()),
             options,
             who,
             substitutes: Mutex::default(),
@@ -378,8 +382,12 @@ impl Source {
         feed: &F,
     ) -> Result<(), SourceError> {
         let selection = &self.options.selection;
-        let (who, reporter) = (&self.who, &self.reporter);
-        let mut dump = Dump::new(writer, request, who, selection, reporter, &self.substitutes)?;
+        let sent = Sent {
+            reporter: &self.reporter,
+            substitutes: &self.substitutes,
+            outside: &self.outside,
+        };
+        let mut dump = Dump::new(writer, request, &self.who, selection, sent)?;
         // Opening may fetch and decrypt; nothing can be said to the replica before the first file is known.
         let stream = feed.open(dump.start()).await?;
         dump.run(stream).await

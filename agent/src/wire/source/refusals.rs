@@ -2,6 +2,7 @@
 //!
 //! Pure: judges a statement by its words. It may refuse one that would do no harm, never the other way round as far as words tell.
 
+use super::outside::Reach;
 use crate::wire::event::{Query, first_words, has_word};
 
 /// A longer statement is judged by its beginning.
@@ -16,9 +17,27 @@ pub struct Refusals {
     pub tables: Vec<String>,
     /// The time zones of the source's host and of the replica's, where they differ.
     pub zones: Option<(String, String)>,
+    /// Whether statements are refused that may write files of the replica's host, or change its settings: see [`super::Outside`].
+    pub writes_outside: bool,
+    /// Whether statements are refused that make tables in folders which they name.
+    pub names_folders: bool,
 }
 
 impl Refusals {
+    /// Why a statement must not be run that reaches out of its server; `None`: it may.
+    pub(super) fn why_outside(&self, reach: Reach) -> Option<&'static str> {
+        match reach {
+            Reach::Writes if self.writes_outside => {
+                Some("it may write files of the server's host, or change the server's settings")
+            }
+            Reach::NamesFolder if self.names_folders => Some(
+                "it makes a table in a folder that it names, which may be another server's (start this one with skip-symbolic-links \
+                 to have such tables in its own)",
+            ),
+            _ => None,
+        }
+    }
+
     /// Why a statement must not be run; `None`: it may.
     pub(super) fn why(&self, query: &Query<'_>) -> Option<String> {
         if self.engines.is_empty() && self.zones.is_none() {
@@ -107,6 +126,8 @@ mod tests {
             engines: vec!["FEDERATED".into(), "CONNECT".into()],
             tables: vec!["remote".into()],
             zones: Some(("Asia/Tokyo".into(), "UTC".into())),
+            writes_outside: false,
+            names_folders: false,
         };
         refusals.why(&Query::parse(EventType::QUERY, &body).unwrap())
     }

@@ -5,6 +5,7 @@
 use holdfast_proto::gtid::{Gtid, GtidList, GtidSet, MariaDbGtid, MySqlGtidSet};
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::outside::Outside;
 use super::refusals::Refusals;
 use crate::wire::event::{TransactionBegin, TransactionEnd};
 
@@ -77,6 +78,8 @@ pub struct Selection {
     pub applied: Applied,
     /// What ends the stream with an error.
     pub refusals: Refusals,
+    /// What statements may name that reaches out of the server.
+    pub outside: Outside,
 }
 
 impl Selection {
@@ -88,6 +91,7 @@ impl Selection {
             accounts: true,
             applied: Applied::Nothing,
             refusals: Refusals::default(),
+            outside: Outside::default(),
         }
     }
 }
@@ -320,6 +324,7 @@ mod tests {
             accounts: true,
             applied: Applied::Nothing,
             refusals: Refusals::default(),
+            outside: Outside::default(),
         }
     }
 
@@ -494,6 +499,7 @@ mod tests {
             accounts: true,
             applied: Applied::Nothing,
             refusals: Refusals::default(),
+            outside: Outside::default(),
         };
         let mut selector = Selector::new(&left_out, mariadb("")).unwrap();
         assert_eq!(

@@ -3,7 +3,11 @@
 use holdfast_proto::gtid::Gtid;
 use tokio::sync::watch;
 
+use super::outside::Reach;
 use super::selection::Place;
+
+/// More are not told of.
+const REACHING_OUT_MAX: usize = 1000;
 
 /// How far a source is. With several replicas: as the last of them to move saw it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -18,6 +22,8 @@ pub struct SourceStatus {
     pub about_accounts: u64,
     /// Statements that may be about scheduled events, in the order in which they were sent.
     pub about_events: Vec<StatementSent>,
+    /// Statements that reach out of their server, in the order in which they were sent; no more than a thousand of them.
+    pub reaching_out: Vec<ReachingOut>,
     /// The last transaction sent completely.
     pub last_sent: Option<SentTransaction>,
     /// Set once all that is wanted was sent: nothing but heartbeats follows.
@@ -38,6 +44,17 @@ pub struct StatementSent {
     /// The number (of a collation) of the character set it is in.
     pub character_set: u16,
     /// The statement, or its beginning if it is long.
+    pub sql: Vec<u8>,
+}
+
+/// A statement that reaches out of its server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReachingOut {
+    /// What it does. One that loads a library was left out.
+    pub reach: Reach,
+    /// Its file and place there.
+    pub at: String,
+    /// The beginning of the statement.
     pub sql: Vec<u8>,
 }
 
@@ -108,6 +125,16 @@ impl Reporter {
 
     pub(super) fn sent_about_event(&self, statement: StatementSent) {
         self.0.send_modify(|status| status.about_events.push(statement));
+    }
+
+    pub(super) fn reaches_out(&self, statement: ReachingOut) {
+        self.0.send_modify(|status| {
+            // A replica that comes again is sent some of them again.
+            let is_known = status.reaching_out.iter().any(|known| known.at == statement.at);
+            if !is_known && status.reaching_out.len() < REACHING_OUT_MAX {
+                status.reaching_out.push(statement);
+            }
+        });
     }
 
     pub(super) fn reached_end(&self, place: Option<(String, u64)>, inside_transaction: bool) {

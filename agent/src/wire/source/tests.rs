@@ -191,13 +191,13 @@ async fn serve(
     feed: impl EventFeed,
     selection: Selection,
 ) -> (watch::Receiver<SourceStatus>, ConnectOptions, CancellationToken) {
-    serve_at(feed, selection, None, TlsMode::InsecurePlaintext).await
+    serve_at(feed, selection, ListenAt::Loopback, TlsMode::InsecurePlaintext).await
 }
 
 async fn serve_at(
     feed: impl EventFeed,
     selection: Selection,
-    at: Option<&ListenAddress>,
+    at: ListenAt,
     tls: TlsMode,
 ) -> (watch::Receiver<SourceStatus>, ConnectOptions, CancellationToken) {
     let server_version = "9.7.4".to_string();
@@ -207,7 +207,7 @@ async fn serve_at(
         gtid_mode_on: true,
         selection,
     };
-    let source = Source::bind(options, at).await.unwrap();
+    let source = Source::bind(options, &at).await.unwrap();
     let connect = ConnectOptions {
         endpoint: Endpoint::Tcp {
             host: source.address().ip().to_string(),
@@ -309,7 +309,8 @@ async fn replicas_on_other_machines_come_inside_tls_or_not_at_all() {
     ];
     let at = free_address();
     let tls = TlsMode::InsecureUnverified;
-    let (status, connect, _shutdown) = serve_at(feed(items), Selection::everything(), Some(&at), tls).await;
+    let (status, connect, _shutdown) =
+        serve_at(feed(items), Selection::everything(), ListenAt::Address(at), tls).await;
     let plain = ConnectOptions {
         tls: TlsMode::InsecurePlaintext,
         ..connect.clone()
@@ -419,9 +420,7 @@ async fn the_stop_is_exact_and_the_left_out_one_is_empty() {
             let selection = Selection {
                 stop: stop.clone(),
                 left_out: [left_out].into(),
-                accounts: true,
-                applied: Applied::Nothing,
-                refusals: Refusals::default(),
+                ..Selection::everything()
             };
             let items = vec![
                 file(0, "binlog.000001", None),
