@@ -569,8 +569,8 @@ fn converse(stream: &mut UnixStream, ward: &mut Ward) -> io::Result<Then> {
         line.clear();
         match request {
             Request::Dismiss => {
-                // Dropping would end it; the process table keeps it either way.
-                ward.server.take().map(std::mem::forget);
+                // It is not ended by this: what is forgotten runs on.
+                ward.server = None;
                 ward.setting.is_kept = true;
                 send(stream, &Answer::Done)?;
                 return Ok(Then::Go);

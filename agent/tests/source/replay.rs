@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_agent::wire::event::{FormatDescription, HEADER_BYTES};
 use holdfast_agent::wire::source::{
-    AttachBy, EventFeed, EventStream, FeedItem, ListenAddress, Place, Selection, Source, SourceOptions,
+    AttachBy, EventFeed, EventStream, FeedItem, ListenAt, Place, Selection, Source, SourceOptions,
     SourceStatus, StartPoint, attach_statements,
 };
 use tokio::sync::watch;
@@ -34,7 +34,7 @@ impl Replay {
         target: &Server,
         by: &AttachBy,
     ) -> Replay {
-        Replay::from(FileFeed::new(files, 0), selection, target, by, None).await
+        Replay::from(FileFeed::new(files, 0), selection, target, by, ListenAt::Loopback).await
     }
 
     /// Inside TLS, as from another machine. The first three streams break.
@@ -49,7 +49,14 @@ impl Replay {
             .local_addr()
             .unwrap();
         let address = free.to_string().parse().unwrap();
-        Replay::from(FileFeed::new(files, 3), selection, target, by, Some(&address)).await
+        Replay::from(
+            FileFeed::new(files, 3),
+            selection,
+            target,
+            by,
+            ListenAt::Address(address),
+        )
+        .await
     }
 
     /// Streams break at these places, one after the other.
@@ -61,7 +68,7 @@ impl Replay {
         by: &AttachBy,
     ) -> Replay {
         let feed = FileFeed::breaking_at(files, places);
-        Replay::from(feed, selection, target, by, None).await
+        Replay::from(feed, selection, target, by, ListenAt::Loopback).await
     }
 
     async fn from(
@@ -69,7 +76,7 @@ impl Replay {
         selection: Selection,
         target: &Server,
         by: &AttachBy,
-        at: Option<&ListenAddress>,
+        at: ListenAt,
     ) -> Replay {
         let format = format(&feed).await;
         let gtid_mode_on = target.kind == Kind::MySql && target.sql("SELECT @@GLOBAL.gtid_mode") == "ON";
@@ -80,7 +87,7 @@ impl Replay {
             gtid_mode_on,
             selection,
         };
-        let source = Source::bind(options, at).await.unwrap();
+        let source = Source::bind(options, &at).await.unwrap();
         let statements = attach_statements(&source, by);
         let (feed, status, shutdown) = (Arc::new(feed), source.status(), CancellationToken::new());
         let task = tokio::spawn(source.run(feed.clone(), shutdown.clone()));
