@@ -2,7 +2,7 @@
 //! restore on an empty machine.
 //!
 //! It is confined: it sees its own folder and its package, no network and no user's files, and never runs as root
-//! ([`confinement`], [`user`]). It listens on a Unix socket in that folder and on nothing else, and ends with us, however we end, unless
+//! ([`confinement`], `user`). It listens on a Unix socket in that folder and on nothing else, and ends with us, however we end, unless
 //! it is handed over ([`launcher`]). What goes into the server is not done here.
 
 pub mod confinement;
@@ -74,7 +74,7 @@ pub struct InstanceOptions {
 /// What a server of ours may take, and whom it runs as.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Bounds {
-    /// The account that it runs as, where we are root; see [`user`].
+    /// The account that it runs as, where we are root; see `user`.
     pub user: Option<String>,
     /// The memory that it may take, in bytes; most of this machine's otherwise.
     pub memory_bytes_max: Option<u64>,
