@@ -92,6 +92,35 @@ pub struct TableRows {
     /// All its rows with the stored values of generated columns behind their cells, where it has such columns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generated: Option<RowDigest>,
+    /// How its history is spread over partitions of a limited number of rows, in their order, up to the last one that has rows; empty
+    /// where all of it is in the first, or in no such partitions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<HistoryPartition>,
+}
+
+impl TableRows {
+    /// Whether its history is part of its rows, each partition's later than those of the one before.
+    fn history_is_in_order(&self) -> bool {
+        let mut rows = 0_u64;
+        let mut before_us = None;
+        self.history.iter().all(|partition| {
+            rows = rows.saturating_add(partition.rows);
+            let is_later = before_us.is_none_or(|before| before < partition.first_end_us);
+            before_us = Some(partition.last_end_us);
+            is_later && partition.first_end_us <= partition.last_end_us && rows <= self.digest.rows
+        })
+    }
+}
+
+/// A partition of a table's history. Rows became history later than those of the partition before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryPartition {
+    /// How many rows it holds.
+    pub rows: u64,
+    /// When the first of them became history, in microseconds since 1970 UTC.
+    pub first_end_us: u64,
+    /// When the last one did.
+    pub last_end_us: u64,
 }
 
 /// One data object of a backup.
@@ -238,6 +267,12 @@ impl Manifest {
                 table.schema, table.name
             ));
         }
+        if let Some(table) = self.tables.iter().find(|table| !table.history_is_in_order()) {
+            return bad(format!(
+                "the history of table {}.{} is in no order",
+                table.schema, table.name
+            ));
+        }
         let mut sums = vec![RowDigest::default(); self.tables.len()];
         let mut open_row = None;
         let mut sequences = std::collections::BTreeSet::new();
@@ -317,6 +352,7 @@ mod tests {
             name: name.into(),
             digest,
             generated: None,
+            history: vec![],
         };
         Manifest {
             crit: vec![],
@@ -393,7 +429,15 @@ mod tests {
     #[test]
     fn what_does_not_add_up_is_refused() {
         type Damage = fn(&mut Manifest);
-        let damages: [(&str, Damage); 8] = [
+        let damages: [(&str, Damage); 9] = [
+            ("a history in no order", |m| {
+                let partition = HistoryPartition {
+                    rows: 1,
+                    first_end_us: 1,
+                    last_end_us: 1,
+                };
+                m.tables[0].history = vec![partition, partition];
+            }),
             ("a lost part", |m| m.parts.truncate(3)),
             ("a repeated part", |m| m.parts.push(m.parts[3].clone())),
             ("a part of no table", |m| m.parts[0].table = 9),

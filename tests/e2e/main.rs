@@ -7,6 +7,7 @@ mod backup;
 mod bad_input;
 mod binlog_kinds;
 mod breaks;
+mod carried;
 mod crash;
 
 mod exact;

@@ -230,27 +230,6 @@ fn half_restored_server_is_refused_by_other_restores() {
     site.agent(&["backup"]).fails().says(&["is not whole", "HINT:"]);
 }
 
-/// Rows of a history come back, but not into the partitions of a LIMIT that they were in: that is named.
-#[test]
-fn history_in_partitions_with_a_limit_is_named_mariadb() {
-    let source = Server::start(Kind::MariaDb1011, ServerOptions::default());
-    source.sql(
-        "CREATE DATABASE h; USE h; SET timestamp = 1600000000;
-         CREATE TABLE t (id INT PRIMARY KEY, v INT) WITH SYSTEM VERSIONING PARTITION BY SYSTEM_TIME LIMIT 2 PARTITIONS 3;
-         CREATE TABLE u (id INT PRIMARY KEY, v INT) WITH SYSTEM VERSIONING PARTITION BY SYSTEM_TIME INTERVAL 1 DAY PARTITIONS 3;
-         INSERT INTO t VALUES (1, 1), (2, 2); SET timestamp = 1600000001; UPDATE t SET v = v + 1; SET timestamp = 1600000002; UPDATE t SET v = v + 1",
-    );
-    let site = Site::new(&source);
-    let exceptions = site.backup().answer.to_string();
-    assert!(exceptions.contains("history-partitions"), "{exceptions}");
-    assert_eq!(
-        exceptions.matches("history-partitions").count(),
-        1,
-        "{exceptions}"
-    );
-    site.restore_to_scratch(&["a"], "scratch", &[]);
-}
-
 /// Rows of a history that the server takes from nobody are counted and named.
 #[test]
 fn history_of_no_duration_is_named_mariadb() {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use holdfast_proto::container::{Codec, Core, Kind, Sealer, Summary, seal};
 use holdfast_proto::digest::{DigestSecret, RowDigest};
 use holdfast_proto::ids::{BackupId, ClusterId, Generation, ObjectHash};
-use holdfast_proto::manifest::{Part, TableRows};
+use holdfast_proto::manifest::{HistoryPartition, Part, TableRows};
 use holdfast_proto::names::{Day, ObjectName};
 use tokio::sync::Mutex;
 
@@ -23,6 +23,7 @@ use crate::rows::{self, LossCounter, StoredValues, Unit, Units};
 use crate::server::capture::{damage, missing_table};
 use crate::server::chunk::{Key, KeyRange};
 use crate::server::columns::{RowPlan, loss_check};
+use crate::server::history::{self, Spread};
 use crate::server::identifiers::TableName;
 use crate::server::inventory::{Inventory, NotCarried, Table};
 use crate::wire::{Connection, Pump, WireError};
@@ -113,6 +114,7 @@ pub async fn dump(
     let Planned {
         units,
         lost: looked_for,
+        histories,
         unreadable,
     } = plan(planner, tables).await?;
     let shared = Arc::new(Shared {
@@ -159,6 +161,7 @@ pub async fn dump(
     let rows_show = Shown {
         lost: shared.lost.into_inner(),
         looked_for,
+        histories,
         generated: shared.generated.into_inner(),
         unreadable,
     };
@@ -169,21 +172,31 @@ pub async fn dump(
 struct Planned {
     units: Units,
     lost: Vec<(usize, NotCarried)>,
+    /// How histories are spread over partitions, by table.
+    histories: BTreeMap<usize, Vec<HistoryPartition>>,
     unreadable: BTreeMap<usize, String>,
 }
 
 /// Looks at each table for its ranges and for what of it cannot be carried.
 async fn plan(planner: &mut Connection, tables: Vec<(Table, RowPlan)>) -> Result<Planned, Problem> {
     let (mut units, mut lost, mut unreadable) = (Vec::new(), Vec::new(), BTreeMap::new());
+    let mut histories = BTreeMap::new();
     for (index, (table, plan)) in tables.iter().enumerate() {
         let looked = async {
             let ranges = rows::first_units(planner, index, table, plan).await?;
-            Ok::<_, Failed>((ranges, losses(planner, table).await?))
+            let losses = losses(planner, table).await?;
+            Ok::<_, Failed>((ranges, losses, history::spread(planner, table).await?))
         };
         match looked.await {
-            Ok((ranges, losses)) => {
+            Ok((ranges, losses, spread)) => {
                 units.extend(ranges);
                 lost.extend(losses.into_iter().map(|loss| (index, loss)));
+                lost.extend(history::not_grown(table).map(|loss| (index, loss)));
+                match spread {
+                    Spread::AsLoaded => {}
+                    Spread::Over(partitions) => drop(histories.insert(index, partitions)),
+                    Spread::Lost => lost.push((index, history::not_spread(&table.name))),
+                }
             }
             Err(failed) => {
                 unreadable.insert(index, failed.of_the_table(table)?);
@@ -193,6 +206,7 @@ async fn plan(planner: &mut Connection, tables: Vec<(Table, RowPlan)>) -> Result
     Ok(Planned {
         units: Units::new(tables, units),
         lost,
+        histories,
         unreadable,
     })
 }
@@ -294,6 +308,7 @@ async fn losses(planner: &mut Connection, table: &Table) -> Result<Vec<NotCarrie
 struct Shown {
     lost: BTreeMap<(usize, String), u64>,
     looked_for: Vec<(usize, NotCarried)>,
+    histories: BTreeMap<usize, Vec<HistoryPartition>>,
     generated: BTreeMap<usize, RowDigest>,
     unreadable: BTreeMap<usize, String>,
 }
@@ -326,6 +341,7 @@ fn add_up(tables: Vec<(Table, RowPlan)>, mut parts: Vec<Part>, shown: Shown) -> 
             name: name.name.as_str().to_owned(),
             digest,
             generated: shown.generated.get(table).copied(),
+            history: shown.histories.get(table).cloned().unwrap_or_default(),
         }
     });
     let rows = rows.collect();

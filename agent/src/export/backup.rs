@@ -82,7 +82,7 @@ pub async fn write(
         order: String::new(),
         done: ExportedBackup {
             misses: plan.misses.clone(),
-            not_in_backup: plan.manifest.exceptions.clone(),
+            not_in_backup: layout::not_exact(plan),
             notes: plan.notes.clone(),
             ..ExportedBackup::default()
         },

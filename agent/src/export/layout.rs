@@ -6,10 +6,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use holdfast_proto::manifest::Exception;
 use sha2::{Digest as _, Sha256};
 
 use crate::restore::RestorePlan;
 use crate::server::apply;
+use crate::server::history::not_spread;
 use crate::server::inventory::{Inventory, ProgramKind};
 use crate::server::rebuild::{Step, StepKind};
 
@@ -117,13 +119,34 @@ impl SchemaFiles {
     }
 }
 
+/// What is not as it was on the source, in the backup or once it is loaded from an export.
+pub(super) fn not_exact(plan: &RestorePlan) -> Vec<Exception> {
+    let tables = plan.manifest.tables.iter();
+    let spread = tables.filter(|rows| !rows.history.is_empty());
+    let not_spread = spread.filter_map(|rows| {
+        let lost = not_spread(&plan.table_of(rows)?.name);
+        Some(Exception {
+            kind: lost.code,
+            object: lost.object,
+            detail: lost.what,
+            accepted: false,
+        })
+    });
+    plan.manifest
+        .exceptions
+        .iter()
+        .cloned()
+        .chain(not_spread)
+        .collect()
+}
+
 /// The file `metadata`: where the backup stands in the source's binlog, and what tables there are.
 pub(super) fn metadata(plan: &RestorePlan, files: &SchemaFiles) -> String {
     let position = &plan.manifest.position;
     let moment = chrono::DateTime::from_timestamp_millis(plan.manifest.started_ms as i64).unwrap_or_default();
     let moment = moment.format("%Y-%m-%d %H:%M:%S");
-    let exceptions = plan.manifest.exceptions.iter();
-    let mut not_exact: Vec<String> = exceptions
+    let mut not_exact: Vec<String> = not_exact(plan)
+        .iter()
         .map(|e| format!("{} {}: {}", e.kind, e.object, e.detail))
         .collect();
     not_exact.extend(plan.notes.iter().cloned());

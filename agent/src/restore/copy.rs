@@ -19,6 +19,7 @@ use crate::rows::{self, LossCounter, StoredValues, Units};
 use crate::server::apply;
 use crate::server::capture;
 use crate::server::columns::RowPlan;
+use crate::server::history;
 use crate::server::identifiers::{SchemaName, TableName, TablePattern, quote_text};
 use crate::server::indexes::{foreign_keys, without};
 use crate::server::inventory::{Inventory, Schema, Table};
@@ -330,6 +331,13 @@ fn tables_only(inventory: &mut Inventory) {
 
 /// Foreign keys to what is not copied cannot come along; defaults from sequences follow these where they are copied.
 fn rename_table(table: &mut Table, chosen: &Inventory, names: &NewNames, notes: &mut Vec<String>) {
+    if history::is_limited(table) {
+        notes.push(format!(
+            "{}: {}",
+            table.name,
+            history::not_spread(&table.name).what
+        ));
+    }
     let own = table.name.schema.clone();
     let leads_out = |schema: Option<&str>, name: &str| {
         let is_it = |other: &&Table| other.name.schema == own && other.name.name.as_str() == name;

@@ -7,7 +7,7 @@ use crate::problem::Problem;
 use crate::server::apply::{Exception, ExceptionKind, prepare};
 use crate::server::event_states::{EventState, EventStates};
 use crate::server::identifiers::{TableName, is_bare_word, quote_identifier};
-use crate::server::inventory::Inventory;
+use crate::server::inventory::{Inventory, ProgramKind};
 use crate::wire::source::StatementSent;
 use crate::wire::{ConnectOptions, Connection, Row, WireError};
 
@@ -18,13 +18,25 @@ const OFF: &str = "SELECT EVENT_SCHEMA AS s, EVENT_NAME AS n, DEFINER AS definer
                    CHARACTER_SET_CLIENT AS client, COLLATION_CONNECTION AS collation \
                    FROM information_schema.EVENTS WHERE STATUS IN ('SLAVESIDE_DISABLED', 'REPLICA_SIDE_DISABLED')";
 
-/// Switches events of the replayed target server as the source had them. Returns those of which nothing told how.
+/// Events that are on and kept, with when they run for the last time in seconds since 1970.
+const LAST_RUNS: &str = "SELECT EVENT_SCHEMA AS s, EVENT_NAME AS n, DEFINER AS definer, ON_COMPLETION AS completion, \
+                   CHARACTER_SET_CLIENT AS client, COLLATION_CONNECTION AS collation, \
+                   TIMESTAMPDIFF(SECOND, '1970-01-01', CONVERT_TZ(COALESCE(EXECUTE_AT, ENDS), TIME_ZONE, '+00:00')) AS last_run \
+                   FROM information_schema.EVENTS WHERE STATUS = 'ENABLED' AND ON_COMPLETION = 'PRESERVE' AND COALESCE(EXECUTE_AT, ENDS) IS NOT NULL";
+
+/// Switches events of the replayed target server as the source had them after a transaction of `until_us`, in microseconds since
+/// 1970. Returns those of which nothing told how.
 pub(super) async fn put_right(
     target: &ConnectOptions,
     inventory: &Inventory,
     replayed: &[StatementSent],
+    until_us: Option<u64>,
 ) -> Result<Vec<Exception>, Problem> {
-    if replayed.is_empty() {
+    let has_events = inventory
+        .programs
+        .iter()
+        .any(|program| program.kind == ProgramKind::Event);
+    if replayed.is_empty() && !has_events {
         return Ok(Vec::new());
     }
     let fail = |error: WireError| replay_problem("switch events as they were on the source", &error);
@@ -64,7 +76,27 @@ pub(super) async fn put_right(
         let alter = switched(row, &name, word).map_err(fail)?;
         as_its_session(&mut connection, row, &alter).await.map_err(fail)?;
     }
+    // Where the source ran no events, all of them are as they were made.
+    let ran = inventory.server.settings.get("event_scheduler");
+    if let (Some(until_us), true) = (until_us, ran.is_none_or(|scheduler| scheduler == "ON")) {
+        end_those_over(&mut connection, until_us).await.map_err(fail)?;
+    }
     Ok(unknown)
+}
+
+/// Switches off what the source ran for the last time before the target point: a server does that without a word in its binlog.
+async fn end_those_over(connection: &mut Connection, until_us: u64) -> Result<(), WireError> {
+    let last_runs = connection.query(LAST_RUNS).await?;
+    for row in &last_runs {
+        if row
+            .u64("last_run")
+            .is_ok_and(|seconds| seconds <= until_us / 1_000_000)
+        {
+            let alter = switched(row, &name_of(row)?, "DISABLE")?;
+            as_its_session(connection, row, &alter).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Runs a statement about an event under the character sets that the event remembers: it would take those of the session for its own.

@@ -14,6 +14,7 @@ pub mod estimate;
 mod events;
 pub mod except;
 pub mod feed;
+mod history;
 mod indexes;
 pub mod journal;
 pub mod load;
@@ -337,7 +338,9 @@ impl<'plan> Begun<'plan> {
                 }
                 Means::Statements => statements::run(replay, plan, target, journal).await?,
             };
-            exceptions.extend(events::put_right(target, &plan.inventory, &done.about_events).await?);
+            let until_us = replay.resolved.last.as_ref().map(|last| last.commit_us);
+            let unknown = events::put_right(target, &plan.inventory, &done.about_events, until_us).await?;
+            exceptions.extend(unknown);
             exceptions.extend(outside::exceptions(&done.reaching_out));
             // Only now: who goes on from there does not read the statements about events again.
             replay::rests(replay, &mut self.journal).await?;
@@ -416,6 +419,7 @@ impl<'plan> Begun<'plan> {
         let put_back = relaxed.put_back(&mut control).await;
         let misses = loaded?;
         put_back.map_err(|e| target_problem("put the target server's settings back", &e))?;
+        history::arrange(plan, target, settings).await?;
         phases.lap("load");
         let without = indexes::add(plan, target, settings, options.threads, &mut self.journal).await?;
         exceptions.extend(without);

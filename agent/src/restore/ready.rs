@@ -240,6 +240,7 @@ impl<'plan> Ready<'plan> {
         resume::refuse_in_use(&mut control, &journal).await?;
         let how = (self.whose, self.means);
         let made = super::plan_as_made(plan, &journal)?;
+        super::history::put_back(&mut control, &made).await?;
         resume::settle(&mut control, &made, &mut journal, &self.settings, how).await?;
         if let (Some(replay), Some(listen), Means::Replication) = (&plan.replay, &plan.listen, self.means) {
             trial::check(replay, flavour, connect, listen, true).await?;

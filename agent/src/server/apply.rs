@@ -124,11 +124,17 @@ pub async fn apply_or_name(
     step: &Step,
 ) -> Result<Option<Exception>, RebuildError> {
     match apply_step(connection, step).await {
-        Err(RebuildError::Failed { source, .. }) if damage(&source).is_some() => {
+        Err(RebuildError::Failed { source, .. }) if damage(&source).is_some() && !is_there(&source) => {
             Ok(Some(exception(step, source)))
         }
         done => done.map(|()| None),
     }
+}
+
+/// Whether somebody else has made it meanwhile: the target server is in use then.
+fn is_there(error: &WireError) -> bool {
+    const EXISTS: [u16; 2] = [1007, 1050]; // a database, a table
+    error.server_code().is_some_and(|code| EXISTS.contains(&code))
 }
 
 /// Makes accounts. What the server refuses are exceptions: the others are wanted all the same.

@@ -8,6 +8,7 @@ mod backslashes;
 mod binlog;
 mod printed;
 mod programs;
+mod system_schemas;
 mod tables;
 
 use holdfast_proto::Flavour;
@@ -188,8 +189,9 @@ async fn capture_once(connection: &mut Connection, settings: &Settings) -> Resul
     let tables::Captured {
         tables,
         sequences,
-        missing: missing_tables,
+        missing: mut missing_tables,
     } = tables::tables(connection, &mut not_carried).await?;
+    missing_tables.extend(system_schemas::name_what_is_there(connection, &mut not_carried).await?);
     let programs = programs::programs(connection, &mut not_carried).await?;
     let libraries = referred::libraries(connection).await?;
     let objects = accounts::Objects::new(&tables, &sequences, &programs, &libraries);
@@ -199,6 +201,7 @@ async fn capture_once(connection: &mut Connection, settings: &Settings) -> Resul
     let histograms = histograms::capture(connection, &mut not_carried).await?;
     parts_of_the_set_up(connection, &mut not_carried).await?;
     not_carried.extend(missing_from_binlog(connection, settings).await?);
+    missing_tables.sort();
     not_carried.sort();
     Ok(Inventory {
         server,

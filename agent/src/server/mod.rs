@@ -12,6 +12,7 @@ pub mod chunk;
 pub mod columns;
 pub mod event_states;
 pub mod histograms;
+pub mod history;
 pub mod identifiers;
 pub mod indexes;
 pub mod inventory;

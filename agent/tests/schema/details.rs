@@ -93,7 +93,7 @@ async fn oddities(flavour: Flavour) {
     assert_eq!(again.schemas, inventory.schemas);
     let valid: Vec<_> = inventory.programs.iter().filter(|p| !p.invalid).collect();
     assert_eq!(again.programs.iter().collect::<Vec<_>>(), valid);
-    // A table that cannot be made stops the rebuild and is named.
+    // A schema that is there already stops the rebuild and is named.
     match apply(&mut connection, &plan, Phase::Structure).await {
         Err(RebuildError::Failed { object, .. }) => assert_eq!(object, "`d`"),
         other => panic!("{other:?}"),

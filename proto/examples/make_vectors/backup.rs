@@ -114,6 +114,7 @@ impl Backup<'_> {
             name: name.into(),
             digest,
             generated: None,
+            history: vec![],
         };
         let tables = vec![
             table("orders", first_sum),

@@ -305,12 +305,6 @@ fn name_what_is_lost(name: &TableName, rows: &RowSource, create: &str, not_carri
             "its files lie in a folder of their own; a restore puts them where the target server puts all",
         );
     }
-    if create.contains(" PARTITION BY SYSTEM_TIME ") && create.contains(" LIMIT ") {
-        add(
-            "history-partitions",
-            "rows of its history come back in one partition: the server fills those with a LIMIT as rows become history",
-        );
-    }
     match rows {
         RowSource::CurrentWithoutHistory => add(
             "history-by-transaction-id",
