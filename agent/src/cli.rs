@@ -169,6 +169,9 @@ pub struct RestoreArgs {
     /// Leave this transaction out of the replay and keep everything else. Repeatable.
     #[arg(long, value_name = "GTID|FILE:OFFSET", conflicts_with = "backup_only")]
     pub except: Vec<ExceptArg>,
+    /// Follow the history of this agent where a copy of it archived another one; the message that asks for it has the IDs. Repeatable.
+    #[arg(long, value_name = "ID", conflicts_with = "backup_only")]
+    pub follow: Vec<String>,
     /// Replay later transactions that may build on what is left out all the same.
     #[arg(long, requires = "except")]
     pub despite_conflicts: bool,

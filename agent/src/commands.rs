@@ -521,9 +521,11 @@ async fn plan_of(
     backup: Option<&str>,
     point: &TargetPoint,
     except: &[ExceptArg],
+    follow: &[String],
 ) -> Result<RestorePlan, Problem> {
     let (repository, identities) = (&reader.repository, &reader.identities);
-    let catalog = repository.catalog(reader.cluster).await?;
+    let mut catalog = repository.catalog(reader.cluster).await?;
+    catalog.follow = follow.to_vec();
     catalog
         .troubles
         .iter()
@@ -535,7 +537,7 @@ async fn plan_of(
 
 async fn export_backup(config_path: &Path, args: &ExportBackupArgs, json: bool) -> Result<()> {
     let reader = open_reader(config_path, &args.from_repository).await?;
-    let plan = plan_of(&reader, args.backup.as_deref(), &TargetPoint::BackupOnly, &[]).await?;
+    let plan = plan_of(&reader, args.backup.as_deref(), &TargetPoint::BackupOnly, &[], &[]).await?;
     let plan = match args.only.as_slice() {
         [] => plan,
         patterns => plan.only(patterns).await?,

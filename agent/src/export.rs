@@ -20,6 +20,7 @@ use crate::repository::Repository;
 use crate::repository::segments::{SmallSegments, StreamSegments};
 use crate::restore::coverage;
 use crate::restore::feed::Archive;
+use crate::restore::forks;
 
 /// A binlog file that was written.
 #[derive(Debug, Clone, Serialize)]
@@ -163,6 +164,10 @@ async fn one_file(
             return Ok(());
         }
     };
+    if let Some(fork) = forks::refusal(archive, &pieces).await? {
+        exported.incomplete.push(format!("{name}: {}", fork.fact));
+        return Ok(());
+    }
     let bytes = pieces.last().map_or(0, |piece| piece.to);
     let path = folder.join(&name);
     let fail = |error: std::io::Error| disk(&path, &error);

@@ -21,6 +21,7 @@ use crate::repository::Repository;
 use crate::repository::segments::{SmallSegments, StreamSegments};
 use crate::restore::coverage::{self, Piece};
 use crate::restore::feed::Archive;
+use crate::restore::forks;
 use crate::restore::scan::{Scanner, Seen, Transaction};
 use crate::wire::event::{Changes, FILE_MAGIC, ImagesWanted};
 use crate::wire::source::Place;
@@ -197,6 +198,9 @@ impl<T: FnMut(&Found)> Search<'_, T> {
         while from < to && !self.searched.ended_at_limit {
             let coverage = coverage::cover(&summaries, from);
             let pieces = coverage::part(&coverage.pieces, from, to.min(coverage.end));
+            if let Some(fork) = forks::refusal(&archive, &pieces).await? {
+                self.searched.missing.push(fork.fact);
+            }
             let reached = self.walk(&pieces, from).await?;
             for piece in pieces {
                 if place(piece.file, piece.from) < reached {

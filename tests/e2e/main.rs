@@ -15,6 +15,7 @@ mod except;
 mod exceptions;
 mod exports;
 mod find;
+mod forks;
 mod golden;
 mod harness;
 mod hazards;

@@ -107,7 +107,7 @@ async fn make_plan(reader: &Reader, args: &RestoreArgs) -> Result<RestorePlan, P
         None => begun_backup(reader, &args.target).await?,
     };
     let backup = args.backup.as_deref().or(begun.as_deref());
-    let plan = plan_of(reader, backup, &point, &args.except).await?;
+    let plan = plan_of(reader, backup, &point, &args.except, &args.follow).await?;
     let mut plan = choose_accounts(plan, args)?;
     plan.means = args.replay_by;
     plan.listen = args.listen;

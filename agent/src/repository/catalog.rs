@@ -45,6 +45,8 @@ pub struct Catalog {
     pub troubles: Vec<String>,
     /// The manifests of which no provider has a good header.
     pub unreadable: Vec<Unreadable>,
+    /// Whose history is followed where two agents archived different ones: beginnings of the ids of their starts.
+    pub follow: Vec<String>,
 }
 
 impl Repository {

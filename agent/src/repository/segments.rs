@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use holdfast_proto::ids::{ClusterId, StreamId};
+use holdfast_proto::ids::{ClusterId, Generation, KeyId, ObjectHash, StreamId};
 use holdfast_proto::names::{Day, Level, ObjectName};
 use holdfast_proto::record::Record;
 use holdfast_proto::stream::{GapSummary, HeadSummary, SegmentSummary};
@@ -38,8 +38,22 @@ pub struct Segment {
     pub summary: SegmentSummary,
     /// When it was sealed, in milliseconds since 1970 UTC.
     pub created_ms: u64,
+    /// Who signed it.
+    pub writer: KeyId,
+    /// The hash of the segment before it, of its level.
+    pub previous: ObjectHash,
     /// The providers that list it.
     pub providers: Vec<String>,
+}
+
+impl Segment {
+    /// The start of the agent that cut it.
+    pub fn generation(&self) -> Option<Generation> {
+        match self.name {
+            ObjectName::Segment { generation, .. } => Some(generation),
+            _ => None,
+        }
+    }
 }
 
 /// The segments of one stream whose headers were read.
@@ -146,6 +160,8 @@ impl Repository {
             name,
             summary,
             created_ms: header.core.created_ms,
+            writer: header.core.writer,
+            previous: header.core.previous,
             providers,
         })
     }

@@ -41,7 +41,7 @@ pub(super) async fn refuse_ambiguous(
             ));
             return Ok(());
         }
-        let considered = match consider(repository, identities, listed, wanted, &mut Vec::new()).await {
+        let considered = match consider(repository, identities, listed, wanted, &[], &mut Vec::new()).await {
             Ok(considered) => considered,
             // Damage in a history that nobody asked for must not keep anybody from restoring.
             Err(problem) => {

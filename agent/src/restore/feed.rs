@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use holdfast_proto::container::PlainReader;
-use holdfast_proto::ids::StreamId;
+use holdfast_proto::ids::{Generation, ObjectHash, StreamId};
 use holdfast_proto::keys::Identity;
+use holdfast_proto::names::{Level, ObjectName};
 use holdfast_proto::record::Record as _;
 use holdfast_proto::stream::SegmentSummary;
 use tokio_util::task::AbortOnDropHandle;
@@ -47,6 +48,8 @@ struct Inner {
     identities: Arc<Vec<Identity>>,
     segments: Vec<Segment>,
     files: BTreeMap<u64, String>,
+    /// The hash of a segment as the next one of its level names it, by generation, level and sequence.
+    hashes: BTreeMap<(Generation, Level, u64), ObjectHash>,
     misses: Mutex<BTreeMap<String, u64>>,
     /// What files were found to begin with.
     formats: Mutex<BTreeMap<u64, Bytes>>,
@@ -78,14 +81,26 @@ impl Archive {
             .iter()
             .map(|s| (s.summary.file_index, s.summary.file.clone()))
             .collect();
+        let hashes = segments.iter().filter_map(|segment| {
+            let (generation, level, sequence) = place_in_chain(&segment.name)?;
+            (segment.previous != ObjectHash::NONE)
+                .then_some(((generation, level, sequence.checked_sub(1)?), segment.previous))
+        });
+        let hashes = hashes.collect();
         Self(Arc::new(Inner {
             repository,
             identities,
             segments,
             files,
+            hashes,
             misses: Mutex::default(),
             formats: Mutex::default(),
         }))
+    }
+
+    /// The repository it is in.
+    pub fn repository(&self) -> &Repository {
+        &self.0.repository
     }
 
     /// Its segments.
@@ -190,12 +205,14 @@ impl Archive {
     async fn fetch(&self, index: usize) -> Result<Plain, Problem> {
         let segment = &self.0.segments[index];
         let name = segment.name;
+        // A header is signed, what it stands before is not: the next segment's is.
+        let hash = place_in_chain(&name).and_then(|place| self.0.hashes.get(&place)).copied();
         let mut pause = Duration::from_secs(1);
         for retry in 0.. {
             let fetched = self
                 .0
                 .repository
-                .open_object(&name, None, &self.0.identities)
+                .open_object(&name, hash, &self.0.identities)
                 .await;
             let (opened, misses) = match fetched {
                 Ok(fetched) => fetched,
@@ -224,6 +241,19 @@ impl Archive {
                 .map_err(|error| damaged(format!("{name}: {error}")));
         }
         unreachable!("the loop returns")
+    }
+}
+
+/// The generation, level and sequence of a segment.
+fn place_in_chain(name: &ObjectName) -> Option<(Generation, Level, u64)> {
+    match *name {
+        ObjectName::Segment {
+            generation,
+            level,
+            sequence,
+            ..
+        } => Some((generation, level, sequence)),
+        _ => None,
     }
 }
 

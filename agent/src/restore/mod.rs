@@ -14,6 +14,7 @@ pub mod estimate;
 mod events;
 pub mod except;
 pub mod feed;
+pub mod forks;
 mod history;
 mod indexes;
 pub mod journal;

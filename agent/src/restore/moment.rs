@@ -18,6 +18,7 @@ use super::ambiguous::refuse_ambiguous;
 use super::coverage::{self, Piece};
 use super::except::Excepting;
 use super::feed::{Archive, damaged};
+use super::forks;
 use super::partial::Narrowed;
 use super::reach;
 use super::replay::Replayed;
@@ -96,7 +97,7 @@ pub async fn choose(
         if is_behind || listed.summary.started_ms >= before_ms {
             continue;
         }
-        match consider(repository, identities, listed, wanted, &mut notes).await? {
+        match consider(repository, identities, listed, wanted, &catalog.follow, &mut notes).await? {
             Considered::Chosen(Some(replay)) if listed.summary.prepared_xa > 0 && !replay.is_empty() => {
                 notes.push(passed_over(listed));
                 blocked = blocked.or(Some(Choice {
@@ -216,6 +217,7 @@ pub(super) async fn consider(
     identities: &Arc<Vec<Identity>>,
     listed: &ListedBackup,
     wanted: &TargetPoint,
+    follow: &[String],
     notes: &mut Vec<String>,
 ) -> Result<Considered, Problem> {
     // Nothing behind the backup's position was cut before the backup began; a day more is for clocks and time zones.
@@ -231,14 +233,18 @@ pub(super) async fn consider(
         if binlogs.streams.is_empty() && since.is_none() {
             return nothing_archived(wanted, notes);
         }
-        // A hole may be there only because not everything was listed and read yet.
+        // A hole may be there only because not everything was listed and read yet, and one of two histories be hidden.
+        let is_enough = |history: &History| {
+            let is_one = scope == SmallSegments::All || !forks::may_be(history.archive.segments());
+            (history.coverage.hole.is_none() && is_one) || since.is_none()
+        };
         match attach(repository, identities, listed, &binlogs).await {
-            Ok(Some(history)) if history.coverage.hole.is_none() || since.is_none() => {
+            Ok(Some(history)) if is_enough(&history) => {
                 if let Some(problem) = older(repository, listed, &history, &binlogs, wanted).await? {
                     return Ok(Considered::Surpassed(problem));
                 }
                 let stream = history.archive.stream();
-                return match resolve(history, wanted).await {
+                return match resolve(repository, identities, history, wanted, follow).await {
                     Err(problem) if problem.code == Code::TargetPoint && names_a_transaction(wanted) => {
                         Ok(Considered::NotInStream(problem, stream))
                     }
@@ -319,9 +325,26 @@ fn nothing_archived(wanted: &TargetPoint, notes: &mut Vec<String>) -> Result<Con
     ))
 }
 
-async fn resolve(history: History, wanted: &TargetPoint) -> Result<Considered, Problem> {
-    let Answer::Found(resolved) = history.resolve(wanted).await? else {
-        return Ok(Considered::Earlier);
+/// Finds the target point in one history. Where the archive has two, it must lie before they part, or the operator say which one is followed.
+async fn resolve(
+    repository: &Repository,
+    identities: &Arc<Vec<Identity>>,
+    mut history: History,
+    wanted: &TargetPoint,
+    follow: &[String],
+) -> Result<Considered, Problem> {
+    let refusal = forks::settle(repository, identities, &mut history, follow).await?;
+    // Where what comes next is not known, only a point that was named for itself is certain.
+    let is_certain = |resolved: &Resolved| {
+        let is_open = is_latest(wanted) || matches!(wanted, TargetPoint::Time(_) | TargetPoint::Share(_));
+        resolved.next.is_some() || !is_open
+    };
+    let resolved = match (history.resolve(wanted).await, refusal) {
+        (Ok(Answer::Found(resolved)), None) => resolved,
+        (Ok(Answer::Found(resolved)), Some(_)) if is_certain(&resolved) => resolved,
+        (Ok(Answer::Found(_)) | Err(_), Some(refusal)) => return Err(refusal),
+        (Ok(Answer::NotHere), _) => return Ok(Considered::Earlier),
+        (Err(problem), None) => return Err(problem),
     };
     let named = are_named(&history, &resolved).await?;
     let History {
