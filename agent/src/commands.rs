@@ -537,7 +537,14 @@ async fn plan_of(
 
 async fn export_backup(config_path: &Path, args: &ExportBackupArgs, json: bool) -> Result<()> {
     let reader = open_reader(config_path, &args.from_repository).await?;
-    let plan = plan_of(&reader, args.backup.as_deref(), &TargetPoint::BackupOnly, &[], &[]).await?;
+    let plan = plan_of(
+        &reader,
+        args.backup.as_deref(),
+        &TargetPoint::BackupOnly,
+        &[],
+        &[],
+    )
+    .await?;
     let plan = match args.only.as_slice() {
         [] => plan,
         patterns => plan.only(patterns).await?,

@@ -138,14 +138,26 @@ fn lock(config: &Config) -> Result<std::fs::File, Problem> {
         .write(true)
         .open(&path)
         .map_err(disk)?;
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-        Problem::new(
-            Code::Busy,
-            format!("another agent runs over {}", config.state_dir.display()),
-            "stop it first, or give this one a state_dir of its own",
-        )
-    })?;
-    Ok(file)
+    // `status` looks at it for a moment.
+    for _ in 0..10 {
+        if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return Ok(file);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Err(Problem::new(
+        Code::Busy,
+        format!("another agent runs over {}", config.state_dir.display()),
+        "stop it first, or give this one a state_dir of its own",
+    ))
+}
+
+/// Whether an agent works over the configured state folder; taken for granted where its lock cannot be looked at.
+pub fn is_running(config: &Config) -> bool {
+    let Ok(file) = std::fs::File::open(config.state_dir.join("lock")) else {
+        return config.state_dir.join("lock").exists();
+    };
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared).is_err()
 }
 
 /// Discards damaged entries of the spool. The cursor counts what they held as archived, so it is forgotten first: a new stream
@@ -457,13 +469,21 @@ async fn backups(agent: Arc<Agent>, stop: CancellationToken) {
             taken = backup::run(&agent.config, &agent.repository, key) => taken,
             () = stop.cancelled() => return, // nothing is committed
         };
-        // What it lacks is no reason to take it again: `status` tells.
-        let result =
-            taken.and_then(|taken| taken.refuse_behind().map(|()| taken.manifest.backup.to_string()));
-        match result {
-            Ok(backup) => {
+        match taken {
+            // What it lacks is no reason to take it again: `status` tells. Nor is a provider that lacks it: it is copied there.
+            Ok(taken) => {
+                let backup = taken.manifest.backup.to_string();
                 tracing::info!(backup, "backup taken");
                 agent.board.backup_ended(Ok(backup));
+                for lane in taken.providers.iter().filter(|lane| lane.behind.is_some()) {
+                    tracing::warn!(
+                        provider = lane.provider,
+                        "lacks the backup: it will be copied there"
+                    );
+                    if let Err(error) = agent.outbox.lags(&lane.provider) {
+                        tracing::warn!("who needs levelling cannot be written down: {error}");
+                    }
+                }
             }
             Err(problem) => {
                 tracing::warn!("backup failed: [{}] {}", problem.code, problem.fact);

@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::binlog::status::StatusRecord;
 use crate::config::Config;
 use crate::problem::{Code, Problem, Result};
+use crate::service;
 use crate::words;
 
 /// A running agent writes every second.
@@ -28,13 +29,9 @@ pub fn run(path: &Path, json: bool) -> Result<()> {
             "restart the agent",
         )
     })?;
-    let age_ms = words::now_ms().saturating_sub(record.written_ms);
-    if age_ms > STALE_MS {
+    if let Some(alarm) = silence(&config, record.written_ms) {
         record.verdict = "alarm".into();
-        record.alarms.insert(
-            0,
-            format!("the agent does not run: its last word is {} s old", age_ms / 1000),
-        );
+        record.alarms.insert(0, alarm);
     }
     if json {
         words::print(serde_json::to_string(&record)?);
@@ -50,6 +47,25 @@ pub fn run(path: &Path, json: bool) -> Result<()> {
         )
         .into()),
     }
+}
+
+/// Why the record says nothing about now. A clock that was moved back would make an old one look fresh, so the agent's lock is asked, too.
+fn silence(config: &Config, written_ms: u64) -> Option<String> {
+    let now_ms = words::now_ms();
+    let age_seconds = now_ms.saturating_sub(written_ms) / 1000;
+    if !service::is_running(config) {
+        return Some(format!(
+            "the agent does not run: its last word is {age_seconds} s old"
+        ));
+    }
+    if written_ms > now_ms + STALE_MS {
+        let ahead = (written_ms - now_ms) / 1000;
+        return Some(format!(
+            "the status was written {ahead} s in the future: this host's clock was moved"
+        ));
+    }
+    (now_ms - written_ms.min(now_ms) > STALE_MS)
+        .then(|| format!("the agent hangs: its last word is {age_seconds} s old"))
 }
 
 fn describe(config: &Config, record: &StatusRecord) -> Vec<String> {

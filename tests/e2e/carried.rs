@@ -34,7 +34,7 @@ fn partitions(server: &Server, table: &str) -> Vec<String> {
 fn a_history_keeps_its_partitions(kind: Kind) {
     let source = Server::start(kind, ServerOptions::default());
     let change = |table: &str, times: u32| {
-        (0..times).for_each(|_| drop(source.sql(&format!("UPDATE h.{table} SET v = v + 1"))));
+        (0..times).for_each(|_| source.sql(&format!("UPDATE h.{table} SET v = v + 1")));
     };
     source.sql(HISTORIES);
     for table in ["spread", "grown", "holed", "alone"] {

@@ -18,7 +18,10 @@ const ROWS: &str = "SELECT COUNT(*) FROM d.t";
 fn copied(kind: Kind, site: &Site, source: &Server) -> Server {
     let data = source.data_folder().display().to_string();
     for (from, to) in [(data.as_str(), "copy"), (&site.shown("state"), "state-of-copy")] {
-        let done = Command::new("cp").args(["-a", from, &site.shown(to)]).status().unwrap();
+        let done = Command::new("cp")
+            .args(["-a", from, &site.shown(to)])
+            .status()
+            .unwrap();
         assert!(done.success());
     }
     let options = ServerOptions {
@@ -28,7 +31,10 @@ fn copied(kind: Kind, site: &Site, source: &Server) -> Server {
     let copy = Server::over(kind, &site.path("copy"), options);
     let text = site.configuration();
     let text = text
-        .replace(&source.socket().display().to_string(), &copy.socket().display().to_string())
+        .replace(
+            &source.socket().display().to_string(),
+            &copy.socket().display().to_string(),
+        )
         .replace("\"state\"", "\"state-of-copy\"");
     site::write(&site.path("copy.toml"), text.as_bytes());
     copy
@@ -42,6 +48,25 @@ fn offered(message: &str) -> Vec<String> {
     ids.sort();
     ids.dedup();
     ids
+}
+
+/// Both agents archive what their servers commit: rows with the same keys.
+fn both_write(site: &Site, source: &Server, copy: &Server) {
+    let archiving = start_archiving(site);
+    let of_copy = site
+        .bare(&["--config", &site.shown("copy.toml"), "run"])
+        .start(&site.path("copy.log"));
+    for id in 2..8 {
+        copy.sql(&format!("INSERT INTO d.t VALUES ({id}, 'copy')"));
+        sleep(Duration::from_millis(700));
+        source.sql(&format!("INSERT INTO d.t VALUES ({id}, 'prod')"));
+    }
+    source.sql("DELETE FROM d.t WHERE id = 7");
+    wait_until_archived(site, source);
+    sleep(Duration::from_secs(2));
+    let mut of_copy = of_copy;
+    assert!(of_copy.terminate(Duration::from_secs(30)).success());
+    end_archived(archiving, site, source);
 }
 
 fn two_histories_are_never_mixed(kind: Kind) {
@@ -61,27 +86,23 @@ fn two_histories_are_never_mixed(kind: Kind) {
     let copy = copied(kind, &site, &source);
     source.restart();
 
-    let archiving = start_archiving(&site);
-    let of_copy = site
-        .bare(&["--config", &site.shown("copy.toml"), "run"])
-        .start(&site.path("copy.log"));
-    for id in 2..8 {
-        copy.sql(&format!("INSERT INTO d.t VALUES ({id}, 'copy')"));
-        sleep(Duration::from_millis(700));
-        source.sql(&format!("INSERT INTO d.t VALUES ({id}, 'prod')"));
-    }
-    source.sql("DELETE FROM d.t WHERE id = 7");
-    wait_until_archived(&site, &source);
-    sleep(Duration::from_secs(2));
-    let mut of_copy = of_copy;
-    assert!(of_copy.terminate(Duration::from_secs(30)).success());
-    end_archived(archiving, &site, &source);
-
+    both_write(&site, &source, &copy);
     let (scratch, prefix) = (site.shown("mixed"), kind.prefix().display().to_string());
-    let into = ["--scratch", scratch.as_str(), "--server-prefix", &prefix, "--backup-only"];
+    let into = [
+        "--scratch",
+        scratch.as_str(),
+        "--server-prefix",
+        &prefix,
+        "--backup-only",
+    ];
     let told = site.restore(&["a"], &into[..4]).fails();
     assert_eq!(told.status.code(), Some(41), "{told}");
-    told.says(&["HF-E041", "two agents archived different histories", "db1", "--follow ID"]);
+    told.says(&[
+        "HF-E041",
+        "two agents archived different histories",
+        "db1",
+        "--follow ID",
+    ]);
     let ids = offered(&told.stderr);
     assert_eq!(ids.len(), 2, "{told}");
     let mut found = Vec::new();
@@ -102,10 +123,19 @@ fn two_histories_are_never_mixed(kind: Kind) {
         ServerOptions::default(),
     )));
     let words = "two agents archived different histories";
-    with_kit(&site, &["find", "--table", "d.t"]).fails().says(&[words]);
-    with_kit(&site, &["export", "binlog", "--out", &site.shown("out")]).fails().says(&[words]);
-    let drill = Verifier::new(&site, kind).command(&["drill", "--provider", "a", "--to", "latest"]).fails();
-    assert!(drill.stdout.contains(words) || drill.stderr.contains(words), "{drill}");
+    with_kit(&site, &["find", "--table", "d.t"])
+        .fails()
+        .says(&[words]);
+    with_kit(&site, &["export", "binlog", "--out", &site.shown("out")])
+        .fails()
+        .says(&[words]);
+    let drill = Verifier::new(&site, kind)
+        .command(&["drill", "--provider", "a", "--to", "latest"])
+        .fails();
+    assert!(
+        drill.stdout.contains(words) || drill.stderr.contains(words),
+        "{drill}"
+    );
 }
 
 #[test]

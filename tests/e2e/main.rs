@@ -36,5 +36,6 @@ mod stores;
 mod stream;
 mod tamper;
 mod tidy;
+mod truth;
 mod units;
 mod verifier;

@@ -1,11 +1,12 @@
 //! Commits a backup: the manifest is written last, and only where every part is.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_proto::container::{Kind, PLAIN_BYTES_MAX, Sealed, Summary, seal};
 use holdfast_proto::ids::ObjectHash;
-use holdfast_proto::manifest::{Manifest, Pages};
+use holdfast_proto::manifest::{Manifest, Pages, Part};
 use holdfast_proto::names::ObjectName;
 use holdfast_proto::record::Record as _;
 
@@ -16,6 +17,8 @@ use crate::repository::upload::{LaneOutcome, put_with_patience_bytes};
 
 /// A manifest longer than this goes into pages.
 const PAGE_BYTES: usize = 64 << 20;
+/// Before a listing that failed is tried again.
+const LIST_AGAIN: Duration = Duration::from_secs(1);
 /// Manifests compress well and are read rarely.
 const LEVEL: i32 = 6;
 
@@ -58,6 +61,54 @@ fn objects(manifest: &Manifest, envelope: &Envelope) -> Vec<Sealed> {
     objects
 }
 
+/// What a provider lacks of the parts that it said to have taken; `None` if it lists all of them, with their sizes.
+async fn lacks(
+    provider: &OpenProvider,
+    envelope: &Envelope,
+    manifest: &Manifest,
+    stall: Duration,
+) -> Option<String> {
+    let name = |part: &Part| {
+        ObjectName::Part {
+            cluster: envelope.cluster,
+            day: envelope.day,
+            backup: envelope.backup,
+            sequence: part.sequence,
+        }
+        .to_string()
+    };
+    let first = name(manifest.parts.first()?);
+    let folder = first.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let prefix = format!("{folder}/");
+    let began = tokio::time::Instant::now();
+    let listed = loop {
+        match provider.store.list(&prefix, None).await {
+            Ok(listed) => break listed,
+            Err(error) if began.elapsed() >= stall || !error.is_transient() => {
+                return Some(format!("its parts cannot be listed: {error}"));
+            }
+            Err(error) => tracing::warn!(provider = provider.name, "listing parts again: {error}"),
+        }
+        tokio::time::sleep(LIST_AGAIN).await;
+    };
+    let sizes: BTreeMap<&str, u64> = listed
+        .iter()
+        .map(|object| (object.name.as_str(), object.bytes))
+        .collect();
+    let lacking: Vec<String> = manifest
+        .parts
+        .iter()
+        .filter(|part| sizes.get(name(part).as_str()) != Some(&part.stored_bytes))
+        .map(name)
+        .collect();
+    let example = lacking.first()?;
+    Some(format!(
+        "it does not list {} of {} parts that it said to have taken, or with other sizes; {example} is one",
+        lacking.len(),
+        manifest.parts.len()
+    ))
+}
+
 /// Writes the manifest to every provider that took all parts. The last put is the commit point of the backup in that
 /// provider. Returns what became of each provider; it is an error if the backup is committed nowhere.
 pub(super) async fn commit(
@@ -80,6 +131,14 @@ pub(super) async fn commit(
             lane.provider, provider.name,
             "lanes keep the order of the providers"
         );
+        if let Some(lacking) = lacks(provider, envelope, manifest, stall).await {
+            tracing::warn!(
+                provider = provider.name,
+                "no manifest is written there: {lacking}"
+            );
+            lane.behind = Some(lacking);
+            continue;
+        }
         for (name, bytes) in &objects {
             if let Err(error) = put_with_patience_bytes(provider, name, bytes, stall).await {
                 tracing::warn!(

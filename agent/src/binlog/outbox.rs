@@ -284,6 +284,16 @@ impl Outbox {
         inner.remember_lagging()
     }
 
+    /// A provider lacks something that another one has: it is to be levelled.
+    pub fn lags(&self, provider: &str) -> std::io::Result<()> {
+        let mut inner = self.lock();
+        for lane in inner.lanes.iter_mut().filter(|lane| lane.provider == provider) {
+            lane.let_go += 1;
+            (lane.needs_levelling, lane.is_level) = (true, false);
+        }
+        inner.remember_lagging()
+    }
+
     /// Takes entries of one level to one provider until `stop`.
     pub async fn run_lane(self, lane: usize, level: Level, provider: OpenProvider, stop: CancellationToken) {
         let mut pause = PAUSE_FIRST;

@@ -28,6 +28,8 @@ use crate::words;
 const LAG_ALARM: Duration = Duration::from_secs(30);
 /// Silence of the source this long is an alarm: heartbeats come every 2 s.
 const SILENCE_ALARM: Duration = Duration::from_secs(20);
+/// The source may not be asked where it is for so long.
+const MUTE_ALARM: Duration = Duration::from_secs(30);
 
 /// What the tasks of the agent tell each other and `status`.
 pub struct Board {
@@ -45,6 +47,8 @@ struct State {
     source_problem: Option<Problem>,
     /// Where the source itself says that it is.
     source_at: Option<(String, u64)>,
+    /// Since when it cannot be asked where it is, in milliseconds since 1970, and why.
+    source_mute: Option<(u64, String)>,
     incidents: u64,
     previous: Option<Cursor>,
     /// The stream that `holes` are about, as it is written down; `None` if nothing is.
@@ -211,7 +215,7 @@ impl Board {
             }
             state.origin = Some(origin.clone());
             state.heard_ms = Some(words::now_ms());
-            state.source_problem = None;
+            (state.source_problem, state.source_mute) = (None, None);
         });
     }
 
@@ -228,7 +232,21 @@ impl Board {
 
     /// The source says that it is here.
     pub fn source_at(&self, file: &str, offset: u64) {
-        self.with(|state| state.source_at = Some((file.to_owned(), offset)));
+        self.with(|state| {
+            state.source_at = Some((file.to_owned(), offset));
+            state.source_mute = None;
+        });
+    }
+
+    /// The source cannot be asked where it is; says for how long that is so.
+    pub fn source_mute(&self, reason: &str) -> Duration {
+        let now_ms = words::now_ms();
+        let since_ms = self.with(|state| {
+            let since_ms = state.source_mute.as_ref().map_or(now_ms, |(since, _)| *since);
+            state.source_mute = Some((since_ms, reason.to_owned()));
+            since_ms
+        });
+        Duration::from_millis(now_ms.saturating_sub(since_ms))
     }
 
     /// What the source keeps out of its binlog now. What no backup has told of yet is answered by one that does.
@@ -408,6 +426,13 @@ fn alarms(state: &State, lanes: &[LaneStatus], now_ms: u64) -> Vec<String> {
         alarms.push("no binlog is being archived yet".into());
     } else if older(state.heard_ms, SILENCE_ALARM) {
         alarms.push("the source has been silent: not even heartbeats come".into());
+    }
+    if let Some((since_ms, reason)) = &state.source_mute
+        && older(Some(*since_ms), MUTE_ALARM)
+    {
+        alarms.push(format!(
+            "the source cannot be asked where it is, so what it does not send is not noticed: {reason}"
+        ));
     }
     if state.received_lag.is_over(LAG_ALARM, now_ms) {
         alarms.push("the source has committed what does not come over the binlog stream".into());

@@ -330,16 +330,31 @@ async fn follow(
     }
 }
 
+/// The source may refuse new connections for so long before its stream is opened anew.
+const MUTE: Duration = Duration::from_secs(300);
+
 /// A stream may be silent although the source moves on: after RESET MASTER the source goes on sending heartbeats of a file
 /// that is gone. So the source is asked, beside the stream, where it is: before us is an error, and whether it stays ahead
 /// of us is watched.
 async fn look_at_source(context: &Context, archive: &Archive) -> Result<(), Problem> {
     let (file, offset) = archive.position();
-    let Ok(mut control) = Connection::connect(&context.source).await else {
-        return Ok(());
+    let asked = async {
+        let connected = Connection::connect(&context.source).await;
+        let mut control = connected.map_err(|error| source_problem("connect to the source", &error))?;
+        let now = position(&mut control).await;
+        let now = now.map_err(|error| source_problem("ask the source where it is", &error))?;
+        Ok::<_, Problem>((control, now))
     };
-    let Ok(now) = position(&mut control).await else {
-        return Ok(());
+    let (mut control, now) = match asked.await {
+        Ok(answer) => answer,
+        // The stream may be one of a file that is gone: after a while it is worth opening anew, which the source then refuses or not.
+        Err(problem) if context.board.source_mute(&problem.fact) > MUTE => {
+            return Err(Problem {
+                fact: format!("it cannot be asked where it is: {}", problem.fact),
+                ..problem
+            });
+        }
+        Err(_) => return Ok(()),
     };
     if Place::new(&now.file, now.offset) < Place::new(file, offset) {
         return Err(interrupted(&format!(

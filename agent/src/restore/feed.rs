@@ -206,7 +206,9 @@ impl Archive {
         let segment = &self.0.segments[index];
         let name = segment.name;
         // A header is signed, what it stands before is not: the next segment's is.
-        let hash = place_in_chain(&name).and_then(|place| self.0.hashes.get(&place)).copied();
+        let hash = place_in_chain(&name)
+            .and_then(|place| self.0.hashes.get(&place))
+            .copied();
         let mut pause = Duration::from_secs(1);
         for retry in 0.. {
             let fetched = self

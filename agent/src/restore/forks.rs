@@ -52,7 +52,10 @@ pub(super) fn may_be(segments: &[Segment]) -> bool {
     }
     let mut spans: Vec<(u64, u64)> = spans.into_values().collect();
     spans.sort_unstable();
-    spans.iter().zip(spans.iter().skip(1)).any(|(one, next)| next.0 < one.1)
+    spans
+        .iter()
+        .zip(spans.iter().skip(1))
+        .any(|(one, next)| next.0 < one.1)
 }
 
 /// Leaves one history: beyond each fork the one that is followed, and neither where none is. Returns why, then.
@@ -125,7 +128,10 @@ fn ended_twice(segments: &[Segment], pieces: &[Piece]) -> Option<Fork> {
     let files: BTreeSet<u64> = pieces.iter().map(|piece| piece.file).collect();
     let of_file = |segment: &&(usize, &Segment)| files.contains(&segment.1.summary.file_index);
     let all: Vec<(usize, &Segment)> = segments.iter().enumerate().collect();
-    let ends = all.iter().filter(of_file).filter(|(_, segment)| segment.summary.closes_file);
+    let ends = all
+        .iter()
+        .filter(of_file)
+        .filter(|(_, segment)| segment.summary.closes_file);
     let forks = ends.filter_map(|(one, closing)| {
         let (file, end) = (closing.summary.file_index, closing.summary.end);
         let goes_on = |(_, other): &&(usize, &Segment)| {
@@ -143,7 +149,9 @@ fn ended_twice(segments: &[Segment], pieces: &[Piece]) -> Option<Fork> {
 fn common(segments: &[Segment], pieces: &[Piece]) -> Vec<Common> {
     let mut found = Vec::new();
     for piece in pieces {
-        let Some(chosen) = segments.get(piece.segment) else { continue };
+        let Some(chosen) = segments.get(piece.segment) else {
+            continue;
+        };
         let mut of_others: Vec<Common> = segments
             .iter()
             .enumerate()
@@ -151,7 +159,10 @@ fn common(segments: &[Segment], pieces: &[Piece]) -> Vec<Common> {
                 other.summary.file_index == piece.file && other.generation() != chosen.generation()
             })
             .filter_map(|(index, other)| {
-                let (from, to) = (piece.from.max(other.summary.start), piece.to.min(other.summary.end));
+                let (from, to) = (
+                    piece.from.max(other.summary.start),
+                    piece.to.min(other.summary.end),
+                );
                 (from < to).then_some(Common {
                     file: piece.file,
                     from,
@@ -161,7 +172,11 @@ fn common(segments: &[Segment], pieces: &[Piece]) -> Vec<Common> {
             })
             .collect();
         // What a large segment of the same generation holds, its small ones hold too.
-        let large: Vec<Common> = of_others.iter().copied().filter(|common| is_large(segments, common)).collect();
+        let large: Vec<Common> = of_others
+            .iter()
+            .copied()
+            .filter(|common| is_large(segments, common))
+            .collect();
         of_others.retain(|common| {
             is_large(segments, common)
                 || !large.iter().any(|wider| {
@@ -178,7 +193,9 @@ fn common(segments: &[Segment], pieces: &[Piece]) -> Vec<Common> {
 
 fn is_large(segments: &[Segment], common: &Common) -> bool {
     let [_, other] = common.segments;
-    segments.get(other).is_some_and(|segment| segment.summary.level == Level::Large)
+    segments
+        .get(other)
+        .is_some_and(|segment| segment.summary.level == Level::Large)
 }
 
 fn other_side(segments: &[Segment], common: &Common) -> Option<Generation> {
@@ -227,7 +244,9 @@ impl Fork {
     fn not_followed(&self, follow: &[String]) -> Option<Generation> {
         let is_followed = |generation: &Generation| {
             let id = generation.to_string();
-            follow.iter().any(|wanted| !wanted.is_empty() && id.starts_with(wanted.as_str()))
+            follow
+                .iter()
+                .any(|wanted| !wanted.is_empty() && id.starts_with(wanted.as_str()))
         };
         let [one, other] = self.sides;
         match (is_followed(&one), is_followed(&other)) {
@@ -241,7 +260,10 @@ impl Fork {
     fn without(&self, segments: &[Segment], dropped: &[Generation]) -> Vec<Segment> {
         let is_kept = |segment: &&Segment| {
             let end = place(segment.summary.file_index, segment.summary.end);
-            end <= self.at || !segment.generation().is_some_and(|generation| dropped.contains(&generation))
+            end <= self.at
+                || !segment
+                    .generation()
+                    .is_some_and(|generation| dropped.contains(&generation))
         };
         segments.iter().filter(is_kept).cloned().collect()
     }
@@ -271,8 +293,15 @@ fn describe(archive: &Archive, generation: Generation) -> String {
     let host = of_it
         .first()
         .and_then(|segment| archive.repository().trust.writer(&segment.writer))
-        .map_or_else(|| "an unknown host".to_owned(), |certificate| certificate.name.clone());
-    let times = || of_it.iter().map(|segment| segment.created_ms.saturating_mul(1000));
+        .map_or_else(
+            || "an unknown host".to_owned(),
+            |certificate| certificate.name.clone(),
+        );
+    let times = || {
+        of_it
+            .iter()
+            .map(|segment| segment.created_ms.saturating_mul(1000))
+    };
     let last = of_it
         .iter()
         .max_by_key(|segment| (segment.summary.file_index, segment.summary.end));
@@ -281,8 +310,14 @@ fn describe(archive: &Archive, generation: Generation) -> String {
         &generation.to_string()[..12],
         times().min().map_or_else(String::new, words::moment_us),
         times().max().map_or_else(String::new, words::moment_us),
-        last.map_or_else(String::new, |segment| format!("{}:{}", segment.summary.file, segment.summary.end)),
+        last.map_or_else(String::new, |segment| format!(
+            "{}:{}",
+            segment.summary.file, segment.summary.end
+        )),
         last.filter(|segment| !segment.summary.gtid.is_empty())
-            .map_or_else(String::new, |segment| format!(" (GTID {:.200})", segment.summary.gtid)),
+            .map_or_else(String::new, |segment| format!(
+                " (GTID {:.200})",
+                segment.summary.gtid
+            )),
     )
 }

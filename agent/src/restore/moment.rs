@@ -74,7 +74,7 @@ pub async fn choose(
     backup: Option<&str>,
     wanted: &TargetPoint,
 ) -> Result<Choice, Problem> {
-    let newest = catalog.choose(backup)?;
+    let (newest, follow) = (catalog.choose(backup)?, catalog.follow.as_slice());
     if *wanted == TargetPoint::BackupOnly {
         return Ok(Choice {
             listed: newest.clone(),
@@ -97,7 +97,7 @@ pub async fn choose(
         if is_behind || listed.summary.started_ms >= before_ms {
             continue;
         }
-        match consider(repository, identities, listed, wanted, &catalog.follow, &mut notes).await? {
+        match consider(repository, identities, listed, wanted, follow, &mut notes).await? {
             Considered::Chosen(Some(replay)) if listed.summary.prepared_xa > 0 && !replay.is_empty() => {
                 notes.push(passed_over(listed));
                 blocked = blocked.or(Some(Choice {

@@ -103,8 +103,17 @@ impl S3Store {
         let put = put
             .if_none_match("*")
             .checksum_algorithm(ChecksumAlgorithm::Crc32);
+        let bytes = body.len() as u64;
         match put.body(ByteStream::from(body)).send().await {
-            Ok(_) => Ok(PutOutcome::Created),
+            Ok(answer)
+                if answer
+                    .e_tag
+                    .as_deref()
+                    .is_some_and(|tag| !tag.trim_matches('"').is_empty()) =>
+            {
+                Ok(PutOutcome::Created)
+            }
+            Ok(_) => self.is_stored(name, bytes).await,
             // 412 is the one answer that says: somebody's object is there.
             Err(error)
                 if error
@@ -114,6 +123,18 @@ impl S3Store {
                 Ok(PutOutcome::AlreadyExists)
             }
             Err(error) => Err(call_failed(&self.place, "s3:PutObject", name, error)),
+        }
+    }
+
+    /// Whether an object is there that a store said to have taken in words that are no store's: a proxy answers 200 for itself.
+    async fn is_stored(&self, name: &str, bytes: u64) -> Result<PutOutcome, StoreError> {
+        match self.head(name).await? {
+            Some(found) if found == bytes => Ok(PutOutcome::Created),
+            _ => Err(StoreError::transient(format!(
+                "{}: s3:PutObject of {name} was answered with success, but without an ETag, and the object is not there: does a proxy \
+                 answer for the store?",
+                self.place
+            ))),
         }
     }
 

@@ -137,6 +137,27 @@ async fn an_overloaded_provider_is_given_the_pause_it_asks_for() {
     assert_eq!(proxy.connections(), 2);
 }
 
+/// A proxy says 200 for itself: that is no store's answer, and nothing is stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn success_of_somebody_else_is_none() {
+    let server = seaweedfs();
+    let direct = open(server.port).await;
+    for said in ["<html>maintenance</html>", ""] {
+        let proxy = Proxy::start(server.port, [answer("200 OK", said)]).await;
+        let refused = open(proxy.port).await.put_new("claimed", body(5)).await;
+        // It is tried again, and the store takes it; or it is said. It never counts without being there.
+        let there = direct.size("claimed").await.unwrap();
+        assert_eq!(there.is_some(), refused.is_ok(), "{refused:?}");
+    }
+    let lying = Proxy::always(answer("200 OK", "<html>maintenance</html>")).await;
+    let refused = open(lying.port)
+        .await
+        .put_new("never", body(5))
+        .await
+        .unwrap_err();
+    assert!(refused.to_string().contains("ETag"), "{refused}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_say_what_is_missing() {
     let server = seaweedfs();
