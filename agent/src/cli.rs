@@ -121,7 +121,7 @@ pub struct ReaderArgs {
 #[derive(Debug, Subcommand)]
 pub enum RestoreCommand {
     /// Say how far the unfinished restore on a server is, whoever runs it.
-    Status(TargetArgs),
+    Status(RestoreStatusArgs),
 }
 
 /// Where to read a repository, and what opens what is encrypted in it.
@@ -396,13 +396,32 @@ pub struct TargetArgs {
     /// Go on where this machine cannot keep a new server from reading and writing its files and reaching its network. Then so can the SQL that is restored.
     #[arg(long)]
     pub despite_no_isolation: bool,
-    /// Stop the new server when the restore is over.
+    /// Stop the new server when the restore is over, or paused.
     #[arg(long, requires = "scratch")]
     pub stop: bool,
-    /// The socket of an empty server.
+    /// A server that runs, and is empty.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// See [`RestoreCommand::Status`].
+#[derive(Debug, Args)]
+pub struct RestoreStatusArgs {
+    /// The folder of the new server that a restore with --scratch is making.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["socket", "host"])]
+    pub scratch: Option<PathBuf>,
+    /// The server that is restored into.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// A server that runs, and the account to use there.
+#[derive(Debug, Clone, Args)]
+pub struct ServerArgs {
+    /// The socket of the server that is restored into, which is empty when that begins.
     #[arg(long, value_name = "PATH", conflicts_with = "host")]
     pub socket: Option<PathBuf>,
-    /// The host of an empty server, reached by verified TLS.
+    /// Its host, in place of its socket, reached by verified TLS.
     #[arg(long)]
     pub host: Option<String>,
     /// Its port.
@@ -411,7 +430,7 @@ pub struct TargetArgs {
     /// The authorities its certificate is checked by; the system's otherwise.
     #[arg(long, value_name = "FILE")]
     pub tls_ca_file: Option<PathBuf>,
-    /// The account to restore with.
+    /// The account to use there.
     #[arg(long, default_value = "root")]
     pub user: String,
     /// The file with the account's password.

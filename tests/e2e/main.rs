@@ -27,6 +27,7 @@ mod odd_settings;
 mod operator;
 mod packaging;
 mod partial;
+mod pauses;
 mod permissions;
 mod points;
 mod reader;

@@ -159,6 +159,11 @@ impl Server {
         }
     }
 
+    /// Lets a server that somebody else started run on.
+    pub fn let_run(mut self) {
+        std::mem::forget(self.left_running.take());
+    }
+
     /// Starts a new, empty server and waits until it is ready.
     pub fn start(kind: Kind, options: ServerOptions) -> Server {
         let folder = short_folder();

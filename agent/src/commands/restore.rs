@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Reader, open_reader, plan_of, say};
-use crate::cli::{AccountsArg, RestoreArgs, RestoreCommand, TargetArgs};
+use crate::cli::{AccountsArg, RestoreArgs, RestoreCommand, RestoreStatusArgs, ServerArgs, TargetArgs};
 use crate::config;
 use crate::instance::{Bounds, Home, Instance, Programs};
 use crate::problem::{Code, Problem, Result};
@@ -18,8 +18,8 @@ use crate::wire::{ConnectOptions, Endpoint, TlsMode};
 use crate::words;
 
 pub(super) async fn run(config_path: &Path, args: &RestoreArgs, json: bool) -> Result<()> {
-    if let Some(RestoreCommand::Status(target)) = &args.command {
-        return status(target, json).await;
+    if let Some(RestoreCommand::Status(of)) = &args.command {
+        return status(of, json).await;
     }
     let started = std::time::Instant::now();
     let reader = open_reader(config_path, &args.from_repository).await?;
@@ -49,32 +49,53 @@ pub(super) async fn run(config_path: &Path, args: &RestoreArgs, json: bool) -> R
         },
         listener: listener(instance.as_ref())?,
     };
-    let whose = match instance {
-        Some(_) => Whose::Ours,
+    let whose = match &instance {
+        Some(instance) => Whose::Ours {
+            run: instance.run().to_owned(),
+        },
         None => Whose::Theirs,
     };
     let restored = match (
         restore_into(&reader, &plan, (&target, whose), args, &options, json).await,
         &mut instance,
     ) {
-        // In order, so that the same command can go on with what it holds.
-        (Err(problem), Some(instance)) => return Err(instance.stop_after(problem).await.into()),
+        (Err(problem), Some(instance)) => {
+            return Err(set_aside(&reader, instance, &target, problem).await.into());
+        }
         (restored, _) => restored?,
     };
     if let (Some(instance), Then::Finish) = (&instance, options.then) {
         instance.mark_whole()?;
     }
-    let place = place_of(&mut instance, &target, args).await?;
+    let stops = args.target.stop && (!args.pause || restored.in_memory.is_empty());
+    let place = place_of(&mut instance, &target, (stops, options.then)).await?;
     let took = started.elapsed();
     let mut record = report(&plan, &restored, &place, took);
     record["paused"] = (options.then == Then::Pause).into();
     let mut lines = told(&plan, &restored, &place, took);
+    lines.extend(instance.as_ref().filter(|_| !stops).map(told_of_server));
     if options.then == Then::Pause {
+        lines.extend(told_of_memory(&restored, args));
         lines.push(PAUSED.to_owned());
     }
     say(json, &record, &lines);
     refuse_without(&plan, &restored)?;
     Ok(())
+}
+
+/// Leaves a server of ours so that the same command can go on with what it holds: one that had come to rest as it was, others stopped
+/// in order.
+async fn set_aside(
+    reader: &Reader,
+    instance: &mut Instance,
+    target: &ConnectOptions,
+    problem: Problem,
+) -> Problem {
+    let stays = instance.was_running() && restore::ready::is_at_rest(&reader.identities, target).await;
+    match stays && instance.leave().await.is_ok() {
+        true => problem,
+        false => instance.stop_after(problem).await,
+    }
 }
 
 /// A restore that lacks something is whole but for that, and its exit status says so.
@@ -138,8 +159,31 @@ async fn begun_backup(reader: &Reader, target: &TargetArgs) -> Result<Option<Str
     if !names_a_server(target) {
         return Ok(None);
     }
-    let begun = restore::ready::begun_backup(&reader.identities, &running_target(target)?).await;
+    let begun = restore::ready::begun_backup(&reader.identities, &running_target(&target.server)?).await;
     Ok(begun)
+}
+
+/// How to come to a server of ours that runs on, and how to stop it.
+fn told_of_server(instance: &Instance) -> String {
+    format!(
+        "server     connect with --socket={}, as an account of the backup or, with --accounts leave, as root; stop it with: kill $(cat {})",
+        instance.socket().display(),
+        instance.folder().join("pid").display()
+    )
+}
+
+/// What does not outlive a stop of a server that is paused.
+fn told_of_memory(restored: &Restored, args: &RestoreArgs) -> Option<String> {
+    let tables = restored.in_memory.join(", ");
+    let is_left = match args.target.stop {
+        true => ", so it was left running",
+        false => "",
+    };
+    (!tables.is_empty()).then(|| {
+        format!(
+            "warning    rows of {tables} are in the server's memory only: this restore cannot go on once the server was stopped{is_left}"
+        )
+    })
 }
 
 const PAUSED: &str = "paused     the server is not finished: it is closed to all but administrators, and marked with the schema holdfast-unfinished-restore. \
@@ -154,8 +198,9 @@ async fn restore_into(
     options: &RestoreOptions,
     json: bool,
 ) -> Result<Restored, Problem> {
+    let is_theirs = whose == Whose::Theirs;
     let ready = Ready::look(plan, &reader.identities, target, whose, Purpose::Begin).await?;
-    if whose == Whose::Theirs {
+    if is_theirs {
         if !json {
             ready.describe().iter().for_each(words::print);
         }
@@ -163,8 +208,14 @@ async fn restore_into(
         confirm(ready.host(), args.yes_replace.as_deref())?;
     }
     let begun = ready.begin().await?;
-    if begun.is_resumed() {
-        words::print_error("this restore was interrupted: it goes on where it stopped");
+    match begun.paused_at() {
+        Some(place) => words::print_error(format!(
+            "this restore was paused at {place}: it goes on from there"
+        )),
+        None if begun.is_resumed() => {
+            words::print_error("this restore was interrupted: it goes on where it stopped");
+        }
+        None => {}
     }
     begun
         .finish(&reader.repository, &reader.identities, options)
@@ -179,7 +230,7 @@ async fn tell_plan(reader: &Reader, plan: &RestorePlan, args: &RestoreArgs, json
     if let (Some(narrowed), true) = (&plan.narrowed, is_beside) {
         let names = new_names(&narrowed.schemas(), &args.new_names)?;
         if names_a_server(&args.target) {
-            copy::check(&running_target(&args.target)?, &plan.inventory, &names).await?;
+            copy::check(&running_target(&args.target.server)?, &plan.inventory, &names).await?;
         }
         space = Some(space_for_server(plan, &workspace(args)?, args)?);
     } else if let Some(folder) = &args.target.scratch {
@@ -187,7 +238,7 @@ async fn tell_plan(reader: &Reader, plan: &RestorePlan, args: &RestoreArgs, json
         Instance::refuse_used(folder)?;
         space = Some(space_for_server(plan, folder, args)?);
     } else if names_a_server(&args.target) {
-        let target = running_target(&args.target)?;
+        let target = running_target(&args.target.server)?;
         let ready = Ready::look(plan, &reader.identities, &target, Whose::Theirs, Purpose::Tell).await?;
         record["target"] = ready.to_json();
         lines.extend(ready.describe());
@@ -202,7 +253,7 @@ async fn tell_plan(reader: &Reader, plan: &RestorePlan, args: &RestoreArgs, json
 }
 
 fn names_a_server(target: &TargetArgs) -> bool {
-    target.socket.is_some() || target.host.is_some()
+    target.server.socket.is_some() || target.server.host.is_some()
 }
 
 /// What a server of ours in this folder takes, refused where there is too little.
@@ -256,12 +307,25 @@ fn confirm(host: &str, given: Option<&str>) -> Result<(), Problem> {
     }
 }
 
-async fn status(args: &TargetArgs, json: bool) -> Result<()> {
+async fn status(args: &RestoreStatusArgs, json: bool) -> Result<()> {
     let target = match &args.scratch {
-        Some(folder) => Instance::connect_options_of(folder),
-        None => running_target(args)?,
+        Some(folder) => {
+            let way = ServerArgs {
+                socket: Some(Instance::socket_in(folder)),
+                ..args.server.clone()
+            };
+            running_target(&way)?
+        }
+        None => running_target(&args.server)?,
     };
-    let unfinished = restore::status::look(&target).await?;
+    let unfinished = match (restore::status::look(&target).await, &args.scratch) {
+        // Its mark tells at least that it is there.
+        (Err(problem), Some(folder)) if Instance::is_unfinished(folder) => {
+            let backup = Instance::unfinished_backup(folder);
+            Some(restore::status::Unfinished::out_of_reach(backup, &problem))
+        }
+        (found, _) => found?,
+    };
     let lines = unfinished.as_ref().map_or_else(
         || vec![format!("no unfinished restore on {}", target.endpoint)],
         restore::status::Unfinished::describe,
@@ -274,17 +338,17 @@ async fn status(args: &TargetArgs, json: bool) -> Result<()> {
 async fn place_of(
     instance: &mut Option<Instance>,
     target: &ConnectOptions,
-    args: &RestoreArgs,
+    (stops, then): (bool, Then),
 ) -> Result<String, Problem> {
     Ok(match instance {
-        Some(instance) if args.target.stop => {
+        Some(instance) if stops => {
             instance.stop().await?;
             format!("a new server in {} (stopped)", instance.folder().display())
         }
         Some(instance) => {
-            match args.pause {
-                true => instance.leave().await?,
-                false => instance.hand_over().await,
+            match then {
+                Then::Pause => instance.leave().await?,
+                Then::Finish => instance.hand_over().await,
             }
             format!(
                 "a new server in {}, listening on {}",
@@ -305,7 +369,7 @@ async fn restore_beside(
     json: bool,
 ) -> Result<()> {
     let started = std::time::Instant::now();
-    let target = running_target(&args.target)?;
+    let target = running_target(&args.target.server)?;
     copy::check(&target, &plan.inventory, names).await?;
     let interrupted = super::interruption()?;
     let workspace = workspace(args)?;
@@ -413,7 +477,7 @@ async fn open_target(
         let instance = Instance::create(programs, &Home::Folder(folder.clone()), &made).await?;
         return Ok((instance.connect_options(), Some(instance)));
     }
-    Ok((running_target(args)?, None))
+    Ok((running_target(&args.server)?, None))
 }
 
 /// What a server of ours may take here.
@@ -432,7 +496,7 @@ fn listener(instance: Option<&Instance>) -> Result<Option<Arc<TcpListener>>, Pro
 }
 
 /// The server that is reached by socket or host.
-fn running_target(args: &TargetArgs) -> Result<ConnectOptions, Problem> {
+fn running_target(args: &ServerArgs) -> Result<ConnectOptions, Problem> {
     let (endpoint, tls) = match (&args.socket, &args.host) {
         (Some(path), _) => (Endpoint::Unix(path.clone()), TlsMode::UnixSocketOnly),
         (None, Some(host)) => (

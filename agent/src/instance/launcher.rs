@@ -26,6 +26,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::confinement::{Confined, Confinement};
+use super::order;
 
 /// The first argument that makes this program a launcher.
 pub const COMMAND: &str = "server-launcher";
@@ -33,10 +34,10 @@ pub const COMMAND: &str = "server-launcher";
 pub const IN_UNIT: &str = "--in-unit";
 /// Locked by a launcher as long as it works, in the server's folder.
 const LOCK: &str = "launcher.lock";
+/// What it has to say that nobody asked for, in the server's folder.
+const LOG: &str = "launcher.log";
 /// Where a launcher that stays with its server is found, in the server's folder.
 const STAYS_AT: &str = "launcher.sock";
-/// Stands in a server's folder when it was stopped in order.
-pub const STOPPED_IN_ORDER: &str = "stopped-in-order";
 /// How long a server may take to stop in order when nobody waits for it.
 const STOP: Duration = Duration::from_secs(60);
 /// How often it looks after its server while nobody asks anything.
@@ -127,6 +128,7 @@ enum Answer {
     },
     Running {
         pid: u32,
+        run: String,
     },
     Measured(Reach),
     Done,
@@ -151,8 +153,13 @@ pub struct Reach {
 /// How a server is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
-    /// It runs, under this number where the launcher is.
-    Running(u32),
+    /// It runs.
+    Running {
+        /// Its process id where the launcher is.
+        pid: u32,
+        /// The number of its run, which stays the same over stops in order ([`super::order`]).
+        run: String,
+    },
     /// It has ended.
     Ended {
         /// Its wait status.
@@ -194,6 +201,13 @@ impl Launcher {
             Origin::Unit(socket) => (UnixStream::connect(socket)?, None),
             Origin::Child => {
                 let (ours, theirs) = UnixStream::pair()?;
+                // One that stays must not hold what whoever reads our output waits for the end of.
+                let log = std::fs::File::options()
+                    .create(true)
+                    .append(true)
+                    .mode(0o600)
+                    .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+                    .open(setting.confinement.folder.join(LOG))?;
                 let child = Command::new("/proc/self/exe")
                     .arg0("holdfast")
                     .arg(COMMAND)
@@ -203,7 +217,7 @@ impl Launcher {
                     .process_group(0)
                     .stdin(Stdio::from(OwnedFd::from(theirs)))
                     .stdout(Stdio::null())
-                    .stderr(Stdio::inherit())
+                    .stderr(log)
                     .spawn()?;
                 (ours, Some(child))
             }
@@ -353,7 +367,7 @@ impl Drop for Launcher {
 
 fn state(answer: Answer) -> io::Result<State> {
     match answer {
-        Answer::Running { pid } => Ok(State::Running(pid)),
+        Answer::Running { pid, run } => Ok(State::Running { pid, run }),
         Answer::Ended { status, why } => Ok(State::Ended {
             status: ExitStatus::from_raw(status),
             why,
@@ -483,6 +497,7 @@ fn work(mut stream: UnixStream, is_unit: bool) -> io::Result<()> {
     let mut ward = Ward {
         setting,
         server: None,
+        run: String::new(),
         ended: None,
         why: None,
         measured: Instant::now(),
@@ -626,6 +641,8 @@ fn folder_of_unit(name: &Path) -> io::Result<(PathBuf, std::fs::File)> {
 struct Ward {
     setting: Setting,
     server: Option<Child>,
+    /// The number of its run.
+    run: String,
     ended: Option<ExitStatus>,
     why: Option<String>,
     measured: Instant,
@@ -654,7 +671,7 @@ impl Ward {
         Ok(match request {
             Request::Start(program) => {
                 (self.ended, self.why) = (None, None);
-                self.forget_order()?;
+                self.run = order::take(&self.setting.confinement.folder)?;
                 self.server = Some(self.command(&program)?.spawn()?);
                 self.state()
             }
@@ -730,7 +747,10 @@ impl Ward {
     fn state(&mut self) -> Answer {
         self.look_after();
         match (&self.server, self.ended) {
-            (Some(server), _) => Answer::Running { pid: server.id() },
+            (Some(server), _) => Answer::Running {
+                pid: server.id(),
+                run: self.run.clone(),
+            },
             (None, ended) => Answer::Ended {
                 status: ended.map_or(0, ExitStatus::into_raw),
                 why: self.why.clone(),
@@ -765,18 +785,11 @@ impl Ward {
         self.kill();
     }
 
-    /// A server that ended by itself, with nothing wrong, was stopped in order: everything that it held is on the disk.
+    /// A server that ended by itself, with nothing wrong, was stopped in order.
     fn note_order(&self, status: ExitStatus) {
         if status.success() && self.why.is_none() {
             // Not known is as good as not in order.
-            let _ = std::fs::write(self.setting.confinement.folder.join(STOPPED_IN_ORDER), "");
-        }
-    }
-
-    fn forget_order(&self) -> io::Result<()> {
-        match std::fs::remove_file(self.setting.confinement.folder.join(STOPPED_IN_ORDER)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+            let _ = order::leave(&self.setting.confinement.folder, &self.run);
         }
     }
 

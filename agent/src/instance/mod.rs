@@ -8,6 +8,7 @@
 pub mod confinement;
 pub mod isolation;
 pub mod launcher;
+mod order;
 mod programs;
 mod user;
 
@@ -48,6 +49,9 @@ pub struct Instance {
     /// Absent when the server was handed over.
     launcher: Option<Launcher>,
     confined: Confined,
+    /// See [`Instance::run`].
+    run: String,
+    was_running: bool,
 }
 
 fn failed(fact: String) -> Problem {
@@ -155,7 +159,15 @@ impl Instance {
         }
         let mark = lock(&folder, options.restores.as_deref())?;
         if let Some(launcher) = take_over(&folder).await {
-            return Self::of(programs, launcher, Some(mark));
+            let mut instance = Self::of(programs, launcher, Some(mark))?;
+            instance.was_running = true;
+            return match instance.ended().await? {
+                None => Ok(instance),
+                Some(how) => Err(failed(format!(
+                    "the server in {} ended with {how}",
+                    folder.display()
+                ))),
+            };
         }
         await_end_of_earlier(&folder).await?;
         let user = user::choose(&folder, options.bounds.user.as_deref())?;
@@ -185,6 +197,8 @@ impl Instance {
             mark,
             confined: launcher.confined().clone(),
             launcher: Some(launcher),
+            run: String::new(),
+            was_running: false,
         })
     }
 
@@ -297,20 +311,31 @@ impl Instance {
         self.mark.is_none()
     }
 
+    /// The number of the server's run: the same as before if it was stopped in order and started again by us, another one after a
+    /// crash or where somebody else had it running.
+    pub fn run(&self) -> &str {
+        &self.run
+    }
+
+    /// Whether it was left running, and we found it so.
+    pub fn was_running(&self) -> bool {
+        self.was_running
+    }
+
     /// By what it is confined.
     pub fn confined(&self) -> &Confined {
         &self.confined
     }
 
-    /// How to connect as its administrator.
-    pub fn connect_options(&self) -> ConnectOptions {
-        Self::connect_options_of(&self.folder)
+    /// Where the server in a folder listens, whoever started it.
+    pub fn socket_in(folder: &Path) -> PathBuf {
+        socket_of(folder)
     }
 
-    /// The same for the server in a folder that somebody else may have started.
-    pub fn connect_options_of(folder: &Path) -> ConnectOptions {
+    /// How to connect as its administrator.
+    pub fn connect_options(&self) -> ConnectOptions {
         ConnectOptions {
-            endpoint: Endpoint::Unix(socket_of(folder)),
+            endpoint: Endpoint::Unix(self.socket()),
             user: "root".into(),
             password: None,
             tls: TlsMode::UnixSocketOnly,
@@ -389,7 +414,9 @@ impl Instance {
         ]);
         program.arguments.extend(self.programs.start());
         program.arguments.extend(options.arguments.iter().cloned());
-        self.ask(move |launcher| launcher.start(program)).await?;
+        if let State::Running { run, .. } = self.ask(move |launcher| launcher.start(program)).await? {
+            self.run = run;
+        }
         let connect = self.connect_options();
         let deadline = Instant::now() + Duration::from_secs(START_SECONDS);
         while Connection::connect(&connect).await.is_err() {
@@ -418,7 +445,10 @@ impl Instance {
     /// [`Problem`] where nobody looks after it any more.
     pub async fn ended(&mut self) -> Result<Option<String>, Problem> {
         Ok(match self.ask(Launcher::look).await? {
-            State::Running(_) => None,
+            State::Running { run, .. } => {
+                self.run = run;
+                None
+            }
             State::Ended { why: Some(why), .. } => Some(why),
             State::Ended { status, .. } => Some(status.to_string()),
         })

@@ -20,6 +20,8 @@ pub use crate::server::preflight::UNFINISHED_RESTORE as SCHEMA;
 const QUOTED: &str = "`holdfast-unfinished-restore`";
 /// Held on the target server while a restore runs.
 const LOCK: &str = SCHEMA;
+/// A server that started so much later than it did is another run of it, in seconds: its clock and uptime are whole ones.
+const SAME_START_SECONDS: u64 = 1;
 /// How long what a killed restore began may take to end.
 const LOCK_SECONDS: u32 = 600;
 
@@ -40,6 +42,10 @@ pub(super) enum Entry {
     ReplayedBytes,
     /// When the server was started, in seconds since 1970 by its own clock.
     ServerStarted,
+    /// The number of the server's run that the restore was last at work in, as [`Journal::note_run`] was given it.
+    Run,
+    /// Our connection when that was written, where the server has no table that ends with it.
+    Connection,
     /// Settings of the server as they were, in JSON.
     Settings,
     /// The restore's own account is made, and may do everything.
@@ -54,6 +60,8 @@ pub(super) enum Entry {
     Replaying,
     /// Replay rests at this `file:offset` of the stream, and nothing behind it is applied.
     PausedAt,
+    /// No transaction is applied in part. The tables whose rows a stop of the server takes, in JSON.
+    AtRest,
     /// How binlogs get there: [`super::Means`].
     Means,
     /// Triggers that are taken away while rows are changed, in JSON.
@@ -70,6 +78,8 @@ impl Entry {
             Self::Indexes => "indexes",
             Self::ReplayedBytes => "replayed bytes",
             Self::ServerStarted => "server started",
+            Self::Run => "run",
+            Self::Connection => "connection",
             Self::Settings => "settings",
             Self::Account => "account",
             Self::Structure => "structure",
@@ -77,6 +87,7 @@ impl Entry {
             Self::Compared => "compared",
             Self::Replaying => "replaying",
             Self::PausedAt => "paused at",
+            Self::AtRest => "at rest",
             Self::Means => "means",
             Self::TriggersAway => "triggers away",
         }
@@ -275,6 +286,64 @@ impl Journal {
         written.map_err(|e| journal_problem(&e))?;
         self.entries.insert(entry.name().to_owned(), value.to_owned());
         Ok(())
+    }
+
+    /// Writes down in which run of the server the restore is at work: its number, and when it was started. A table whose rows go with
+    /// the run has the number too.
+    pub(super) async fn note_run(&mut self, run: &str, started: u64) -> Result<(), Problem> {
+        let marked = self.mark_run(run).await.map_err(|e| journal_problem(&e))?;
+        match marked {
+            true => self.forget(Entry::Connection).await?,
+            false => {
+                let connection = self.connection_id().to_string();
+                self.write(Entry::Connection, &connection).await?;
+            }
+        }
+        self.write(Entry::ServerStarted, &started.to_string()).await?;
+        self.write(Entry::Run, run).await
+    }
+
+    /// `false`: the server makes no such table, or another one in its place.
+    async fn mark_run(&mut self, run: &str) -> Result<bool, WireError> {
+        let drop = format!("DROP TABLE IF EXISTS {QUOTED}.run");
+        self.connection.execute(&drop).await?;
+        let create = format!("CREATE TABLE {QUOTED}.run (run VARCHAR(64) PRIMARY KEY) ENGINE=MEMORY");
+        match self.connection.execute(create).await {
+            Err(error) if error.server_code().is_some() => return Ok(false),
+            made => made?,
+        };
+        let engine = format!(
+            "SELECT ENGINE AS e FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_NAME = 'run'",
+            quote_text(SCHEMA)
+        );
+        let engine = self.connection.query(engine).await?.one()?.str("e")?;
+        let insert = format!("INSERT INTO {QUOTED}.run VALUES ({})", quote_text(run));
+        match self.connection.execute(insert).await {
+            Ok(_) if engine.eq_ignore_ascii_case("MEMORY") => return Ok(true),
+            Err(error) if error.server_code().is_none() => return Err(error),
+            _ => {}
+        }
+        self.connection.execute(drop).await.map(|_| false)
+    }
+
+    /// Whether the server, which was started then, is still in the run that was noted.
+    pub(super) async fn is_same_run(&mut self, started: u64) -> Result<bool, Problem> {
+        let before = self.get(Entry::ServerStarted).and_then(|text| text.parse().ok());
+        let is_since = before.is_some_and(|before: u64| before.abs_diff(started) <= SAME_START_SECONDS);
+        // After a restart a server may write that such a table is empty now, when it is opened: only where nothing else tells.
+        let Some(run) = self.get(Entry::Run).filter(|_| is_since) else {
+            return Ok(false);
+        };
+        if let Some(before) = self.get(Entry::Connection) {
+            return Ok(before
+                .parse()
+                .is_ok_and(|before: u64| before < self.connection_id()));
+        }
+        let is_it = format!("SELECT 1 FROM {QUOTED}.run WHERE run = {}", quote_text(run));
+        match self.connection.query(is_it).await {
+            Err(error) if error.server_code().is_some() => Ok(false),
+            found => Ok(found.map_err(|e| journal_problem(&e))?.first().is_some()),
+        }
     }
 
     /// `file:offset` where the last transaction begins that statements have applied.

@@ -45,6 +45,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_proto::Flavour;
 use holdfast_proto::keys::Identity;
+use holdfast_proto::manifest::Coordinates;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -120,6 +121,8 @@ pub struct Restored {
     pub reads: BTreeMap<String, ProviderReads>,
     /// What was replayed on top of the backup.
     pub replayed: Option<Replayed>,
+    /// Tables whose rows a stop of the server takes, and which more replay would build on.
+    pub in_memory: Vec<String>,
 }
 
 impl Restored {
@@ -243,6 +246,11 @@ impl<'plan> Begun<'plan> {
         self.journal.is_resumed()
     }
 
+    /// Where an earlier run of the restore came to rest, as `file:offset`, and nothing was done since.
+    pub fn paused_at(&self) -> Option<&str> {
+        self.journal.get(Entry::PausedAt)
+    }
+
     /// Restores what is not restored yet, while nobody else may write. At the end the mark is taken away, unless it is to pause.
     pub async fn finish(
         mut self,
@@ -255,6 +263,12 @@ impl<'plan> Begun<'plan> {
             let restored = self.change(repository, identities, options).await?;
             let mut warnings = std::mem::take(&mut self.warnings);
             if options.then == Then::Pause {
+                if self.plan.replay.is_none() {
+                    let Coordinates { file, offset, .. } = &self.plan.manifest.position;
+                    let here = format!("{file}:{offset}");
+                    self.journal.write(Entry::PausedAt, &here).await?;
+                }
+                warnings.extend(restored.replayed.iter().filter_map(Replayed::told_of_temporaries));
                 return Ok(Restored { warnings, ..restored });
             }
             self.open().await?;
@@ -297,7 +311,7 @@ impl<'plan> Begun<'plan> {
     /// Gives the server the settings again that it had before the restore began.
     async fn open(&mut self) -> Result<(), Problem> {
         let mut control = connected(&self.target).await?;
-        resume::put_settings_back(&mut control, &self.journal).await
+        resume::put_settings_back(&mut control, &self.journal, |_| false).await
     }
 
     async fn change(
@@ -361,6 +375,11 @@ impl<'plan> Begun<'plan> {
             definitions_differ,
             phases: phases.done,
             reads: repository.reads.summary(),
+            in_memory: match replayed {
+                Some(_) => resume::in_memory(&self.journal)?.unwrap_or_default(),
+                // Without replay they are loaded again.
+                None => Vec::new(),
+            },
             replayed,
         })
     }

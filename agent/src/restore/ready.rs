@@ -23,12 +23,33 @@ use crate::wire::ConnectOptions;
 use crate::words;
 
 /// Whose a target server is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Whose {
-    /// We start it, and so know that it does not replicate by itself.
-    Ours,
+    /// We start and stop it, and so know that it does not replicate by itself.
+    Ours {
+        /// The number of its run, the same over stops in order: [`crate::instance::Instance::run`].
+        run: String,
+    },
     /// It runs without us.
     Theirs,
+}
+
+impl Whose {
+    /// A number for the run that the server is in.
+    pub(super) fn run(&self) -> Result<String, Problem> {
+        if let Self::Ours { run } = self {
+            return Ok(run.clone());
+        }
+        let mut number = [0; 16];
+        getrandom::fill(&mut number).map_err(|error| {
+            Problem::new(
+                Code::Internal,
+                format!("no random numbers: {error}"),
+                "report this",
+            )
+        })?;
+        Ok(number.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
 }
 
 /// Why a target server is looked at.
@@ -42,20 +63,28 @@ pub enum Purpose {
 
 /// The backup of the restore that a running target server holds unfinished, by its id; `None`: it holds none, or cannot be asked.
 pub async fn begun_backup(identities: &[Identity], target: &ConnectOptions) -> Option<String> {
-    let id = |(entries, ..): (BTreeMap<String, String>, u64, bool)| {
-        journal::of(&entries, Entry::Backup).map(str::to_owned)
-    };
-    if let Ok(Some(journal)) = Journal::peek(target).await {
-        return id(journal);
+    let entries = peek(identities, target).await?;
+    journal::of(&entries, Entry::Backup).map(str::to_owned)
+}
+
+/// What the journal on a running target server says; `None`: there is none, or it cannot be asked.
+async fn peek(identities: &[Identity], target: &ConnectOptions) -> Option<BTreeMap<String, String>> {
+    if let Ok(Some((entries, ..))) = Journal::peek(target).await {
+        return Some(entries);
     }
     // The accounts of that server may be those of the backup already.
     let login = Login::of_restore(identities).ok()?;
     let own = OwnAccount::find(target, &login).await?;
-    Journal::peek(own.connect_options())
+    let peeked = Journal::peek(own.connect_options()).await.ok()??;
+    Some(peeked.0)
+}
+
+/// Whether the restore that a running target server holds unfinished has come to rest there: it is left as it is then, not stopped, when
+/// a command fails that was to go on with it.
+pub async fn is_at_rest(identities: &[Identity], target: &ConnectOptions) -> bool {
+    peek(identities, target)
         .await
-        .ok()
-        .flatten()
-        .and_then(id)
+        .is_some_and(|entries| journal::of(&entries, Entry::AtRest).is_some())
 }
 
 /// A target server that a plan can be applied to. Nothing is changed there yet.
@@ -96,10 +125,12 @@ impl<'plan> Ready<'plan> {
                 resume::refuse_another(plan, journal, means)?;
                 let settings = settings_of(&mut connected(&way_in).await?).await?;
                 refuse_out_of_reach(plan, &way_in, &settings, means)?;
+                let was_paused = journal.get(Entry::PausedAt).is_some();
                 let warning = "this restore was interrupted and went on where it had stopped";
+                let warnings = (!was_paused).then(|| warning.to_owned());
                 Looked {
                     settings,
-                    warnings: vec![warning.to_owned()],
+                    warnings: warnings.into_iter().collect(),
                     accounts: Vec::new(),
                     means,
                 }
@@ -203,12 +234,13 @@ impl<'plan> Ready<'plan> {
             (Entry::What, journal::what(plan)),
             (Entry::Backup, plan.manifest.backup.to_string()),
             (Entry::Began, words::now_ms().to_string()),
-            (Entry::ServerStarted, started.to_string()),
             (Entry::Means, self.means.name().to_owned()),
             (Entry::Settings, before.to_string()),
         ];
+        let run = self.whose.run()?;
         let mut journal = Journal::begin(target, &entries).await?;
         let prepared = async {
+            journal.note_run(&run, started).await?;
             if let (Some(replay), Some(listen), Means::Replication) = (&plan.replay, &plan.listen, self.means)
             {
                 trial::check(replay, plan.manifest.source.flavour, target, listen, false).await?;
@@ -226,7 +258,7 @@ impl<'plan> Ready<'plan> {
         Begun::new(plan, target.clone(), own, settings, warnings, journal, self.means).await
     }
 
-    async fn go_on(self) -> Result<Begun<'plan>, Problem> {
+    async fn go_on(mut self) -> Result<Begun<'plan>, Problem> {
         let (plan, target) = (self.plan, self.target);
         let mut journal = self.interrupted.expect("there is something to go on with");
         let flavour = plan.manifest.source.flavour;
@@ -238,10 +270,11 @@ impl<'plan> Ready<'plan> {
             replay::check_target(replay, flavour, &self.settings, &mut control, true).await?;
         }
         resume::refuse_in_use(&mut control, &journal).await?;
-        let how = (self.whose, self.means);
+        let how = (&self.whose, self.means);
         let made = super::plan_as_made(plan, &journal)?;
         super::history::put_back(&mut control, &made).await?;
-        resume::settle(&mut control, &made, &mut journal, &self.settings, how).await?;
+        let warnings = resume::settle(&mut control, &made, &mut journal, &self.settings, how).await?;
+        self.warnings.extend(warnings);
         if let (Some(replay), Some(listen), Means::Replication) = (&plan.replay, &plan.listen, self.means) {
             trial::check(replay, flavour, connect, listen, true).await?;
         }

@@ -21,6 +21,7 @@ use super::moment::ReplayPlan;
 use super::outside;
 use super::partial::Narrowed;
 use super::replica::{Filter, Replica, ReplicaStatus};
+use super::resume;
 use super::target_point::FilePosition;
 use crate::problem::{Code, Problem};
 use crate::progress::Progress;
@@ -51,10 +52,25 @@ pub struct Replayed {
     pub about_events: Vec<StatementSent>,
     /// Statements that reach out of their server.
     pub reaching_out: Vec<ReachingOut>,
+    /// Temporary tables of the source's sessions that are open at the target point: gone, if the replay goes on another time.
+    pub open_temporaries: Vec<String>,
     /// Settings of the source that the target server could not be given, for people.
     pub unlike: Vec<String>,
     /// How long it took.
     pub took: Duration,
+}
+
+impl Replayed {
+    /// What a restore that pauses here loses, for people.
+    pub(super) fn told_of_temporaries(&self) -> Option<String> {
+        let open = self.open_temporaries.join(", ");
+        (!open.is_empty()).then(|| {
+            format!(
+                "the source's sessions have temporary tables open here ({open}), which are lost: later statements that need them are \
+                 refused; to get past those, pause where none is open"
+            )
+        })
+    }
 }
 
 /// What a failure of the target server during replay means to a person.
@@ -176,6 +192,7 @@ pub(super) async fn run(
         .await
         .map_err(fail)?;
     if !is_resumed {
+        resume::note_rest(&mut control, journal).await?;
         journal.write(Entry::Replaying, &what).await?;
     }
     let end = plan.resolved.target.place;
@@ -190,15 +207,20 @@ pub(super) async fn run(
         replicate(plan, flavour, selection, (&mut control, &to.listen), journal).await
     };
     let detached = async {
-        replica.detach(&mut control).await?;
+        let in_order = replica.detach(&mut control).await?;
         replica.end_filter(&mut control, &filter).await?;
-        put_back.put_back(&mut control).await
+        put_back.put_back(&mut control).await?;
+        Ok(in_order)
     };
     let detached = detached
         .await
         .map_err(|e| replay_problem("end replication on the target server", &e));
+    let rests = match detached {
+        Ok(true) => resume::note_rest(&mut control, journal).await,
+        detached => detached.map(drop),
+    };
     let sent = replayed?;
-    detached?;
+    rests?;
     let found = replica.committed(&mut control).await;
     let found = found.map_err(|e| replay_problem("read what is committed", &e))?;
     refuse_difference(plan, &found)?;
@@ -207,6 +229,7 @@ pub(super) async fn run(
         about_accounts: sent.about_accounts,
         about_events: sent.about_events,
         reaching_out: sent.reaching_out,
+        open_temporaries: sent.open_temporaries,
         unlike,
         took: started.elapsed(),
     })
@@ -361,6 +384,7 @@ async fn replicate(
     let shutdown = CancellationToken::new();
     let _end_of_source = shutdown.clone().drop_guard();
     let serving = tokio::spawn(source.run(feed, shutdown.clone()));
+    journal.forget(Entry::AtRest).await?;
     for statement in statements {
         control
             .execute(statement)

@@ -323,16 +323,17 @@ impl Replica {
         rows.iter().map(|row| row.str("message")).collect()
     }
 
-    /// Makes it a server of its own again.
-    pub(super) async fn detach(self, control: &mut Connection) -> Result<(), WireError> {
-        let statements = match self.flavour {
+    /// Makes it a server of its own again. Says whether it stopped behind a whole transaction: of one that failed, or that it did not
+    /// wait for any longer, tables without transactions have a part.
+    pub(super) async fn detach(self, control: &mut Connection) -> Result<bool, WireError> {
+        let [stop, reset] = match self.flavour {
             Flavour::MariaDb => ["STOP SLAVE", "RESET SLAVE ALL"],
             Flavour::MySql => ["STOP REPLICA", "RESET REPLICA ALL"],
         };
-        for statement in statements {
-            control.execute(statement).await?;
-        }
-        Ok(())
+        control.execute(stop).await?;
+        let status = self.status(control).await?;
+        control.execute(reset).await?;
+        Ok(status.is_none_or(|status| !status.applier_runs && status.applier_error.is_none()))
     }
 }
 
@@ -363,6 +364,16 @@ pub(super) async fn close(
     let mut set = PutBack(Vec::new());
     set.set(control, settings, "event_scheduler", "OFF").await?;
     set.set(control, settings, closed_by(flavour), "ON").await
+}
+
+/// Whether a setting is one that [`close`] sets.
+pub(super) fn closes(name: &str) -> bool {
+    [
+        "event_scheduler",
+        closed_by(Flavour::MariaDb),
+        closed_by(Flavour::MySql),
+    ]
+    .contains(&name)
 }
 
 /// Lets others write again.

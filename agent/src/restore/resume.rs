@@ -13,8 +13,10 @@ use super::replica::{self, Replica};
 use super::{Means, RestorePlan, Whose, cannot_make, refuse_findings, target_problem};
 use crate::problem::{Code, Problem};
 use crate::server::apply;
-use crate::server::identifiers::quote_identifier;
-use crate::server::inventory::Table;
+use crate::server::capture::SYSTEM_SCHEMAS_SQL;
+use crate::server::columns::row_source;
+use crate::server::identifiers::{quote_identifier, quote_text};
+use crate::server::inventory::{RowSource, Table};
 use crate::server::json;
 use crate::server::preflight;
 use crate::server::rebuild::{Phase, Step, StepKind};
@@ -23,8 +25,8 @@ use crate::wire::{Connection, WireError};
 
 /// A privilege is needed.
 const ACCESS_DENIED: u16 = 1227;
-/// A server that started so much later than it did is another run of it, in seconds: its clock and uptime are whole ones.
-const SAME_START_SECONDS: u64 = 1;
+/// So many tables are named.
+const NAMED_MAX: usize = 5;
 
 /// Refuses another restore than the one that was begun, and one that ends before what is replayed already.
 pub(super) fn refuse_another(plan: &RestorePlan, journal: &Journal, means: Means) -> Result<(), Problem> {
@@ -69,49 +71,86 @@ pub(super) async fn refuse_in_use(control: &mut Connection, journal: &Journal) -
     refuse_findings(&[finding]).map(drop)
 }
 
-/// Leaves the server as if the restore had stopped where the journal says.
+/// How a target server has run since the restore was last at work on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Since {
+    /// Without an end.
+    Unbroken,
+    /// It was stopped in order and started again, both by us.
+    StoppedInOrder,
+    /// It has ended in a way that nobody saw.
+    Restarted,
+}
+
+impl Since {
+    async fn of(journal: &mut Journal, whose: &Whose, started: u64) -> Result<Self, Problem> {
+        Ok(match (journal.is_same_run(started).await?, whose) {
+            (true, _) => Self::Unbroken,
+            (false, Whose::Ours { run }) if journal.get(Entry::Run) == Some(run.as_str()) => {
+                Self::StoppedInOrder
+            }
+            (false, _) => Self::Restarted,
+        })
+    }
+}
+
+/// Leaves the server as if the restore had stopped where the journal says. Returns warnings about it.
 pub(super) async fn settle(
     control: &mut Connection,
     plan: &RestorePlan,
     journal: &mut Journal,
     settings: &Settings,
-    (whose, means): (Whose, Means),
-) -> Result<(), Problem> {
+    (whose, means): (&Whose, Means),
+) -> Result<Vec<String>, Problem> {
     let fail = |error: WireError| target_problem("put in order what an interrupted restore left", &error);
-    let started = server_started(control, plan.manifest.source.flavour)
-        .await
-        .map_err(fail)?;
-    if was_restarted(journal, started) {
-        match journal.get(Entry::Replaying) {
-            Some(_) => refuse_after_restart(control, plan, settings, (whose, means)).await?,
-            // What was compared may be gone of tables without transactions.
-            None => journal.forget(Entry::Compared).await?,
+    let flavour = plan.manifest.source.flavour;
+    let started = server_started(control, flavour).await.map_err(fail)?;
+    let since = Since::of(journal, whose, started).await?;
+    let mut warnings = Vec::new();
+    if since == Since::Unbroken && means == Means::Replication {
+        // One that a kill left at work.
+        let ended_in_order = end_replication(control, flavour).await.map_err(fail)?;
+        if ended_in_order {
+            note_rest(control, journal).await?;
         }
-        journal.write(Entry::ServerStarted, &started.to_string()).await?;
     }
-    if means == Means::Replication {
-        end_replication(control, plan).await.map_err(fail)?;
+    if journal.get(Entry::Replaying).is_some() {
+        let found = (since, whose, means);
+        warnings.extend(refuse_inexact(control, plan, journal, settings, found).await?);
+    } else if since != Since::Unbroken {
+        // What was compared may be gone of tables without transactions.
+        journal.forget(Entry::PausedAt).await?;
+        journal.forget(Entry::Compared).await?;
     }
-    put_settings_back(control, journal).await?;
+    if since != Since::Unbroken {
+        journal.note_run(&whose.run()?, started).await?;
+        end_replication(control, flavour).await.map_err(fail)?;
+    }
+    let stays_closed = |name: &str| since == Since::Unbroken && replica::closes(name);
+    put_settings_back(control, journal, stays_closed).await?;
     control.execute(json::tear_down()).await.map_err(fail)?;
     if journal.get(Entry::Structure).is_none() {
         refuse_rows_of_others(control, plan).await?;
-        return drop_structure(control, plan).await.map_err(fail);
-    }
-    if journal.get(Entry::Compared).is_none() {
+        drop_structure(control, plan).await.map_err(fail)?;
+    } else if journal.get(Entry::Compared).is_none() {
         drop_programs(control, plan).await.map_err(fail)?;
-        return make_tables_again(control, plan).await;
+        make_tables_again(control, plan).await?;
     }
-    Ok(())
+    Ok(warnings)
 }
 
-/// Gives a server the settings again that it had before its restore began.
-pub(super) async fn put_settings_back(control: &mut Connection, journal: &Journal) -> Result<(), Problem> {
+/// Gives a server the settings again that it had before its restore began, but for some.
+pub(super) async fn put_settings_back(
+    control: &mut Connection,
+    journal: &Journal,
+    stays: impl Fn(&str) -> bool,
+) -> Result<(), Problem> {
     let fail = |error: WireError| target_problem("put the target server's settings back", &error);
     let settings = super::settings_of(control).await?;
     let before = journal.get(Entry::Settings).unwrap_or("[]");
-    let before: Vec<(String, String)> = serde_json::from_str(before)
+    let mut before: Vec<(String, String)> = serde_json::from_str(before)
         .map_err(|error| fail(WireError::Protocol(format!("the journal: {error}"))))?;
+    before.retain(|(name, _)| !stays(name));
     match replica::put_back(control, &settings, before).await {
         // Who may not set them has not changed them either: somebody else has.
         Err(error) if error.server_code() == Some(ACCESS_DENIED) => {
@@ -134,43 +173,141 @@ pub(super) async fn server_started(control: &mut Connection, flavour: Flavour) -
     control.query(sql).await?.one()?.u64("s")
 }
 
-fn was_restarted(journal: &Journal, started: u64) -> bool {
-    let before = journal.get(Entry::ServerStarted);
-    let before = before.and_then(|text| text.parse::<u64>().ok());
-    before.is_none_or(|before| before.abs_diff(started) > SAME_START_SECONDS)
-}
-
-/// What was replayed is on the disk only as far as the engine says, and where rows and history are not written together, a crash may
-/// have taken one of the two.
-async fn refuse_after_restart(
+/// Refuses a server on which what was replayed may be there in part. Returns warnings about one that is gone on with.
+///
+/// Rows of tables with transactions are there with their history, or neither is. Others are known only where no transaction was under
+/// way, and no server has ended since that may not have put them onto the disk.
+async fn refuse_inexact(
     control: &mut Connection,
     plan: &RestorePlan,
+    journal: &Journal,
     settings: &Settings,
-    (whose, means): (Whose, Means),
-) -> Result<(), Problem> {
+    (since, whose, means): (Since, &Whose, Means),
+) -> Result<Vec<String>, Problem> {
     let fail = |error: WireError| target_problem("look for tables without transactions", &error);
-    let is_mysql = plan.manifest.source.flavour == Flavour::MySql;
-    let without = "SELECT CONCAT(TABLE_SCHEMA, '.', TABLE_NAME) AS t FROM information_schema.TABLES \
-         WHERE TABLE_SCHEMA NOT IN ('information_schema', 'mysql', 'performance_schema', 'sys') \
-         AND ENGINE NOT IN (SELECT ENGINE FROM information_schema.ENGINES WHERE TRANSACTIONS = 'YES') LIMIT 1";
-    let rows = control.query(without).await.map_err(fail)?;
-    let why = match rows.first() {
-        _ if whose == Whose::Theirs && means == Means::Replication => {
-            "it may have gone on by itself".to_owned()
+    let gone = in_memory(journal)?;
+    let how = match (since, means, &gone) {
+        // Where statements were broken off is announced in the journal.
+        (Since::Unbroken, Means::Statements, _) | (Since::Unbroken, _, Some(_)) => return Ok(Vec::new()),
+        (Since::Unbroken, Means::Replication, None) => "the replay ended in the middle of a transaction",
+        (Since::StoppedInOrder, _, Some(gone)) if gone.is_empty() => return Ok(Vec::new()),
+        (Since::StoppedInOrder, _, Some(gone)) => {
+            return Err(is_not_exact(
+                "the target server was stopped after binlogs were replayed",
+                &format!("{} kept rows in memory, which are gone", named(gone)),
+            ));
         }
-        Some(row) => format!("{} has no transactions", row.str("t").map_err(fail)?),
-        // Statements write their place with the rows.
-        None if means == Means::Statements => return Ok(()),
-        None if is_mysql && settings.is_on("log_bin") => "it writes a binlog of its own".to_owned(),
-        None => return Ok(()),
+        (Since::StoppedInOrder, _, None) => "the target server was stopped while binlogs were replayed",
+        (Since::Restarted, ..) => "the target server was restarted while binlogs were replayed",
     };
-    Err(Problem::new(
+    if since == Since::Restarted
+        && let Some(why) = may_be_others(control, settings, (whose, means, gone.is_some())).await?
+    {
+        return Err(is_not_exact(how, why));
+    }
+    let without = without_transactions(control).await.map_err(fail)?;
+    if !without.is_empty() {
+        let have = match without.len() {
+            1 => "has",
+            _ => "have",
+        };
+        return Err(is_not_exact(
+            how,
+            &format!("{} {have} no transactions", named(&without)),
+        ));
+    }
+    let writes_binlog = plan.manifest.source.flavour == Flavour::MySql && settings.is_on("log_bin");
+    if since == Since::Restarted && means == Means::Replication && writes_binlog {
+        return Err(is_not_exact(how, "it writes a binlog of its own"));
+    }
+    let was_open = since == Since::Restarted && *whose == Whose::Theirs;
+    let warning = "the target server was restarted meanwhile, and was open to others from then until now";
+    Ok(was_open.then(|| warning.to_owned()).into_iter().collect())
+}
+
+/// Why something else than the restore may have changed a server of theirs that was restarted.
+async fn may_be_others(
+    control: &mut Connection,
+    settings: &Settings,
+    (whose, means, is_at_rest): (&Whose, Means, bool),
+) -> Result<Option<&'static str>, Problem> {
+    if *whose != Whose::Theirs {
+        return Ok(None);
+    }
+    if means == Means::Replication {
+        return Ok(Some(match is_at_rest {
+            true => "it was open to others from then until now",
+            false => "it may have gone on by itself",
+        }));
+    }
+    let events = "SELECT 1 FROM information_schema.EVENTS WHERE STATUS = 'ENABLED' LIMIT 1";
+    let events = control.query(events).await;
+    let events = events.map_err(|e| target_problem("look for events", &e))?;
+    let ran = settings.is_on("event_scheduler") && events.first().is_some();
+    Ok(ran.then_some("it has run the events that are restored"))
+}
+
+fn is_not_exact(how: &str, why: &str) -> Problem {
+    Problem::new(
         Code::TargetNotEmpty,
-        format!(
-            "the target server was restarted while binlogs were replayed, and {why}: what it holds is not exact"
-        ),
+        format!("{how}, and {why}: what it holds is not exact"),
         "restore into a new or empty server; this one must not be used",
-    ))
+    )
+}
+
+fn named(tables: &[String]) -> String {
+    let mut named = tables[..tables.len().min(NAMED_MAX)].join(", ");
+    if tables.len() > NAMED_MAX {
+        named.push_str(&format!(" and {} more", tables.len() - NAMED_MAX));
+    }
+    named
+}
+
+/// Tables that hold rows without transactions.
+async fn without_transactions(control: &mut Connection) -> Result<Vec<String>, WireError> {
+    let sql = format!(
+        "SELECT CONCAT(TABLE_SCHEMA, '.', TABLE_NAME) AS t, ENGINE AS e FROM information_schema.TABLES \
+         WHERE TABLE_SCHEMA NOT IN {SYSTEM_SCHEMAS_SQL} AND TABLE_SCHEMA <> {} \
+         AND ENGINE NOT IN (SELECT ENGINE FROM information_schema.ENGINES WHERE TRANSACTIONS = 'YES') ORDER BY 1",
+        quote_text(journal::SCHEMA)
+    );
+    let mut tables = Vec::new();
+    for row in control.query(sql).await?.iter() {
+        // Of others it holds none.
+        if row_source(&row.str("e")?, false, &[]) == RowSource::Current {
+            tables.push(row.str("t")?);
+        }
+    }
+    Ok(tables)
+}
+
+/// Writes down that no transaction is applied in part, and which tables have rows that a stop of the server takes.
+pub(super) async fn note_rest(control: &mut Connection, journal: &mut Journal) -> Result<(), Problem> {
+    let fail = |error: WireError| target_problem("look for tables in memory", &error);
+    let sql = format!(
+        "SELECT TABLE_SCHEMA AS s, TABLE_NAME AS t FROM information_schema.TABLES \
+         WHERE ENGINE = 'MEMORY' AND TABLE_SCHEMA NOT IN {SYSTEM_SCHEMAS_SQL} AND TABLE_SCHEMA <> {} ORDER BY 1, 2",
+        quote_text(journal::SCHEMA)
+    );
+    let mut tables = Vec::new();
+    for row in control.query(sql).await.map_err(fail)?.iter() {
+        let (schema, table) = (row.str("s").map_err(fail)?, row.str("t").map_err(fail)?);
+        let any = format!(
+            "SELECT 1 FROM {}.{} LIMIT 1",
+            quote_identifier(&schema),
+            quote_identifier(&table)
+        );
+        if control.query(any).await.map_err(fail)?.first().is_some() {
+            tables.push(format!("{schema}.{table}"));
+        }
+    }
+    let tables = serde_json::json!(tables).to_string();
+    journal.write(Entry::AtRest, &tables).await
+}
+
+/// The tables whose rows a stop of the server takes and which replay has built on; `None` where a transaction may be applied in part.
+pub(super) fn in_memory(journal: &Journal) -> Result<Option<Vec<String>>, Problem> {
+    super::read_entry(journal, Entry::AtRest)
 }
 
 /// The engines of a server whose tables have transactions.
@@ -192,13 +329,12 @@ impl Engines {
     }
 }
 
-async fn end_replication(control: &mut Connection, plan: &RestorePlan) -> Result<(), WireError> {
-    let replica = Replica {
-        flavour: plan.manifest.source.flavour,
-    };
+/// Ends a replication that is set up. Whether there was one, and it ended behind a whole transaction.
+async fn end_replication(control: &mut Connection, flavour: Flavour) -> Result<bool, WireError> {
+    let replica = Replica { flavour };
     match replica.status(control).await? {
         Some(_) => replica.detach(control).await,
-        None => Ok(()),
+        None => Ok(false),
     }
 }
 

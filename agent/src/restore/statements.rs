@@ -88,6 +88,7 @@ pub(super) async fn run(
         about_accounts: done.about_accounts,
         about_events: Vec::new(),
         reaching_out: done.reaching_out,
+        open_temporaries: done.open_temporaries,
         unlike,
         took: started.elapsed(),
     })

@@ -19,6 +19,8 @@ pub enum State {
     Interrupted,
     /// It rests at its target point, as it was asked to.
     Paused,
+    /// Its server cannot be asked: it was stopped, or takes other accounts by now.
+    OutOfReach,
 }
 
 /// What is done of a phase.
@@ -41,10 +43,12 @@ pub struct Unfinished {
     pub began_ms: Option<u64>,
     /// Whether somebody works on it.
     pub state: State,
-    /// Where it is.
-    pub phase: Phase,
+    /// Where it is; `None`: its server cannot be asked.
+    pub phase: Option<Phase>,
     /// `file:offset` of the stream, where replay rests.
     pub paused_at: Option<String>,
+    /// Why its server cannot be asked.
+    pub why: Option<String>,
 }
 
 /// The unfinished restore that a server holds; `None` if it holds none, as far as this account may see.
@@ -89,15 +93,16 @@ fn describe(entries: &BTreeMap<String, String>, units: u64, is_running: bool) ->
             (false, Some(_)) => State::Paused,
             (false, None) => State::Interrupted,
         },
-        phase,
+        phase: Some(phase),
         paused_at,
+        why: None,
     }
 }
 
-impl Unfinished {
+impl Phase {
     /// For people.
-    pub fn describe(&self) -> Vec<String> {
-        let Phase { phase, done, total } = &self.phase;
+    fn describe(&self) -> String {
+        let Self { phase, done, total } = self;
         let share = match (done, total) {
             (Some(done), Some(total)) => {
                 let percent = done.saturating_mul(100).checked_div(*total).unwrap_or(100);
@@ -114,6 +119,25 @@ impl Unfinished {
             }
             _ => String::new(),
         };
+        format!("phase      {phase}{share}")
+    }
+}
+
+impl Unfinished {
+    /// One that is known by the mark in its server's folder only.
+    pub fn out_of_reach(backup: Option<String>, why: &Problem) -> Self {
+        Self {
+            backup: backup.unwrap_or_else(|| "unknown".to_owned()),
+            began_ms: None,
+            state: State::OutOfReach,
+            phase: None,
+            paused_at: None,
+            why: Some(why.fact.clone()),
+        }
+    }
+
+    /// For people.
+    pub fn describe(&self) -> Vec<String> {
         let state = match self.state {
             State::Running => "is running".to_owned(),
             State::Interrupted => "was interrupted: the same command goes on where it stopped".to_owned(),
@@ -121,15 +145,23 @@ impl Unfinished {
                 "is paused at {}",
                 self.paused_at.as_deref().unwrap_or("its target point")
             ),
+            State::OutOfReach => format!(
+                "is not finished, and its server cannot be asked ({}): the same command starts it and goes on where it stopped; \
+                 if it runs, its accounts may be those of the backup by now, so name one: --user, --password-file",
+                self.why.as_deref().unwrap_or("unknown")
+            ),
         };
         let began = self
             .began_ms
-            .map_or("at an unknown time".to_owned(), words::moment);
-        vec![
-            format!("restore    of backup {}, begun {began}, {state}", self.backup),
-            format!("phase      {phase}{share}"),
-            "this server is not whole and must not be used".to_owned(),
-        ]
+            .map(|began| format!(" begun {},", words::moment(began)));
+        let mut lines = vec![format!(
+            "restore    of backup {},{} {state}",
+            self.backup,
+            began.unwrap_or_default()
+        )];
+        lines.extend(self.phase.as_ref().map(Phase::describe));
+        lines.push("this server is not whole and must not be used".to_owned());
+        lines
     }
 }
 
@@ -147,18 +179,18 @@ mod tests {
     #[test]
     fn a_phase_follows_from_what_is_written_down() {
         let begun = [("backup", "b"), ("began", "1000")];
-        assert_eq!(of(&begun, 0).phase.phase, "structure");
+        assert_eq!(of(&begun, 0).phase.unwrap().phase, "structure");
         let loading = [&begun[..], &[("structure", "made"), ("units", "4")]].concat();
         assert_eq!(
             of(&loading, 1).phase,
-            Phase {
+            Some(Phase {
                 phase: "load",
                 done: Some(1),
                 total: Some(4)
-            }
+            })
         );
         assert!(of(&loading, 1).describe()[1].contains("1 of 4 parts (25 %)"));
-        assert_eq!(of(&loading, 4).phase.phase, "programs");
+        assert_eq!(of(&loading, 4).phase.unwrap().phase, "programs");
         let replaying = [
             &loading[..],
             &[

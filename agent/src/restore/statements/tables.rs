@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use crate::restore::journal;
 use crate::server::capture::SYSTEM_SCHEMAS_SQL;
 use crate::server::identifiers::{is_bare_word, quote_identifier, quote_text};
 use crate::wire::{Connection, WireError};
@@ -85,8 +86,9 @@ impl Tables {
         connection: &mut Connection,
     ) -> Result<bool, WireError> {
         let sql = format!(
-            "SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA NOT IN {SYSTEM_SCHEMAS_SQL} AND TABLE_TYPE <> 'VIEW' \
-             AND ENGINE NOT IN (SELECT ENGINE FROM information_schema.ENGINES WHERE TRANSACTIONS = 'YES') LIMIT 1"
+            "SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA NOT IN {SYSTEM_SCHEMAS_SQL} AND TABLE_SCHEMA <> {} AND TABLE_TYPE <> 'VIEW' \
+             AND ENGINE NOT IN (SELECT ENGINE FROM information_schema.ENGINES WHERE TRANSACTIONS = 'YES') LIMIT 1",
+            quote_text(journal::SCHEMA)
         );
         known(&mut self.has_untransactional, connection, &sql).await
     }

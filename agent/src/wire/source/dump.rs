@@ -19,6 +19,7 @@ use super::outside::{Outside, Reach};
 use super::refusals::Refusals;
 use super::selection::{Place, Selection, Selector, Verdict};
 use super::status::{ReachingOut, Reporter, StatementSent};
+use super::temporaries::Temporaries;
 use super::{SourceError, made_up};
 use crate::wire::event::{
     ChecksumAlgorithm, EndKind, EventCutter, EventError, EventHeader, EventType, FILE_MAGIC,
@@ -139,6 +140,7 @@ pub(super) struct Dump<'a, W> {
     event_began_at: u64,
     /// What the replica that comes again has not got of a substitute.
     rest: Option<Rest>,
+    temporaries: Temporaries,
 }
 
 impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
@@ -173,6 +175,7 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
             is_behind: false,
             event_began_at: 0,
             rest: None,
+            temporaries: Temporaries::default(),
         })
     }
 
@@ -236,6 +239,7 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
         self.sent.reporter.reached_end(
             place,
             self.tracker.open_transaction().is_some() && !self.stopped_clean(),
+            self.temporaries.names(),
         );
         loop {
             tokio::time::sleep(self.request.heartbeat_period).await;
@@ -330,7 +334,10 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
             .await?;
         let event = made_up::format_description(&format, from_the_middle)?;
         let (header, body) = split_header(&event)?;
-        FormatDescription::parse(body)?;
+        let parsed = FormatDescription::parse(body)?;
+        if parsed.created_seconds != 0 {
+            self.temporaries.close_all();
+        }
         // A transaction that a crash left unfinished ends here for the replica too: it rolls it back.
         self.tracker.event(FILE_MAGIC.len() as u64, &header, body)?;
         self.treatment = Treatment::Send;
@@ -416,10 +423,7 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
             self.look_into(&step, header, body);
             self.look_outside(&step, header, body)?;
         }
-        if self.treatment == Treatment::Send
-            && let Some(query) = self.query(header, body)
-            && let Some(why) = self.refusals.why(&query)
-        {
+        if let Some(why) = self.why_not(header, body) {
             let file = self.file.as_ref().map_or("", |file| file.name.as_str());
             return Err(SourceError::Refused(format!(
                 "the statement at {file}:{position_bytes} must not be run: {why}. --except leaves a transaction out"
@@ -456,6 +460,18 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
             self.writer.data(bytes).await?;
         }
         Ok(Flow::Continue)
+    }
+
+    /// Why the statement that an event holds must not be sent; `None`: it may, or is not sent anyway.
+    fn why_not(&mut self, header: &EventHeader, body: &[u8]) -> Option<String> {
+        let is_sent = match self.treatment {
+            Treatment::Send => true,
+            Treatment::SentBefore => false,
+            Treatment::Omit | Treatment::Empty => return None,
+        };
+        let query = self.query(header, body)?;
+        let lost = self.temporaries.look(&query, !is_sent);
+        lost.or_else(|| self.refusals.why(&query).filter(|_| is_sent))
     }
 
     /// Keeps the name of a transaction that is sent without its content.

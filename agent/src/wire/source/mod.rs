@@ -19,6 +19,7 @@ mod refusals;
 mod replies;
 mod selection;
 mod status;
+mod temporaries;
 #[cfg(test)]
 mod tests;
 

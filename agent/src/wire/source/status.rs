@@ -24,6 +24,8 @@ pub struct SourceStatus {
     pub about_events: Vec<StatementSent>,
     /// Statements that reach out of their server, in the order in which they were sent; no more than a thousand of them.
     pub reaching_out: Vec<ReachingOut>,
+    /// Temporary tables of the source's sessions that are open at the end.
+    pub open_temporaries: Vec<String>,
     /// The last transaction sent completely.
     pub last_sent: Option<SentTransaction>,
     /// Set once all that is wanted was sent: nothing but heartbeats follows.
@@ -137,9 +139,15 @@ impl Reporter {
         });
     }
 
-    pub(super) fn reached_end(&self, place: Option<(String, u64)>, inside_transaction: bool) {
+    pub(super) fn reached_end(
+        &self,
+        place: Option<(String, u64)>,
+        inside_transaction: bool,
+        open_temporaries: Vec<String>,
+    ) {
         let (file, position_bytes) = place.map_or((None, 0), |(file, position)| (Some(file), position));
         self.0.send_modify(|status| {
+            status.open_temporaries = open_temporaries;
             status.end = Some(EndReached {
                 file,
                 position_bytes,
