@@ -21,6 +21,7 @@ mod harness;
 mod hazards;
 mod hostile;
 mod indexes;
+mod loading;
 mod managed;
 mod moments;
 mod odd_settings;

@@ -249,9 +249,9 @@ fn history_of_no_duration_is_named_mariadb() {
 
 /// A stored generated column whose value the target computes otherwise is named: no server takes a value for it.
 fn what_is_computed_otherwise_is_named(kind: Kind) {
-    let source = Server::start(kind, ServerOptions::with(&["--div-precision-increment=12"]));
+    let source = Server::start(kind, ServerOptions::default());
     source.sql(
-        "CREATE DATABASE made; USE made;
+        "SET SESSION div_precision_increment = 12; CREATE DATABASE made; USE made;
          CREATE TABLE same (id INT PRIMARY KEY, a INT, b INT, c INT AS (a + b) STORED);
          CREATE TABLE other (id INT PRIMARY KEY, a INT, b INT, q DECIMAL(30, 20) AS (a / b) STORED);
          INSERT INTO same (id, a, b) VALUES (1, 2, 3), (2, 5, NULL); INSERT INTO other (id, a, b) VALUES (1, 1, 3), (2, 2, 1)",

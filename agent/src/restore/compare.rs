@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use holdfast_proto::digest::{DigestSecret, RowDigest, RowHasher};
 use holdfast_proto::manifest::{Manifest, TableRows};
+use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::load::load_problem;
@@ -16,6 +17,9 @@ use crate::server::apply::{Exception, ExceptionKind};
 use crate::server::inventory::{Inventory, Table};
 use crate::server::session::BYTES;
 use crate::wire::{ConnectOptions, Connection, Pump, WireError};
+
+/// So much of a line is shown.
+const LINE_SHOWN: usize = 300;
 
 /// One table that is not equal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -172,6 +176,80 @@ pub struct DefinitionDifferences {
     pub reworded: Vec<String>,
 }
 
+/// Tables, as definitions are called, whose row format one of two servers does not tell.
+fn without_row_format(inventories: [&Inventory; 2]) -> BTreeSet<String> {
+    let tables = inventories.into_iter().flat_map(|inventory| &inventory.tables);
+    tables
+        .filter(|table| !table.tells_row_format())
+        .map(|table| format!("table {}", table.name))
+        .collect()
+}
+
+/// The first thing in which two definitions differ, for people; None where they do not.
+fn first_difference(wanted: &Value, found: &Value) -> Option<(String, String)> {
+    match (wanted, found) {
+        _ if wanted == found => None,
+        (Value::Object(wanted), Value::Object(found)) => {
+            let keys: BTreeSet<&String> = wanted.keys().chain(found.keys()).collect();
+            let of = |fields: &serde_json::Map<String, Value>, key: &str| {
+                fields.get(key).cloned().unwrap_or_default()
+            };
+            let difference = |key: &str| first_difference(&of(wanted, key), &of(found, key));
+            // The statement says it best.
+            difference("statement").or_else(|| {
+                keys.into_iter().find_map(|key| {
+                    let (a, b) = difference(key)?;
+                    Some((format!("{key} {a}"), format!("{key} {b}")))
+                })
+            })
+        }
+        (Value::Array(wanted), Value::Array(found)) => {
+            let length = wanted.len().max(found.len());
+            (0..length).find_map(|at| {
+                let of = |list: &[Value]| list.get(at).cloned().unwrap_or_default();
+                first_difference(&of(wanted), &of(found))
+            })
+        }
+        (Value::String(wanted), Value::String(found)) => {
+            let (mut wanted, mut found) = (wanted.lines(), found.lines());
+            loop {
+                match (wanted.next(), found.next()) {
+                    (None, None) => return Some(("its end of lines".to_owned(), "others".to_owned())),
+                    (a, b) if a != b => return Some((shown(a), shown(b))),
+                    _ => {}
+                }
+            }
+        }
+        _ => Some((wanted.to_string(), found.to_string())),
+    }
+}
+
+/// What is defined otherwise, and in what, unless that may be a secret: accounts have passwords.
+fn defined_otherwise(called: &str, (was, is): &(String, String)) -> String {
+    const SHOWN: [&str; 9] = [
+        "table",
+        "sequence",
+        "schema",
+        "view",
+        "function",
+        "procedure",
+        "package",
+        "trigger",
+        "event",
+    ];
+    let kind = called.split(' ').next().unwrap_or_default();
+    match SHOWN.contains(&kind) {
+        true => format!("{called} is defined otherwise: {was} on the source, {is} here"),
+        false => format!("{called} is defined otherwise"),
+    }
+}
+
+fn shown(line: Option<&str>) -> String {
+    line.map_or("nothing more".to_owned(), |line| {
+        format!("\"{:.LINE_SHOWN$}\"", line.trim())
+    })
+}
+
 /// Compares definitions. Those that `excused` names have been told of already.
 pub fn definitions(wanted: &Inventory, found: &Inventory, excused: &[Exception]) -> DefinitionDifferences {
     let is_excused = |called: &str| {
@@ -194,6 +272,7 @@ pub fn definitions(wanted: &Inventory, found: &Inventory, excused: &[Exception])
         .map(|program| format!("{} {}", program.kind, program.name))
         .collect();
     let now: BTreeMap<_, _> = found.definitions().into_iter().collect();
+    let untold = without_row_format([wanted, found]);
     let mut differences = DefinitionDifferences::default();
     let mut known = BTreeSet::new();
     for (called, definition) in wanted.definitions() {
@@ -201,12 +280,18 @@ pub fn definitions(wanted: &Inventory, found: &Inventory, excused: &[Exception])
             _ if is_excused(&called) => {}
             None => differences.wrong.push(format!("{called} is missing")),
             Some(_) if without_definer.contains(&called) => {}
-            Some(other) if *other != definition => {
+            Some(other) => {
+                let (mut definition, mut other) = (definition, other.clone());
+                if untold.contains(&called) {
+                    for table in [&mut definition, &mut other] {
+                        table["row_format"] = Value::Null;
+                    }
+                }
+                let difference = first_difference(&definition, &other);
                 differences
                     .reworded
-                    .push(format!("{called} is defined otherwise"));
+                    .extend(difference.map(|difference| defined_otherwise(&called, &difference)));
             }
-            Some(_) => {}
         }
         known.insert(called);
     }
@@ -261,4 +346,39 @@ pub fn refuse(differences: &[Difference]) -> Result<(), Problem> {
         ),
         "do not use this server; restore another backup and report this one",
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_first_difference_of_two_definitions_is_shown() {
+        let wanted = json!({"columns": [{"name": "a", "nullable": true}], "engine": "InnoDB", "statement": "CREATE TABLE `t` (\n  `a` int\n)"});
+        let differs = |found: Value| first_difference(&wanted, &found);
+        let with = |field: &str, value: Value| {
+            let mut found = wanted.clone();
+            found[field] = value;
+            found
+        };
+        let told = |a: &str, b: &str| Some((a.to_owned(), b.to_owned()));
+        assert_eq!(differs(wanted.clone()), None);
+        assert_eq!(
+            differs(with("statement", json!("CREATE TABLE `t` (\n  `a` bigint\n)"))),
+            told("\"`a` int\"", "\"`a` bigint\"")
+        );
+        assert_eq!(
+            differs(with("statement", json!("CREATE TABLE `t` ("))),
+            told("\"`a` int\"", "nothing more")
+        );
+        assert_eq!(
+            differs(with("engine", json!("Aria"))),
+            told("engine \"InnoDB\"", "engine \"Aria\"")
+        );
+        assert_eq!(
+            differs(with("columns", json!([{"name": "a", "nullable": false}]))),
+            told("columns nullable true", "columns nullable false")
+        );
+    }
 }

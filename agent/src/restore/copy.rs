@@ -10,12 +10,13 @@ use bytes::Bytes;
 use holdfast_proto::digest::DigestSecret;
 
 use super::compare::{self, Found};
-use super::load::{self, load_problem};
+use super::conflicts;
+use super::load::{self, NotLoaded, load_problem};
 use super::{capture_target, target_problem};
 use crate::problem::{Code, Problem};
 use crate::progress::Progress;
 use crate::row_text::RowText;
-use crate::rows::{self, LossCounter, StoredValues, Units};
+use crate::rows::{self, LossCounter, StoredValues, Unit, Units};
 use crate::server::apply;
 use crate::server::capture;
 use crate::server::columns::RowPlan;
@@ -25,6 +26,7 @@ use crate::server::indexes::{foreign_keys, without};
 use crate::server::inventory::{Inventory, Schema, Table};
 use crate::server::json;
 use crate::server::rebuild::{Phase, RebuildPlan, StepKind};
+use crate::server::row_format::{DEFAULT_ROW_FORMAT, USUAL_DEFAULT};
 use crate::server::session::Settings;
 use crate::wire::{ConnectOptions, Connection, LocalSource, Pump, RowStream, WireError};
 
@@ -186,7 +188,7 @@ pub async fn copy(
     interrupted: impl Future<Output = &'static str>,
 ) -> Result<Copied, Problem> {
     let restored = capture_target(from).await?;
-    let (chosen, renamed, notes) = renamed(&restored, patterns, names)?;
+    let (chosen, renamed, mut notes) = renamed(&restored, patterns, names)?;
     let rebuild = RebuildPlan::new(&renamed).map_err(|error| {
         Problem::new(
             Code::Internal,
@@ -204,7 +206,8 @@ pub async fn copy(
         apply::apply(&mut control, &rebuild, Phase::Positions)
             .await
             .map_err(super::cannot_make)?;
-        let rows = equal(from, to, &chosen, &renamed, threads).await?;
+        let (rows, otherwise) = equal(from, to, &chosen, &renamed, threads).await?;
+        notes.extend(otherwise);
         for schema in &renamed.schemas {
             drop_mark(&mut control, schema).await?;
         }
@@ -372,9 +375,13 @@ async fn make(
     rebuild: &RebuildPlan,
     made: &mut Vec<String>,
 ) -> Result<(), Problem> {
-    apply::prepare(control).await.map_err(super::cannot_make)?;
+    let settings = apply::prepare_for(control, rebuild)
+        .await
+        .map_err(super::cannot_make)?;
+    let default = settings.get(DEFAULT_ROW_FORMAT).unwrap_or(USUAL_DEFAULT);
     for step in rebuild.steps(Phase::Structure) {
-        apply::apply_step(control, step)
+        // The server has other users: the variable stays as it is.
+        apply::apply_step(control, &apply::fitting(step, default))
             .await
             .map_err(super::cannot_make)?;
         if step.kind == StepKind::Schema {
@@ -401,6 +408,8 @@ struct Shared {
     units: Units,
     /// The tables' new names, in the same order.
     new: Vec<TableName>,
+    /// Held by who loads into a table that takes one loader only.
+    alone: Vec<Option<tokio::sync::Mutex<()>>>,
     progress: Progress,
 }
 
@@ -446,17 +455,24 @@ async fn fill_tables(
             .expect("it is one of those chosen")
     };
     let new = tables.iter().map(|(table, _)| new_name(table)).collect();
+    let takes_one = |table: &Table| load::takes_one_loader(table, table.transactional, to_settings);
+    let alone = tables
+        .iter()
+        .map(|(table, _)| takes_one(table).then(Default::default));
+    let alone = alone.collect();
     let (mut readers, mut loaders) = (Vec::new(), Vec::new());
     for _ in 0..threads.max(1) {
         readers.push(compare::connect(from).await.map_err(fail)?);
         // The tables are new history of this server: its replicas get them.
-        loaders.push(load::loader(to, to_settings).await.map_err(fail)?);
+        let loader = load::loader(to, to_settings, &chosen.server.settings).await;
+        loaders.push(loader.map_err(fail)?);
     }
     let units = Units::plan(&mut readers[0], tables)
         .await
         .map_err(|(_, error)| fail(error))?;
     let shared = Arc::new(Shared {
         new,
+        alone,
         progress: Progress::bytes("copy", units.estimated_bytes()),
         units,
     });
@@ -479,35 +495,62 @@ async fn work(mut reader: Connection, mut loader: Connection, shared: Arc<Shared
     };
     let next = |(table, error)| fail(table, error);
     while let Some(unit) = shared.units.next(&mut reader).await.map_err(next)? {
-        let (table, plan) = &shared.units.tables()[unit.table];
-        let doing = format!("copy {}", table.name);
-        let stream = reader
-            .query_stream(plan.select(&unit.range))
-            .await
-            .map_err(|e| fail(unit.table, e))?;
-        // The digest of stored values is not used here: the comparison reads them again.
-        let text = StoredValues::new(RowText::default(), plan, &DigestSecret::generate());
-        let mut copied = CopiedRows {
-            stream,
-            sink: LossCounter::new(text, plan),
-            at_end: false,
-        };
-        let loaded = loader
-            .load_local(plan.load(&shared.new[unit.table], "holdfast"), &mut copied)
-            .await;
-        let completion = loaded.map_err(|e| fail(unit.table, e))?;
-        let read = copied.sink.inner.inner.rows;
-        if completion.warnings > 0 {
-            load::check_warnings(&mut loader, plan, &doing).await?;
-        }
-        if completion.affected_rows != read {
-            return Err(Problem::new(
-                Code::Load,
-                format!("{doing}: {} of {read} rows were taken", completion.affected_rows),
-                "the server refused rows; look into its error log and settings",
-            ));
+        let mut tries = 1;
+        while let Err(failed) = copy_unit(&mut reader, &mut loader, &unit, &shared).await {
+            let (table, _) = &shared.units.tables()[unit.table];
+            if !failed.is_conflict {
+                return Err(failed.problem);
+            }
+            // A statement is a transaction here.
+            if tries == conflicts::TRIES || !table.transactional {
+                return Err(conflicts::gave_up(failed.problem));
+            }
+            tokio::time::sleep(conflicts::pause(tries)).await;
+            tries += 1;
         }
         shared.progress.add(unit.estimated_bytes);
+    }
+    Ok(())
+}
+
+/// Copies a range of rows in one statement.
+async fn copy_unit(
+    reader: &mut Connection,
+    loader: &mut Connection,
+    unit: &Unit,
+    shared: &Shared,
+) -> Result<(), NotLoaded> {
+    let (table, plan) = &shared.units.tables()[unit.table];
+    let doing = format!("copy {}", table.name);
+    let _alone = match &shared.alone[unit.table] {
+        Some(alone) => Some(alone.lock().await),
+        None => None,
+    };
+    let stream = reader
+        .query_stream(plan.select(&unit.range))
+        .await
+        .map_err(|e| load_problem(&doing, &e))?;
+    // The digest of stored values is not used here: the comparison reads them again.
+    let text = StoredValues::new(RowText::default(), plan, &DigestSecret::generate());
+    let mut copied = CopiedRows {
+        stream,
+        sink: LossCounter::new(text, plan),
+        at_end: false,
+    };
+    let loaded = loader
+        .load_local(plan.load(&shared.new[unit.table], "holdfast"), &mut copied)
+        .await;
+    let completion = loaded.map_err(|e| NotLoaded::because(&doing, &e))?;
+    let read = copied.sink.inner.inner.rows;
+    if completion.warnings > 0 {
+        load::check_warnings(loader, plan, &doing).await?;
+    }
+    if completion.affected_rows != read {
+        return Err(NotLoaded::from(Problem::new(
+            Code::Load,
+            format!("{doing}: {} of {read} rows were taken", completion.affected_rows),
+            "the server refused rows; look into its error log and settings",
+        )));
     }
     Ok(())
 }
@@ -534,14 +577,14 @@ impl LocalSource for &mut CopiedRows<'_> {
     }
 }
 
-/// Compares the digests of both sides. Returns how many rows that is.
+/// Compares the digests of both sides. Returns how many rows that is, and what the server computed otherwise.
 async fn equal(
     from: &ConnectOptions,
     to: &ConnectOptions,
     chosen: &Inventory,
     renamed: &Inventory,
     threads: usize,
-) -> Result<u64, Problem> {
+) -> Result<(u64, Vec<String>), Problem> {
     let secret = DigestSecret::generate();
     let was = compare::digests(from, chosen, &secret, threads).await?;
     let is = compare::digests(to, renamed, &secret, threads).await?;
@@ -553,18 +596,25 @@ async fn equal(
             .collect()
     };
     let (was, is) = (by_name(was, chosen), by_name(is, renamed));
-    let mut rows = 0;
+    let (mut rows, mut otherwise) = (0, Vec::new());
     for (place, was) in &was {
         rows += was.digest.rows;
-        if is.get(place).map(|is| is.digest) != Some(was.digest) {
+        let is = is.get(place);
+        if is.map(|is| is.digest) != Some(was.digest) {
             return Err(Problem::new(
                 Code::Differs,
                 format!("{} is not what was restored", renamed.tables[*place].name),
                 "somebody else wrote to the new schema, or this is a defect",
             ));
         }
+        if is.and_then(|is| is.generated) != was.generated {
+            otherwise.push(format!(
+                "{}: its stored generated columns hold other values than what was restored: settings of the server may decide",
+                renamed.tables[*place].name
+            ));
+        }
     }
-    Ok(rows)
+    Ok((rows, otherwise))
 }
 
 #[cfg(test)]

@@ -60,7 +60,9 @@ pub(super) async fn arrange(
         let mut control = connected(target).await?;
         without_binlog(&mut control).await;
         apply::prepare(&mut control).await.map_err(cannot_make)?;
-        let mut loader = load::loader(target, settings).await.map_err(fail)?;
+        let mut loader = load::loader(target, settings, plan.rebuild.source_settings())
+            .await
+            .map_err(fail)?;
         without_binlog(&mut loader).await;
         if is_as_recorded(&mut loader, rows, table).await? {
             continue;

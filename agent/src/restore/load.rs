@@ -1,9 +1,9 @@
 //! Loads every part of a backup into the target server, in parallel, straight from the providers.
 //!
 //! Each unit (`units.rs`) is one LOAD DATA, whose row count and warnings are checked: LOAD DATA LOCAL drops bad rows without
-//! an error.
+//! an error. One that the server ended for the sake of another is loaded again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::sync::{Arc, PoisonError};
 
@@ -16,6 +16,7 @@ use holdfast_proto::names::ObjectName;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
+use super::conflicts;
 use super::journal::{self, Journal};
 use super::resume::Engines;
 use super::select::{Misses, RestorePlan, note_misses, part_name};
@@ -23,10 +24,14 @@ use super::units::{self, Queue, Unit};
 use crate::problem::{Code, Problem};
 use crate::progress::Progress;
 use crate::repository::Repository;
+use crate::server::chunk::KeyRange;
 use crate::server::columns::RowPlan;
 use crate::server::identifiers::TableName;
+use crate::server::indexes::counted_column;
+use crate::server::inventory::{Carry, Table};
 use crate::server::json;
 use crate::server::session::{self, Settings};
+use crate::server::statement_settings;
 use crate::wire::{ConnectOptions, Connection, LocalSource, WireError};
 
 type Reader = PlainReader<std::io::Cursor<Vec<u8>>>;
@@ -36,6 +41,8 @@ const PIECE_BYTES: usize = 256 << 10;
 /// What MySQL 9 says of the first InnoDB table that is loaded after a MEMORY one, transaction ended or not: about engines,
 /// not about rows.
 const ENGINES_COMBINED: u16 = 6414;
+/// So many tables are named in one FLUSH.
+const FLUSHED_AT_ONCE: usize = 100;
 
 /// How many units of rows a backup has.
 pub(super) fn unit_count(manifest: &Manifest) -> usize {
@@ -48,6 +55,8 @@ struct Shared {
     plans: Vec<(TableName, RowPlan)>,
     /// The tables, by their index, whose units the journal tells of.
     journaled: BTreeSet<usize>,
+    /// How many rows of the other tables are loaded, by their index.
+    loaded_rows: Mutex<BTreeMap<usize, u64>>,
     manifest_name: ObjectName,
     /// Which providers failed how often, for the final report.
     misses: Mutex<Misses>,
@@ -131,7 +140,7 @@ pub(super) async fn load(
     if !typed_json {
         return rows.await;
     }
-    let mut connection = connect(target, settings)
+    let mut connection = connect(plan, target, settings)
         .await
         .map_err(|e| load_problem("connect to the target server", &e))?;
     let loaded = match json_functions(&mut connection).await {
@@ -164,8 +173,15 @@ async fn load_rows(
     let mut units = units::of(&plan.manifest);
     units.retain(|unit| !loaded.contains(&unit.first_part()));
     let total = units.iter().map(Unit::plain_bytes).sum();
+    let mut control = Connection::connect(target)
+        .await
+        .map_err(|e| load_problem("connect to the target server", &e))?;
+    let journaled = journaled(plan, &mut control).await?;
+    let alone = alone(plan, &journaled, settings);
+    close_tables(plan, &mut control).await?;
     let shared = Arc::new(Shared {
-        journaled: journaled(plan, target).await?,
+        journaled,
+        loaded_rows: Mutex::default(),
         repository: repository.clone(),
         identities: identities.clone(),
         plans,
@@ -174,10 +190,10 @@ async fn load_rows(
         progress: Progress::bytes("load", total),
     });
     let loaders = threads.max(1);
-    let queue = Arc::new(std::sync::Mutex::new(Queue::new(units, loaders)));
+    let queue = Arc::new(std::sync::Mutex::new(Queue::new(units, loaders, alone)));
     let mut workers = tokio::task::JoinSet::new();
     for loader in 0..loaders {
-        let connection = connect(target, settings)
+        let connection = connect(plan, target, settings)
             .await
             .map_err(|e| load_problem("connect to the target server", &e))?;
         workers.spawn(work(connection, loader, queue.clone(), shared.clone()));
@@ -200,13 +216,50 @@ fn fetch_ahead(loader: usize, queue: &std::sync::Mutex<Queue>, shared: &Arc<Shar
 }
 
 /// The tables of the manifest, by their index, that have transactions on the target server.
-async fn journaled(plan: &RestorePlan, target: &ConnectOptions) -> Result<BTreeSet<usize>, Problem> {
+async fn journaled(plan: &RestorePlan, control: &mut Connection) -> Result<BTreeSet<usize>, Problem> {
     let fail = |error: WireError| load_problem("ask for the engines of the target server", &error);
-    let mut connection = Connection::connect(target).await.map_err(fail)?;
-    let engines = Engines::with_transactions(&mut connection).await.map_err(fail)?;
+    let engines = Engines::with_transactions(control).await.map_err(fail)?;
     let tables = plan.manifest.tables.iter().enumerate();
     let journaled = tables.filter(|(_, rows)| plan.table_of(rows).is_some_and(|table| engines.hold(table)));
     Ok(journaled.map(|(index, _)| index).collect())
+}
+
+/// The tables of the manifest, by their index, that take one loader only.
+fn alone(plan: &RestorePlan, journaled: &BTreeSet<usize>, settings: &Settings) -> BTreeSet<usize> {
+    let tables = plan.manifest.tables.iter().enumerate();
+    let alone = tables.filter(|(index, rows)| {
+        let takes_one = |table| takes_one_loader(table, journaled.contains(index), settings);
+        plan.table_of(rows).is_some_and(takes_one)
+    });
+    alone.map(|(index, _)| index).collect()
+}
+
+/// Whether two loaders would only wait for each other in a table. One without transactions is locked whole, and InnoDB locks a
+/// table's counter from a LOAD's first row to its end. Of a partitioned table it locks the counter of each partition as rows
+/// come to it, so that two loads end in a deadlock.
+pub(super) fn takes_one_loader(table: &Table, has_transactions: bool, settings: &Settings) -> bool {
+    let locks_counters = settings.get("innodb_autoinc_lock_mode") != Some("2");
+    let is_innodb = table.engine.eq_ignore_ascii_case("InnoDB");
+    !has_transactions || locks_counters && is_innodb && counted_column(&table.create_statement).is_some()
+}
+
+/// Closes tables with generated columns: whoever opens one decides, by the settings of that session, what the server computes
+/// for all who use it until it is closed. An earlier run of the restore may have opened it.
+async fn close_tables(plan: &RestorePlan, control: &mut Connection) -> Result<(), Problem> {
+    let is_stored = |table: &&Table| {
+        let mut columns = table.columns.iter();
+        columns.any(|column| column.carry == Carry::StoredGenerated)
+    };
+    let tables = plan.inventory.tables.iter().filter(is_stored);
+    let names: Vec<String> = tables.map(|table| table.name.quoted()).collect();
+    for names in names.chunks(FLUSHED_AT_ONCE) {
+        let flush = format!("FLUSH LOCAL TABLES {}", names.join(", "));
+        match control.execute(flush).await {
+            Err(error) if error.server_code().is_some() => tracing::debug!("tables stay open: {error}"),
+            done => drop(done.map_err(|error| load_problem("close tables", &error))?),
+        }
+    }
+    Ok(())
 }
 
 /// How the rows of each table of the manifest travel, by its index.
@@ -224,17 +277,27 @@ fn row_plans(plan: &RestorePlan) -> Result<Vec<(TableName, RowPlan)>, Problem> {
     })
 }
 
-async fn connect(target: &ConnectOptions, settings: &Settings) -> Result<Connection, WireError> {
-    let mut connection = loader(target, settings).await?;
+async fn connect(
+    plan: &RestorePlan,
+    target: &ConnectOptions,
+    settings: &Settings,
+) -> Result<Connection, WireError> {
+    let mut connection = loader(target, settings, plan.rebuild.source_settings()).await?;
     super::without_binlog(&mut connection).await;
     Ok(connection)
 }
 
-/// A connection that loads rows, and writes them into the binlog if there is one.
-pub(super) async fn loader(target: &ConnectOptions, settings: &Settings) -> Result<Connection, WireError> {
+/// A connection that loads rows, and writes them into the binlog if there is one. The settings of the source decide what the
+/// server computes for generated columns.
+pub(super) async fn loader(
+    target: &ConnectOptions,
+    settings: &Settings,
+    source: &BTreeMap<String, String>,
+) -> Result<Connection, WireError> {
     let mut connection = Connection::connect(target).await?;
     let entered = session::enter(&mut connection, &session::load_session(settings)).await;
     entered.map_err(|(_, error)| error)?;
+    statement_settings::enter_for_rows(&mut connection, source, settings).await?;
     Ok(connection)
 }
 
@@ -257,25 +320,90 @@ async fn work(
     while let Some((unit, first)) = next {
         next = fetch_ahead(loader, &queue, &shared);
         let first = first.await.expect("fetching does not panic")?;
-        let plain_bytes = unit.plain_bytes();
-        load_journaled(&mut connection, unit, first, &shared).await?;
-        shared.progress.add(plain_bytes);
+        load_or_repeat(&mut connection, &unit, first, &shared).await?;
+        shared.progress.add(unit.plain_bytes());
     }
     Ok(())
+}
+
+/// Why a unit was not loaded.
+pub(super) struct NotLoaded {
+    pub(super) problem: Problem,
+    /// Whether only others were in the way.
+    pub(super) is_conflict: bool,
+}
+
+impl NotLoaded {
+    pub(super) fn because(doing: &str, error: &WireError) -> Self {
+        Self {
+            problem: load_problem(doing, error),
+            is_conflict: conflicts::is_one(error),
+        }
+    }
+}
+
+impl From<Problem> for NotLoaded {
+    fn from(problem: Problem) -> Self {
+        Self {
+            problem,
+            is_conflict: false,
+        }
+    }
+}
+
+/// Loads a unit, again where others were in the way and nothing is left of what was begun.
+async fn load_or_repeat(
+    connection: &mut Connection,
+    unit: &Unit,
+    mut first: Reader,
+    shared: &Arc<Shared>,
+) -> Result<(), Problem> {
+    let mut tries = 1;
+    loop {
+        let Err(failed) = load_journaled(connection, unit, first, shared).await else {
+            return Ok(());
+        };
+        if !failed.is_conflict {
+            return Err(failed.problem);
+        }
+        if tries == conflicts::TRIES || !is_undone(connection, unit, shared).await? {
+            return Err(conflicts::gave_up(failed.problem));
+        }
+        tracing::info!("{}; it is loaded again", failed.problem);
+        tokio::time::sleep(conflicts::pause(tries)).await;
+        tries += 1;
+        first = shared.fetch(unit.first()).await?;
+    }
+}
+
+/// Undoes what was begun of a unit. Tables without transactions can only be asked whether anything is left of it.
+async fn is_undone(connection: &mut Connection, unit: &Unit, shared: &Shared) -> Result<bool, Problem> {
+    let fail = |error: WireError| load_problem("undo what was begun", &error);
+    if shared.journaled.contains(&unit.table) {
+        return connection.execute("ROLLBACK").await.map(|_| true).map_err(fail);
+    }
+    let (_, plan) = &shared.plans[unit.table];
+    let count = plan.select_of("COUNT(*)", &KeyRange::whole());
+    let rows = connection.query(count).await.map_err(fail)?;
+    let found: Option<u64> = rows.one().map_err(fail)?.text(0).map_err(fail)?.parse().ok();
+    let loaded = shared.loaded_rows.lock().await.get(&unit.table).copied();
+    Ok(found == Some(loaded.unwrap_or(0)))
 }
 
 /// Loads a unit and writes that into the journal, both or neither. Written first, so that whoever reads the journal after a kill
 /// waits until it is settled.
 async fn load_journaled(
     connection: &mut Connection,
-    unit: Unit,
+    unit: &Unit,
     first: Reader,
     shared: &Arc<Shared>,
-) -> Result<(), Problem> {
+) -> Result<(), NotLoaded> {
     if !shared.journaled.contains(&unit.table) {
-        return load_unit(connection, unit, first, shared).await;
+        let rows = load_unit(connection, unit, first, shared).await?;
+        *shared.loaded_rows.lock().await.entry(unit.table).or_default() += rows;
+        return Ok(());
     }
-    let fail = |error: WireError| load_problem("write down what is loaded", &error);
+    let fail = |error: WireError| NotLoaded::because("write down what is loaded", &error);
     connection.execute("START TRANSACTION").await.map_err(fail)?;
     let entry = journal::unit_is_loaded(unit.first_part());
     connection.execute(entry).await.map_err(fail)?;
@@ -283,17 +411,18 @@ async fn load_journaled(
     connection.execute("COMMIT").await.map(drop).map_err(fail)
 }
 
+/// Returns how many rows that is.
 async fn load_unit(
     connection: &mut Connection,
-    unit: Unit,
+    unit: &Unit,
     first: Reader,
     shared: &Arc<Shared>,
-) -> Result<(), Problem> {
+) -> Result<u64, NotLoaded> {
     let (table, plan) = &shared.plans[unit.table];
     let mut expected = RowDigest::default();
     unit.parts.iter().for_each(|part| expected.merge(&part.digest));
     let problem = Arc::new(std::sync::Mutex::new(None));
-    let mut rest = unit.parts.into_iter();
+    let mut rest = unit.parts.clone().into_iter();
     rest.next();
     let text = UnitText {
         shared: shared.clone(),
@@ -303,24 +432,24 @@ async fn load_unit(
     };
     let loaded = connection.load_local(plan.load(table, "holdfast"), text).await;
     if let Some(problem) = problem.lock().expect("no panic while the lock is held").take() {
-        return Err(problem);
+        return Err(problem.into());
     }
     let doing = format!("load rows of {table}");
-    let completion = loaded.map_err(|error| load_problem(&doing, &error))?;
+    let completion = loaded.map_err(|error| NotLoaded::because(&doing, &error))?;
     if completion.warnings > 0 {
         check_warnings(connection, plan, &doing).await?;
     }
     if completion.affected_rows != expected.rows {
-        return Err(Problem::new(
+        return Err(NotLoaded::from(Problem::new(
             Code::Load,
             format!(
                 "{doing}: {} of {} rows were taken",
                 completion.affected_rows, expected.rows
             ),
             "the target server refused rows; look into its error log and settings, and restore into an empty server",
-        ));
+        )));
     }
-    Ok(())
+    Ok(expected.rows)
 }
 
 pub(super) async fn check_warnings(

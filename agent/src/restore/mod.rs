@@ -7,6 +7,7 @@
 pub mod accounts;
 mod ambiguous;
 pub mod compare;
+mod conflicts;
 pub mod copy;
 pub mod coverage;
 mod elsewhere;
@@ -25,6 +26,7 @@ mod outside;
 pub mod partial;
 pub mod reach;
 pub mod ready;
+mod recompute;
 mod replay;
 mod replica;
 pub mod resolve;
@@ -536,12 +538,13 @@ async fn compare_all(
     exceptions: &mut Vec<apply::Exception>,
     threads: usize,
 ) -> Result<Vec<String>, Problem> {
-    let mut restored = capture_target(target).await?;
-    if !plan.accounts.are_made() {
-        restored.accounts.clear();
-    }
-    let found = compare::digests(target, &restored, &plan.manifest.secret, threads).await?;
+    let mut restored = captured(plan, target).await?;
+    let mut found = compare::digests(target, &restored, &plan.manifest.secret, threads).await?;
     compare::refuse(&compare::differences(&plan.manifest, &found))?;
+    if recompute::put_right(plan, target, &mut found, threads).await? {
+        restored = captured(plan, target).await?;
+        compare::refuse(&compare::differences(&plan.manifest, &found))?;
+    }
     let differences = compare::definitions(&plan.inventory, &restored, exceptions);
     compare::refuse_definitions(&differences.wrong)?;
     exceptions.extend(compare::computed_otherwise(&plan.manifest, &found));
@@ -550,6 +553,15 @@ async fn compare_all(
         return Ok(Vec::new());
     }
     Ok(differences.reworded)
+}
+
+/// What the target server holds, as far as the plan is about it.
+async fn captured(plan: &RestorePlan, target: &ConnectOptions) -> Result<Inventory, Problem> {
+    let mut restored = capture_target(target).await?;
+    if !plan.accounts.are_made() {
+        restored.accounts.clear();
+    }
+    Ok(restored)
 }
 
 /// Whether two servers are of one version: `-log` only says that one writes a binlog.

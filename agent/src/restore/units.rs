@@ -2,7 +2,7 @@
 //!
 //! Not responsible for loading them ([`super::load`]).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use holdfast_proto::manifest::{Manifest, Part};
 
@@ -56,15 +56,18 @@ struct TableQueue {
 
 /// Units that wait for a loader. Loaders of one table wait for each other's pages (four tables, two loaders: 17 to 22 s together in
 /// one table, 11 to 13 s in one each), so each keeps to a table of its own while there are enough of them, the largest first.
+/// Some tables take one loader only.
 pub(super) struct Queue {
     tables: Vec<TableQueue>,
+    /// Tables that no two loaders may be at.
+    alone: BTreeSet<usize>,
     /// Which table each loader is at.
     at_work: Vec<Option<usize>>,
 }
 
 impl Queue {
-    /// For so many loaders.
-    pub(super) fn new(units: Vec<Unit>, loaders: usize) -> Self {
+    /// For so many loaders, no two of them at one of the tables `alone`.
+    pub(super) fn new(units: Vec<Unit>, loaders: usize, alone: BTreeSet<usize>) -> Self {
         let mut tables: Vec<TableQueue> = Vec::new();
         for unit in units {
             if tables.len() <= unit.table {
@@ -78,16 +81,20 @@ impl Queue {
         }
         Self {
             tables,
+            alone,
             at_work: vec![None; loaders],
         }
     }
 
-    /// What a loader loads next; `None`: nothing is left.
+    /// What a loader loads next; `None`: nothing is left that it may load.
     pub(super) fn next(&mut self, loader: usize) -> Option<Unit> {
         let is_left = |table: &usize| !self.tables[*table].units.is_empty();
+        // Who is at such a table stays there to its end.
+        let is_taken = |table: &usize| self.alone.contains(table) && self.at_work.contains(&Some(*table));
         let own = self.at_work[loader].filter(is_left);
         let largest = || {
-            (0..self.tables.len()).filter(is_left).max_by_key(|table| {
+            let open = (0..self.tables.len()).filter(|table| is_left(table) && !is_taken(table));
+            open.max_by_key(|table| {
                 let is_free = !self.at_work.contains(&Some(*table));
                 (is_free, self.tables[*table].left_bytes)
             })
@@ -149,7 +156,7 @@ mod tests {
             table: *table,
             parts: vec![part(sequence, 0, false)],
         });
-        let mut queue = Queue::new(units.collect(), 2);
+        let mut queue = Queue::new(units.collect(), 2, BTreeSet::new());
         let mut taken = Vec::new();
         let mut take = |loader: usize| {
             let unit = queue.next(loader);
@@ -172,5 +179,17 @@ mod tests {
         ];
         let wanted: Vec<_> = wanted.into_iter().map(Some).chain([None]).collect();
         assert_eq!(taken, wanted);
+    }
+    #[test]
+    fn some_tables_take_one_loader() {
+        let units = [0, 1, 0, 0].iter().zip(0..).map(|(table, sequence)| Unit {
+            table: *table,
+            parts: vec![part(sequence, 0, false)],
+        });
+        let mut queue = Queue::new(units.collect(), 2, BTreeSet::from([0]));
+        let mut taken = |loader: usize| queue.next(loader).map(|unit| unit.first_part());
+        assert_eq!(taken(0), Some(0));
+        assert_eq!([taken(1), taken(1)], [Some(1), None]);
+        assert_eq!([taken(0), taken(0), taken(0)], [Some(2), Some(3), None]);
     }
 }

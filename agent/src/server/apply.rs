@@ -3,6 +3,7 @@
 //! Structure must succeed wholly. Programs that cannot be created are exceptions with a name and a reason, so that one
 //! broken view does not cost the rest; the caller decides what an exception means.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use super::capture::{CaptureError, damage, read_settings};
 use super::identifiers::quote_text;
 use super::inventory::ProgramKind;
 use super::rebuild::{Phase, ProgramSession, RebuildPlan, Step, StepKind};
+use super::row_format::{DEFAULT_ROW_FORMAT, USUAL_DEFAULT};
 use super::session::{self, Settings, rebuild_session};
 use super::statement_settings;
 use crate::wire::{Connection, WireError};
@@ -93,19 +95,11 @@ pub async fn apply(
     plan: &RebuildPlan,
     phase: Phase,
 ) -> Result<Vec<Exception>, RebuildError> {
-    let settings = prepare(connection).await?;
+    let settings = prepare_for(connection, plan).await?;
     match phase {
-        Phase::Programs => {
-            let entered =
-                statement_settings::enter_for_views(connection, plan.source_settings(), &settings).await;
-            let unlike = entered.map_err(|source| RebuildError::Session {
-                statement: "the source's settings".to_owned(),
-                source,
-            })?;
-            unlike.iter().for_each(|what| tracing::info!("{what}"));
-            return apply_programs(connection, plan, &settings).await;
-        }
+        Phase::Programs => return apply_programs(connection, plan, &settings).await,
         Phase::Accounts => return apply_accounts(connection, plan.steps(phase)).await,
+        Phase::Structure => return apply_structure(connection, plan, &settings).await,
         _ => {}
     }
     let mut exceptions = Vec::new();
@@ -113,6 +107,103 @@ pub async fn apply(
         exceptions.extend(apply_or_name(connection, step).await?);
     }
     Ok(exceptions)
+}
+
+/// Makes schemas and tables.
+async fn apply_structure(
+    connection: &mut Connection,
+    plan: &RebuildPlan,
+    settings: &Settings,
+) -> Result<Vec<Exception>, RebuildError> {
+    let mut formats = RowFormats::of(settings);
+    let mut exceptions = Vec::new();
+    let mut made: Result<(), RebuildError> = Ok(());
+    for step in plan.steps(Phase::Structure) {
+        made = async {
+            let step = formats.fit(connection, step).await?;
+            exceptions.extend(apply_or_name(connection, &step).await?);
+            Ok(())
+        }
+        .await;
+        if made.is_err() {
+            break;
+        }
+    }
+    // Whatever became of it: the server may be the operator's own.
+    let put_back = formats.put_back(connection).await;
+    made?;
+    put_back.map(|()| exceptions)
+}
+
+/// The variable of a server that gives a row format to tables whose definitions name none: it is what the source's was for as
+/// long as such a table is made, so that this one reads as it did. Only for a server that nobody else uses.
+pub struct RowFormats {
+    before: Option<String>,
+    now: String,
+    may_set: bool,
+}
+
+impl RowFormats {
+    /// As it is on a server.
+    pub fn of(settings: &Settings) -> Self {
+        let before = settings.get(DEFAULT_ROW_FORMAT).map(str::to_ascii_lowercase);
+        Self {
+            now: before.clone().unwrap_or_else(|| USUAL_DEFAULT.to_owned()),
+            may_set: before.is_some(),
+            before,
+        }
+    }
+
+    /// Gives the variable the value that a step needs; returns the step, with its row format written out where that may not be set.
+    ///
+    /// # Errors
+    /// [`RebuildError::Session`] where the connection fails.
+    pub async fn fit<'step>(
+        &mut self,
+        connection: &mut Connection,
+        step: &'step Step,
+    ) -> Result<Cow<'step, Step>, RebuildError> {
+        let wanted = step.row_format.as_ref().map(|implied| &implied.format);
+        if let Some(wanted) = wanted.filter(|wanted| self.may_set && **wanted != self.now) {
+            self.may_set = set_default_row_format(connection, wanted).await?;
+            if self.may_set {
+                self.now.clone_from(wanted);
+            }
+        }
+        Ok(fitting(step, &self.now))
+    }
+
+    /// Gives the variable the value that it had.
+    ///
+    /// # Errors
+    /// [`RebuildError::Session`] where the connection fails.
+    pub async fn put_back(self, connection: &mut Connection) -> Result<(), RebuildError> {
+        match self.before.filter(|before| *before != self.now) {
+            Some(before) => set_default_row_format(connection, &before).await.map(drop),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Returns whether the account may.
+async fn set_default_row_format(connection: &mut Connection, format: &str) -> Result<bool, RebuildError> {
+    let statement = format!("SET GLOBAL {DEFAULT_ROW_FORMAT} = {format}");
+    match connection.execute(&statement).await {
+        Ok(_) => Ok(true),
+        Err(source) if source.server_code().is_some() => Ok(false),
+        Err(source) => Err(RebuildError::Session { statement, source }),
+    }
+}
+
+/// A step for a server whose default row format is `default`: a table that needs another one has it written out.
+pub fn fitting<'step>(step: &'step Step, default: &str) -> Cow<'step, Step> {
+    match &step.row_format {
+        Some(implied) if !implied.format.eq_ignore_ascii_case(default) => Cow::Owned(Step {
+            statement: implied.written_out.clone(),
+            ..step.clone()
+        }),
+        _ => Cow::Borrowed(step),
+    }
 }
 
 /// The same as [`apply_step`], but what the server finds wrong with the object itself is an exception: the others are made all the same.
@@ -137,6 +228,22 @@ fn is_there(error: &WireError) -> bool {
     error.server_code().is_some_and(|code| EXISTS.contains(&code))
 }
 
+/// Types and values of what has an expression in its definition hang on settings of the session that makes it.
+async fn enter_for_expressions(
+    connection: &mut Connection,
+    plan: &RebuildPlan,
+    settings: &Settings,
+) -> Result<(), RebuildError> {
+    let entered =
+        statement_settings::enter_for_expressions(connection, plan.source_settings(), settings).await;
+    let unlike = entered.map_err(|source| RebuildError::Session {
+        statement: "the source's settings".to_owned(),
+        source,
+    })?;
+    unlike.iter().for_each(|what| tracing::info!("{what}"));
+    Ok(())
+}
+
 /// Makes accounts. What the server refuses are exceptions: the others are wanted all the same.
 async fn apply_accounts(connection: &mut Connection, steps: &[Step]) -> Result<Vec<Exception>, RebuildError> {
     let mut refused = Vec::new();
@@ -158,6 +265,16 @@ pub async fn prepare(connection: &mut Connection) -> Result<Settings, RebuildErr
     let settings = read_settings(connection).await?;
     let entered = session::enter(connection, &rebuild_session(&settings)).await;
     entered.map_err(|(statement, source)| RebuildError::Session { statement, source })?;
+    Ok(settings)
+}
+
+/// The same for what has expressions in it: types and values hang on settings of the source.
+///
+/// # Errors
+/// [`RebuildError::Session`], [`RebuildError::Settings`].
+pub async fn prepare_for(connection: &mut Connection, plan: &RebuildPlan) -> Result<Settings, RebuildError> {
+    let settings = prepare(connection).await?;
+    enter_for_expressions(connection, plan, &settings).await?;
     Ok(settings)
 }
 
@@ -311,6 +428,7 @@ async fn create_program(
 
 /// All statements of a step, for whoever executes them on a session that was [prepared](prepare).
 pub fn statements(step: &Step) -> Vec<Vec<u8>> {
+    let step = &*fitting(step, USUAL_DEFAULT);
     let Some(session) = &step.session else {
         let schema = step.schema.as_ref();
         let mut statements: Vec<Vec<u8>> = schema

@@ -190,7 +190,7 @@ async fn capture_once(connection: &mut Connection, settings: &Settings) -> Resul
         tables,
         sequences,
         missing: mut missing_tables,
-    } = tables::tables(connection, &mut not_carried).await?;
+    } = tables::tables(connection, settings, &mut not_carried).await?;
     missing_tables.extend(system_schemas::name_what_is_there(connection, &mut not_carried).await?);
     let programs = programs::programs(connection, &mut not_carried).await?;
     let libraries = referred::libraries(connection).await?;

@@ -1,28 +1,107 @@
 //! Taking secondary indexes and foreign keys out of a table's definition, to be added once its rows are loaded.
 //!
 //! Building an index over sorted rows is far cheaper than keeping it while rows come in. Only done where the table is
-//! the same afterwards, also in the order of its keys; otherwise the definition stays whole.
+//! the same afterwards, also in the order of its keys; otherwise the definition stays whole. A foreign key to such an
+//! index waits for it.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::identifiers::TableName;
 use super::inventory::{Table, TableKind};
 use super::tokens::{Kind, Quoting, Token, Tokens, unquoted};
 
-/// A table's definition in two parts.
+/// A table's definition in parts, to be executed in this order, rows before the second.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deferred {
     /// CREATE TABLE without the deferred parts.
     pub create_statement: String,
-    /// ALTER TABLE that adds them.
-    pub alter_statement: String,
+    /// ALTER TABLE that adds indexes, and those foreign keys that wait for no index of another table.
+    pub alter_statement: Option<String>,
+    /// ALTER TABLE that adds the foreign keys, once the indexes of all tables are there.
+    pub foreign_keys_statement: Option<String>,
 }
 
-/// Splits a table's definition; None where there is nothing to defer, or deferring would change the table.
-pub fn defer(table: &Table) -> Option<Deferred> {
+/// Which tables get their indexes later, and what of them is there before.
+#[derive(Debug, Default)]
+pub struct Later(BTreeMap<(String, String), Vec<String>>);
+
+impl Later {
+    /// Tables with at least this many bytes of rows get their indexes later, where that changes nothing else.
+    pub fn of(tables: &[Table], least_bytes: u64) -> Self {
+        let large = tables.iter().filter(|table| table.data_bytes >= least_bytes);
+        let split = large.filter(|table| split(table, &table.create_statement).is_some());
+        let primary = |table: &Table| (key_of(&table.name), primary_key(&table.create_statement));
+        Self(split.map(primary).collect())
+    }
+
+    /// The definition of a table in parts; None where it stays whole.
+    pub fn parts(&self, table: &Table) -> Option<Deferred> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let sql = &table.create_statement;
+        let keys = foreign_keys(sql);
+        let own = table.name.schema.as_str();
+        let foreign_keys_statement = keys
+            .iter()
+            .any(|key| self.has_key_later(own, key))
+            .then(|| added(table, keys.iter().map(|key| &sql[key.range.clone()])));
+        let rest = match &foreign_keys_statement {
+            // Who goes on with a restore sees by one of them that all of them are made.
+            Some(_) => without(sql, &keys),
+            None => sql.clone(),
+        };
+        let split = self
+            .0
+            .contains_key(&key_of(&table.name))
+            .then(|| split(table, &rest))
+            .flatten();
+        if split.is_none() && foreign_keys_statement.is_none() {
+            return None;
+        }
+        let (create_statement, alter_statement) = match split {
+            Some((create, alter)) => (create, Some(alter)),
+            None => (rest, None),
+        };
+        Some(Deferred {
+            create_statement,
+            alter_statement,
+            foreign_keys_statement,
+        })
+    }
+
+    /// Whether a foreign key needs an index that is made later: any but the primary key, of a table without its indexes.
+    fn has_key_later(&self, own: &str, key: &ForeignKey) -> bool {
+        let schema = key.schema.as_deref().unwrap_or(own);
+        let parent = (schema.to_lowercase(), key.table.to_lowercase());
+        let is_first = |primary: &Vec<String>| {
+            let mut columns = primary.iter().zip(&key.columns);
+            primary.len() >= key.columns.len() && columns.all(|(a, b)| a.to_lowercase() == b.to_lowercase())
+        };
+        self.0.get(&parent).is_some_and(|primary| !is_first(primary))
+    }
+}
+
+/// Names of tables are compared as a server would that tells letters apart least.
+fn key_of(name: &TableName) -> (String, String) {
+    (
+        name.schema.as_str().to_lowercase(),
+        name.name.as_str().to_lowercase(),
+    )
+}
+
+fn added<'i>(table: &Table, items: impl Iterator<Item = &'i str>) -> String {
+    let items: Vec<String> = items.map(|item| format!("ADD {}", item.trim())).collect();
+    format!("ALTER TABLE {} {}", table.name.quoted(), items.join(", "))
+}
+
+/// Splits a table's definition into CREATE and ALTER TABLE; None where there is nothing to defer, or deferring would change
+/// the table.
+fn split(table: &Table, sql: &str) -> Option<(String, String)> {
     if !table.engine.eq_ignore_ascii_case("InnoDB") || table.kind != TableKind::Base {
         return None;
     }
-    let sql = table.create_statement.as_str();
     let items = items_of(sql)?;
     let counter = items
         .iter()
@@ -45,19 +124,15 @@ pub fn defer(table: &Table) -> Option<Deferred> {
         .filter(|item| item.kind != ItemKind::Deferrable)
         .map(|item| &sql[item.range.clone()])
         .collect();
-    let added: Vec<String> = deferred
-        .iter()
-        .map(|item| format!("ADD {}", sql[item.range.clone()].trim()))
-        .collect();
     let (first, last) = (items.first()?.range.start, items.last()?.range.end);
-    Some(Deferred {
-        create_statement: format!("{}{}{}", &sql[..first], kept.join(","), &sql[last..]),
-        alter_statement: format!("ALTER TABLE {} {}", table.name.quoted(), added.join(", ")),
-    })
+    Some((
+        format!("{}{}{}", &sql[..first], kept.join(","), &sql[last..]),
+        added(table, deferred.iter().map(|item| &sql[item.range.clone()])),
+    ))
 }
 
 /// The column with AUTO_INCREMENT, if a table has one.
-pub(super) fn counted_column(create_statement: &str) -> Option<Vec<u8>> {
+pub fn counted_column(create_statement: &str) -> Option<Vec<u8>> {
     let items = items_of(create_statement)?;
     items
         .into_iter()
@@ -97,6 +172,8 @@ pub struct ForeignKey {
     pub schema: Option<String>,
     /// That table.
     pub table: String,
+    /// The columns of it.
+    pub columns: Vec<String>,
     range: Range<usize>,
 }
 
@@ -120,17 +197,53 @@ pub fn foreign_keys(create_statement: &str) -> Vec<ForeignKey> {
                 .get(at)
                 .is_some_and(|token| &text[token.range.clone()] == b".")
         };
-        let (schema, table) = match is_dot(at + 2) {
-            true => (name(at + 1), name(at + 3)?),
-            false => (None, name(at + 1)?),
+        let (schema, table, columns) = match is_dot(at + 2) {
+            true => (name(at + 1), name(at + 3)?, at + 4),
+            false => (None, name(at + 1)?, at + 2),
         };
         Some(ForeignKey {
             schema,
             table,
+            columns: columns_in(text, tokens.get(columns..).unwrap_or_default()),
             range: item.range,
         })
     };
     items.into_iter().filter_map(key).collect()
+}
+
+/// The names between the parentheses that the tokens begin with, up to one that is not of a whole column.
+fn columns_in(text: &[u8], tokens: &[Token]) -> Vec<String> {
+    let mut columns = Vec::new();
+    let mut tokens = tokens.iter().skip(1);
+    while let Some(token) = tokens.next().filter(|token| token.kind == Kind::Identifier) {
+        let Some(name) = unquoted(&text[token.range.clone()]) else {
+            break;
+        };
+        let next = tokens.next().map(|token| &text[token.range.clone()]);
+        if !matches!(next, Some(b"," | b")")) {
+            break;
+        }
+        columns.extend(String::from_utf8(name));
+        if next == Some(b")") {
+            break;
+        }
+    }
+    columns
+}
+
+/// The first columns of a table's primary key, as far as they stand in it whole and ascending.
+fn primary_key(create_statement: &str) -> Vec<String> {
+    let items = items_of(create_statement).unwrap_or_default();
+    let columns = items.into_iter().find_map(|item| {
+        let text = &create_statement.as_bytes()[item.range];
+        let tokens: Vec<Token> = Tokens::new(text, Quoting::of_mode("")).collect();
+        let is_primary = text[tokens.first()?.range.clone()].eq_ignore_ascii_case(b"PRIMARY");
+        let open = tokens
+            .iter()
+            .position(|token| &text[token.range.clone()] == b"(")?;
+        is_primary.then(|| columns_in(text, &tokens[open..]))
+    });
+    columns.unwrap_or_default()
 }
 
 /// A table's definition without some of its foreign keys.
@@ -289,9 +402,13 @@ mod tests {
         }
     }
 
+    fn parts(table: &Table) -> Option<Deferred> {
+        Later::of(std::slice::from_ref(table), 0).parts(table)
+    }
+
     #[test]
     fn secondary_keys_and_foreign_keys_come_later() {
-        let deferred = defer(&table(
+        let deferred = parts(&table(
             "CREATE TABLE `t` (\n  `id` int NOT NULL AUTO_INCREMENT,\n  `a` enum('x,(','KEY `y`') COMMENT 'it''s, KEY (',\n  \
              PRIMARY KEY (`id`),\n  UNIQUE KEY `u` (`a`(10)),\n  KEY `f` ((upper(`a`))) /*!80000 INVISIBLE */,\n  \
              CONSTRAINT `fk` FOREIGN KEY (`a`) REFERENCES `p` (`x`, `y`),\n  CONSTRAINT `c` CHECK (`a` > 1)\n\
@@ -304,7 +421,7 @@ mod tests {
              PRIMARY KEY (`id`),\n  CONSTRAINT `c` CHECK (`a` > 1)\n) ENGINE=InnoDB\n/*!50100 PARTITION BY KEY (`id`) */"
         );
         assert_eq!(
-            deferred.alter_statement,
+            deferred.alter_statement.unwrap(),
             "ALTER TABLE `s`.`t` ADD UNIQUE KEY `u` (`a`(10)), ADD KEY `f` ((upper(`a`))) /*!80000 INVISIBLE */, \
              ADD CONSTRAINT `fk` FOREIGN KEY (`a`) REFERENCES `p` (`x`, `y`)"
         );
@@ -312,7 +429,7 @@ mod tests {
 
     #[test]
     fn the_last_item_may_be_deferred_too() {
-        let deferred = defer(&table(
+        let deferred = parts(&table(
             "CREATE TABLE `t` (\n  `a` int,\n  KEY `k` (`a`)\n) ENGINE=InnoDB",
         ))
         .unwrap();
@@ -332,11 +449,11 @@ mod tests {
             "CREATE TABLE `t` (`a` int, KEY (`a`)",
             "",
         ] {
-            assert_eq!(defer(&table(whole)), None, "{whole}");
+            assert_eq!(parts(&table(whole)), None, "{whole}");
         }
         let mut isam = table("CREATE TABLE `t` (`a` int, KEY `a` (`a`)) ENGINE=MyISAM");
         isam.engine = "MyISAM".into();
-        assert_eq!(defer(&isam), None);
+        assert_eq!(parts(&isam), None);
     }
 
     #[test]
@@ -353,5 +470,48 @@ mod tests {
         let left = "CREATE TABLE `t` (\n  `a` int DEFAULT NULL COMMENT 'REFERENCES `x` (`y`)',\n  KEY `k` (`a`)\n) ENGINE=InnoDB";
         assert_eq!(without(sql, &keys), left);
         assert_eq!(without(sql, &[]), sql);
+    }
+    #[test]
+    fn a_foreign_key_waits_for_the_key_that_it_needs() {
+        let large = |name: &str, items: &str| Table {
+            name: TableName::new("s", name).unwrap(),
+            data_bytes: 100,
+            ..table(&format!("CREATE TABLE `{name}` (\n  {items}\n) ENGINE=InnoDB"))
+        };
+        let parent = large(
+            "P",
+            "`a` int,\n  `b` int,\n  `c` int,\n  PRIMARY KEY (`a`,`b`),\n  UNIQUE KEY `u` (`c`)",
+        );
+        let small = |key: &str| Table {
+            data_bytes: 1,
+            ..large(
+                "t",
+                &format!("`x` int,\n  KEY `k` (`x`),\n  CONSTRAINT `f` FOREIGN KEY (`x`) REFERENCES {key}"),
+            )
+        };
+        let later = Later::of(&[parent.clone(), small("`P` (`c`)")], 100);
+        for waits in ["`p` (`c`)", "`s`.`P` (`b`)", "`P` (`a`, `c`) ON DELETE CASCADE"] {
+            let parts = later.parts(&small(waits)).unwrap();
+            assert_eq!(
+                parts.create_statement,
+                "CREATE TABLE `t` (\n  `x` int,\n  KEY `k` (`x`)\n) ENGINE=InnoDB"
+            );
+            assert_eq!(parts.alter_statement, None);
+            let added =
+                format!("ALTER TABLE `s`.`t` ADD CONSTRAINT `f` FOREIGN KEY (`x`) REFERENCES {waits}");
+            assert_eq!(parts.foreign_keys_statement, Some(added));
+        }
+        for does_not in ["`P` (`A`)", "`P` (`a`, `b`)", "`o`.`P` (`c`)", "`q` (`c`)"] {
+            assert_eq!(later.parts(&small(does_not)), None, "{does_not}");
+        }
+        // To itself.
+        let own = large(
+            "t",
+            "`x` int,\n  `y` int,\n  UNIQUE KEY `y` (`y`),\n  CONSTRAINT `f` FOREIGN KEY (`x`) REFERENCES `t` (`y`)",
+        );
+        let parts = Later::of(std::slice::from_ref(&own), 0).parts(&own).unwrap();
+        assert!(!parts.create_statement.contains("KEY"), "{parts:?}");
+        assert!(!parts.alter_statement.unwrap().contains("FOREIGN"));
+        assert!(parts.foreign_keys_statement.is_some());
     }
 }

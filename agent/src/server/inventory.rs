@@ -15,6 +15,7 @@ use super::histograms::Histogram;
 use super::identifiers::{ObjectName, SchemaName, TableName};
 use super::program::{without_auto_increment, without_implied_character_sets};
 use super::referred::{Library, ReferenceSystem, Tablespace, without_directories};
+use super::row_format::{is_told, without_row_format};
 
 /// SQL text as the server keeps it: in the character set named beside it, so not always UTF-8.
 ///
@@ -515,17 +516,32 @@ impl Inventory {
     }
 }
 
+/// What makes two tables the same table.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Definition<'a> {
+    statement: String,
+    engine: &'a str,
+    row_format: &'a str,
+    columns: &'a [Column],
+}
+
 impl Table {
     /// What makes two tables the same table, without counters, ids and estimates.
-    fn definition(&self) -> (String, &str, &str, &[Column]) {
-        (
-            without_implied_character_sets(&without_directories(&without_auto_increment(
-                &self.create_statement,
-            ))),
-            &self.engine,
-            &self.row_format,
-            &self.columns,
-        )
+    fn definition(&self) -> Definition<'_> {
+        let statement = without_implied_character_sets(&without_directories(&without_auto_increment(
+            &self.create_statement,
+        )));
+        Definition {
+            statement: without_row_format(&self.engine, statement),
+            engine: &self.engine,
+            row_format: &self.row_format,
+            columns: &self.columns,
+        }
+    }
+
+    /// Whether the server tells the row format, so that it can be compared.
+    pub fn tells_row_format(&self) -> bool {
+        is_told(&self.engine, &self.row_format)
     }
 }
 

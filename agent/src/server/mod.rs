@@ -22,6 +22,7 @@ pub mod preflight;
 pub mod program;
 pub mod rebuild;
 pub mod referred;
+pub mod row_format;
 pub mod session;
 pub mod statement_settings;
 mod tokens;

@@ -9,10 +9,11 @@ use holdfast_proto::Flavour;
 
 use super::accounts::{Account, AccountKind, AccountName, check_grant, check_options};
 use super::identifiers::{SchemaName, is_bare_word, quote_text};
-use super::indexes::defer;
+use super::indexes::Later;
 use super::inventory::{Inventory, Program, ProgramKind, Schema, Sequence, Table};
 use super::program::{Refused, check_program, check_table, without_auto_increment};
 use super::referred::Library;
+use super::row_format::{DEFAULT_ROW_FORMAT, Implied, USUAL_DEFAULT, with_row_format};
 use crate::wire::known_session::SQL_MODE;
 
 /// The parts of a rebuild, in order. Rows are loaded after [`Phase::Structure`].
@@ -22,6 +23,8 @@ pub enum Phase {
     Structure,
     /// Secondary indexes and foreign keys that were left out of tables ([`RebuildPlan::deferring_indexes`]).
     Indexes,
+    /// Foreign keys that need indexes of [`Phase::Indexes`].
+    ForeignKeys,
     /// Positions of sequences, which loading rows may have moved.
     Positions,
     /// Users and roles, without anything they may do: programs run as them.
@@ -49,6 +52,8 @@ pub enum StepKind {
     Table,
     /// ALTER TABLE that adds indexes and foreign keys.
     Indexes,
+    /// ALTER TABLE that adds all foreign keys of a table.
+    ForeignKeys,
     /// INSERT INTO a sequence.
     Position,
     /// CREATE USER or ROLE.
@@ -71,6 +76,7 @@ impl std::fmt::Display for StepKind {
             Self::Sequence => f.write_str("CREATE SEQUENCE"),
             Self::Table => f.write_str("CREATE TABLE"),
             Self::Indexes => f.write_str("adding indexes to TABLE"),
+            Self::ForeignKeys => f.write_str("adding foreign keys to TABLE"),
             Self::Position => f.write_str("setting the position of SEQUENCE"),
             Self::Account => f.write_str("CREATE USER"),
             Self::Grant => f.write_str("GRANT to"),
@@ -110,6 +116,8 @@ pub struct Step {
     pub statement: Vec<u8>,
     /// For programs and grants.
     pub session: Option<ProgramSession>,
+    /// For a table whose statement does not name its row format.
+    pub row_format: Option<Implied>,
     /// Whether the source's server called the object invalid, so that a failure here is no loss.
     pub invalid_at_source: bool,
 }
@@ -137,6 +145,7 @@ pub enum PlanError {
 pub struct RebuildPlan {
     structure: Vec<Step>,
     indexes: Vec<Step>,
+    foreign_keys: Vec<Step>,
     positions: Vec<Step>,
     accounts: Vec<Step>,
     programs: Vec<Step>,
@@ -152,13 +161,13 @@ impl RebuildPlan {
     }
 
     /// The same, but tables with at least this many bytes of rows get their secondary indexes in [`Phase::Indexes`],
-    /// where that changes nothing else. The steps of that phase are independent of each other, largest table first.
+    /// where that changes nothing else. The steps of that phase are independent of each other, largest table first; so are
+    /// those of [`Phase::ForeignKeys`].
     pub fn deferring_indexes(inventory: &Inventory, least_bytes: u64) -> Result<Self, PlanError> {
         let mut plan = Self {
             source_settings: inventory.server.settings.clone(),
             ..Self::default()
         };
-        let mut altered = Vec::new();
         for space in &inventory.tablespaces {
             let create = space.statement();
             plan.structure
@@ -187,26 +196,7 @@ impl RebuildPlan {
             plan.structure.push(create_sequence(sequence)?);
             plan.positions.push(set_position(sequence)?);
         }
-        // MERGE tables are refused before their parts exist; the sort is stable.
-        let mut tables: Vec<&Table> = inventory.tables.iter().collect();
-        tables.sort_by_key(|table| table.engine.eq_ignore_ascii_case("MRG_MyISAM"));
-        for table in tables {
-            let mut create = create_table(table)?;
-            if let Some(deferred) = defer(table).filter(|_| table.data_bytes >= least_bytes) {
-                create.statement = deferred.create_statement.into_bytes();
-                let schema = Some(&table.name.schema);
-                let alter = step(
-                    StepKind::Indexes,
-                    table.name.quoted(),
-                    schema,
-                    deferred.alter_statement,
-                );
-                altered.push((table.data_bytes, alter));
-            }
-            plan.structure.push(create);
-        }
-        altered.sort_by_key(|(data_bytes, _)| std::cmp::Reverse(*data_bytes));
-        plan.indexes = altered.into_iter().map(|(_, step)| step).collect();
+        plan.tables(inventory, least_bytes)?;
         for account in &inventory.accounts {
             plan.accounts.extend(create_account(account)?);
             plan.programs.extend(grants(account, inventory.server.flavour)?);
@@ -223,11 +213,38 @@ impl RebuildPlan {
         Ok(plan)
     }
 
+    fn tables(&mut self, inventory: &Inventory, least_bytes: u64) -> Result<(), PlanError> {
+        let later = Later::of(&inventory.tables, least_bytes);
+        let default = inventory.server.settings.get(DEFAULT_ROW_FORMAT);
+        let default = default.map_or(USUAL_DEFAULT, String::as_str);
+        // MERGE tables are refused before their parts exist; the sort is stable.
+        let mut tables: Vec<&Table> = inventory.tables.iter().collect();
+        tables.sort_by_key(|table| table.engine.eq_ignore_ascii_case("MRG_MyISAM"));
+        let mut altered = Vec::new();
+        for table in tables {
+            let parts = later.parts(table);
+            let create = parts.as_ref().map(|parts| parts.create_statement.as_str());
+            self.structure.push(create_table(table, create, default)?);
+            let Some(parts) = parts else { continue };
+            let alter =
+                |kind, statement| step(kind, table.name.quoted(), Some(&table.name.schema), statement);
+            let indexes = parts.alter_statement.map(|sql| alter(StepKind::Indexes, sql));
+            altered.extend(indexes.map(|step| (table.data_bytes, step)));
+            let keys = parts.foreign_keys_statement;
+            self.foreign_keys
+                .extend(keys.map(|sql| alter(StepKind::ForeignKeys, sql)));
+        }
+        altered.sort_by_key(|(data_bytes, _)| std::cmp::Reverse(*data_bytes));
+        self.indexes = altered.into_iter().map(|(_, step)| step).collect();
+        Ok(())
+    }
+
     /// The steps of one phase, in order.
     pub fn steps(&self, phase: Phase) -> &[Step] {
         match phase {
             Phase::Structure => &self.structure,
             Phase::Indexes => &self.indexes,
+            Phase::ForeignKeys => &self.foreign_keys,
             Phase::Positions => &self.positions,
             Phase::Accounts => &self.accounts,
             Phase::Programs => &self.programs,
@@ -283,6 +300,7 @@ fn step(kind: StepKind, object: String, schema: Option<&SchemaName>, statement: 
         schema: schema.cloned(),
         statement: statement.into_bytes(),
         session: None,
+        row_format: None,
         invalid_at_source: false,
     }
 }
@@ -358,21 +376,26 @@ fn set_position(sequence: &Sequence) -> Result<Step, PlanError> {
     Ok(step(StepKind::Position, object, None, statement))
 }
 
-fn create_table(table: &Table) -> Result<Step, PlanError> {
+/// Makes a table by its definition, or by the part of it that comes first. `default` is the source's default row format.
+fn create_table(table: &Table, first: Option<&str>, default: &str) -> Result<Step, PlanError> {
     not_of_the_server(&table.name.schema)?;
     check_table("TABLE", &table.name, &table.create_statement)?;
+    let statement = first.unwrap_or(&table.create_statement);
     // ARCHIVE refuses ids below its counter, and finds the counter again while loading.
-    let statement = if table.engine.eq_ignore_ascii_case("ARCHIVE") {
-        without_auto_increment(&table.create_statement)
-    } else {
-        table.create_statement.clone()
+    let statement = match table.engine.eq_ignore_ascii_case("ARCHIVE") {
+        true => without_auto_increment(statement),
+        false => statement.to_owned(),
     };
-    Ok(step(
-        StepKind::Table,
-        table.name.quoted(),
-        Some(&table.name.schema),
-        statement,
-    ))
+    let (statement, row_format) = with_row_format(table, statement, default);
+    Ok(Step {
+        row_format,
+        ..step(
+            StepKind::Table,
+            table.name.quoted(),
+            Some(&table.name.schema),
+            statement,
+        )
+    })
 }
 
 fn not_of_the_server(schema: &SchemaName) -> Result<(), PlanError> {
@@ -511,6 +534,7 @@ fn create_program(program: &Program, schemas: &[Schema]) -> Result<Step, PlanErr
                 .filter(|_| program.kind == ProgramKind::Event),
             schema_collation,
         }),
+        row_format: None,
         invalid_at_source: program.invalid,
     })
 }

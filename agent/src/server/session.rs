@@ -10,6 +10,14 @@ use crate::wire::{Connection, WireError};
 
 /// Lets tables be as odd as they were; others are made without it.
 const EASE: &str = "SET SESSION innodb_strict_mode = 0";
+/// What a definition shows where it was given and a server puts in by itself where it was not: given it is only what stands
+/// there. These are the values that are never shown.
+const NEVER_SHOWN: [(&str, &str); 4] = [
+    ("innodb_compression_default", "0"),
+    ("innodb_default_encryption_key_id", "1"),
+    ("mhnsw_default_m", "6"),
+    ("mhnsw_default_distance", "euclidean"),
+];
 /// So many warnings of a statement can be read.
 const WARNINGS_KEPT: u64 = 64;
 /// A privilege is needed.
@@ -116,6 +124,7 @@ pub fn rebuild_session(settings: &Settings) -> Vec<String> {
     // Folders of the source's host are not ours to write to: they may be the source's own.
     let mut statements = basis("utf8mb4", &format!("{SQL_MODE},NO_DIR_IN_CREATE"));
     relax_checks(settings, &mut statements);
+    set(settings, &mut statements, &NEVER_SHOWN);
     // These need a privilege: they are set only where they are not at this value already.
     if settings
         .get("enforce_storage_engine")

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use super::identifiers::quote_text;
 use super::session::Settings;
+use super::zone::SYSTEM_ZONE;
 use crate::wire::{Connection, WireError};
 
 /// How a setting can be given to a server.
@@ -99,8 +100,9 @@ pub const STATEMENT_SETTINGS: &[(&str, Reach)] = &[
     ("partial_revokes", Global),
 ];
 
-/// Those that a view's columns take their types from when it is made.
-const OF_VIEWS: &[&str] = &[
+/// Those that decide what the expressions in definitions give: types of a view's columns when it is made, values of generated
+/// columns when a row is written.
+const OF_EXPRESSIONS: &[&str] = &[
     "block_encryption_mode",
     "character_set_collations",
     "default_collation_for_utf8mb4",
@@ -113,6 +115,17 @@ const OF_VIEWS: &[&str] = &[
     "old_mode",
     "windowing_use_high_precision",
 ];
+
+/// Words of sql_mode that do the same, and nothing to a row that is written as it is.
+const MODES_OF_EXPRESSIONS: &[&str] = &[
+    "NO_UNSIGNED_SUBTRACTION",
+    "PAD_CHAR_TO_FULL_LENGTH",
+    "TIME_ROUND_FRACTIONAL",
+    "TIME_TRUNCATE_FRACTIONAL",
+];
+
+/// Words of sql_mode that say which dates there are.
+const MODES_OF_DATES: &[&str] = &["ALLOW_INVALID_DATES", "NO_ZERO_DATE", "NO_ZERO_IN_DATE"];
 
 /// Longest value that is believed. Values come from a manifest that a host signed.
 const VALUE_BYTES_MAX: usize = 1000;
@@ -167,16 +180,88 @@ pub async fn enter(
     enter_those(connection, settings, there, |_| true).await
 }
 
-/// The same for a session that makes views.
+/// The same for a session that makes what has expressions in its definition.
 ///
 /// # Errors
 /// Where the connection fails.
-pub async fn enter_for_views(
+pub async fn enter_for_expressions(
     connection: &mut Connection,
     settings: &BTreeMap<String, String>,
     there: &Settings,
 ) -> Result<Vec<String>, WireError> {
-    enter_those(connection, settings, there, |name| OF_VIEWS.contains(&name)).await
+    enter_those(connection, settings, there, |name| OF_EXPRESSIONS.contains(&name)).await
+}
+
+/// The same for a session that loads rows, for which the server computes generated columns.
+///
+/// # Errors
+/// Where the connection fails.
+pub async fn enter_for_rows(
+    connection: &mut Connection,
+    settings: &BTreeMap<String, String>,
+    there: &Settings,
+) -> Result<(), WireError> {
+    for unlike in enter_for_expressions(connection, settings, there).await? {
+        tracing::info!("{unlike}");
+    }
+    let is_one = |word: &&str| MODES_OF_EXPRESSIONS.contains(word);
+    for word in modes(settings).filter(is_one) {
+        let add = format!("SET SESSION sql_mode = CONCAT(@@SESSION.sql_mode, ',{word}')");
+        is_done(connection, &add).await?;
+    }
+    Ok(())
+}
+
+/// The same for a session that has the server compute generated columns again and writes nothing else, in the source's time zone.
+/// What its sql_mode says of dates is the source's only where the table has no other dates, which would be changed by it.
+///
+/// # Errors
+/// Where the connection fails.
+pub async fn enter_for_computing(
+    connection: &mut Connection,
+    settings: &BTreeMap<String, String>,
+    there: &Settings,
+    has_dates: bool,
+) -> Result<(), WireError> {
+    enter_for_expressions(connection, settings, there).await?;
+    let is_one =
+        |word: &&str| MODES_OF_EXPRESSIONS.contains(word) || !has_dates && MODES_OF_DATES.contains(word);
+    let mut mode: Vec<&str> = modes(settings).filter(is_one).collect();
+    mode.push("NO_AUTO_VALUE_ON_ZERO");
+    if has_dates {
+        mode.push("ALLOW_INVALID_DATES");
+    }
+    let set = format!("SET SESSION sql_mode = {}", quote_text(&mode.join(",")));
+    is_done(connection, &set).await?;
+    let zone = settings.get("time_zone").map_or("SYSTEM", String::as_str);
+    // The host's by its name first: a server that is not ours may have another.
+    let system = settings.get(SYSTEM_ZONE).filter(|_| zone == "SYSTEM");
+    for zone in system.into_iter().map(String::as_str).chain([zone]) {
+        let set = format!("SET SESSION time_zone = {}", quote_text(zone));
+        if is_plain(zone) && is_done(connection, &set).await? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The words of the source's sql_mode.
+fn modes(settings: &BTreeMap<String, String>) -> impl Iterator<Item = &str> {
+    settings
+        .get("sql_mode")
+        .into_iter()
+        .flat_map(|mode| mode.split(','))
+}
+
+/// Executes what a server of another version, or without time zones, may refuse. Returns whether it did not.
+async fn is_done(connection: &mut Connection, statement: &str) -> Result<bool, WireError> {
+    match connection.execute(statement).await {
+        Err(error) if error.server_code().is_some() => {
+            tracing::debug!("{statement}: {error}");
+            Ok(false)
+        }
+        done => done.map(|_| true),
+    }
 }
 
 async fn enter_those(

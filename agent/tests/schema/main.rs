@@ -62,6 +62,7 @@ async fn rebuild(
     for phase in [
         Phase::Structure,
         Phase::Indexes,
+        Phase::ForeignKeys,
         Phase::Positions,
         Phase::Programs,
         Phase::Finish,

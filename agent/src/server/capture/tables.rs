@@ -1,6 +1,6 @@
 //! Tables and sequences: definitions, columns, keys, engine ids and estimates.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use holdfast_proto::manifest::MISSING;
 
@@ -11,6 +11,8 @@ use super::super::inventory::{
     Carry, ChunkKey, Column, Inventory, NotCarried, RowSource, Sequence, Table, TableKind,
 };
 use super::super::referred::without_directories;
+use super::super::row_format::{self, DEFAULT_ROW_FORMAT, USUAL_DEFAULT};
+use super::super::session::Settings;
 use super::printed::{self, exact_definition};
 use super::{
     CaptureError, NOT_A_SERVER_NAME, SYSTEM_SCHEMAS_SQL, is_mariadb, optional, query, reading, show_create,
@@ -26,9 +28,17 @@ struct Facts {
     keys: HashMap<TableName, Vec<UniqueKey>>,
     /// Columns of the primary key, or of the unique key that the server uses as one, each with its collation.
     primary_columns: PrimaryColumns,
-    ids: HashMap<TableName, Vec<u64>>,
+    of_engine: HashMap<TableName, OfEngine>,
+    default_row_format: String,
     transactional_engines: HashSet<String>,
     printed: printed::Facts,
+}
+
+/// What InnoDB says of a table, or of its partitions. Needs PROCESS.
+#[derive(Default)]
+struct OfEngine {
+    ids: Vec<u64>,
+    row_formats: BTreeSet<String>,
 }
 
 /// A primary or unique key that is ordered.
@@ -61,9 +71,10 @@ enum Found {
 
 pub(super) async fn tables(
     connection: &mut Connection,
+    settings: &Settings,
     not_carried: &mut Vec<NotCarried>,
 ) -> Result<Captured, CaptureError> {
-    let facts = facts(connection).await?;
+    let facts = facts(connection, settings).await?;
     let sql = format!(
         "SELECT TABLE_SCHEMA AS s, TABLE_NAME AS n, TABLE_TYPE, ENGINE, ROW_FORMAT, TABLE_ROWS, DATA_LENGTH, \
          INDEX_LENGTH, AUTO_INCREMENT, CREATE_TIME, TABLE_COMMENT FROM information_schema.TABLES \
@@ -252,6 +263,14 @@ async fn table(
     )
     .await?;
     name_what_is_lost(&name, &rows, &create_statement, not_carried);
+    let of_engine = facts.of_engine.get(&name);
+    let row_format = row_format(&engine, row, facts, of_engine, |code, what| {
+        not_carried.push(NotCarried {
+            code: code.to_string(),
+            object: name.quoted(),
+            what,
+        });
+    });
     Ok(Table {
         kind,
         create_statement,
@@ -259,16 +278,60 @@ async fn table(
         rows,
         chunk_key: chunk_key(&engine, kind, &name, facts, &columns),
         columns,
-        table_ids: facts.ids.get(&name).cloned().unwrap_or_default(),
+        table_ids: of_engine.map(|of| of.ids.clone()).unwrap_or_default(),
         created: row.str("CREATE_TIME").ok(),
         auto_increment: row.u64("AUTO_INCREMENT").ok(),
         estimated_rows: number("TABLE_ROWS"),
         data_bytes: number("DATA_LENGTH"),
         index_bytes: number("INDEX_LENGTH"),
-        row_format: row.str("ROW_FORMAT").unwrap_or_default(),
+        row_format,
         engine,
         name,
     })
+}
+
+/// The row format of a table, as its server names it. Of partitions it is asked elsewhere, where they have not what the server
+/// gives by itself: MariaDB tells nothing of theirs.
+fn row_format(
+    engine: &str,
+    row: &Row,
+    facts: &Facts,
+    of_engine: Option<&OfEngine>,
+    mut lost: impl FnMut(&str, String),
+) -> String {
+    let shown = row.str("ROW_FORMAT").unwrap_or_default();
+    let is_packed = shown.eq_ignore_ascii_case("Compressed");
+    if ["MyISAM", "Aria"]
+        .iter()
+        .any(|packed| engine.eq_ignore_ascii_case(packed))
+        && is_packed
+    {
+        lost(
+            "packed-table",
+            "a tool packed it, so that it can only be read; a restore makes it as it was before".to_string(),
+        );
+    }
+    let formats = of_engine
+        .map(|of| &of.row_formats)
+        .filter(|_| engine.eq_ignore_ascii_case("InnoDB"));
+    let formats: Vec<&str> = formats.into_iter().flatten().map(String::as_str).collect();
+    match formats.as_slice() {
+        [format] if !row_format::is_told(engine, &shown) => {
+            match format.eq_ignore_ascii_case(&facts.default_row_format) {
+                true => shown,
+                false => (*format).to_string(),
+            }
+        }
+        [_, _, ..] => {
+            let formats = formats.join(", ");
+            lost(
+                "row-formats-of-partitions",
+                format!("its partitions have several row formats ({formats}); a restore gives them one"),
+            );
+            shown
+        }
+        _ => shown,
+    }
 }
 
 fn is_period(carry: Carry) -> bool {
@@ -368,13 +431,17 @@ fn chunk_key(
     })
 }
 
-async fn facts(connection: &mut Connection) -> Result<Facts, CaptureError> {
+async fn facts(connection: &mut Connection, settings: &Settings) -> Result<Facts, CaptureError> {
     let (columns, primary_columns) = columns(connection).await?;
     Ok(Facts {
         columns,
         primary_columns,
         keys: keys(connection).await?,
-        ids: table_ids(connection).await?,
+        of_engine: of_engine(connection).await?,
+        default_row_format: settings
+            .get(DEFAULT_ROW_FORMAT)
+            .unwrap_or(USUAL_DEFAULT)
+            .to_string(),
         transactional_engines: transactional_engines(connection).await?,
         printed: printed::facts(connection).await?,
     })
@@ -469,9 +536,9 @@ async fn transactional_engines(connection: &mut Connection) -> Result<HashSet<St
         .map_err(reading("engines"))
 }
 
-/// InnoDB's ids: they change when a table is dropped, truncated or rebuilt under its name. Needs PROCESS; without it,
+/// What InnoDB says of its tables. Ids change when a table is dropped, truncated or rebuilt under its name; without PROCESS,
 /// the time of creation has to do.
-async fn table_ids(connection: &mut Connection) -> Result<HashMap<TableName, Vec<u64>>, CaptureError> {
+async fn of_engine(connection: &mut Connection) -> Result<HashMap<TableName, OfEngine>, CaptureError> {
     // Names are coded as in file names, where '/' and '#' can only be separators; only MariaDB can decode them for us.
     let coded = [
         "SUBSTRING_INDEX(NAME, '/', 1)".to_string(),
@@ -485,9 +552,9 @@ async fn table_ids(connection: &mut Connection) -> Result<HashMap<TableName, Vec
         ("INNODB_TABLES", coded)
     };
     let sql = format!(
-        "SELECT TABLE_ID AS i, {schema} AS s, {name} AS n FROM information_schema.{table} WHERE NAME LIKE '%/%'"
+        "SELECT TABLE_ID AS i, ROW_FORMAT AS f, NAME LIKE '%#i#%' AS h, {schema} AS s, {name} AS n FROM information_schema.{table} WHERE NAME LIKE '%/%'"
     );
-    let mut ids: HashMap<TableName, Vec<u64>> = HashMap::new();
+    let mut tables: HashMap<TableName, OfEngine> = HashMap::new();
     for row in optional(connection, "the engine's ids of tables", &sql)
         .await?
         .iter()
@@ -505,15 +572,19 @@ async fn table_ids(connection: &mut Connection) -> Result<HashMap<TableName, Vec
             continue;
         };
         if let Ok(name) = TableName::new(schema, name) {
-            ids.entry(name)
-                .or_default()
-                .push(row.u64("i").map_err(reading("ids of tables"))?);
+            let of = tables.entry(name).or_default();
+            of.ids.push(row.u64("i").map_err(reading("ids of tables"))?);
+            // A vector index of MariaDB is a table of its own, whose format is nobody's business.
+            if row.u64("h").map_err(reading("row formats of tables"))? == 0 {
+                let format = row.str("f").map_err(reading("row formats of tables"))?;
+                of.row_formats.insert(format);
+            }
         }
     }
-    for list in ids.values_mut() {
-        list.sort_unstable();
+    for of in tables.values_mut() {
+        of.ids.sort_unstable();
     }
-    Ok(ids)
+    Ok(tables)
 }
 
 /// Decodes `@xxxx` (a UTF-16 unit in hex). None where the shorter codes of letters are used.
