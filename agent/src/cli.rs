@@ -185,6 +185,10 @@ pub struct RestoreArgs {
     /// Connections that load at once; twice as many workers replay.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub threads: u16,
+    /// How long a replay may stand still, in seconds: everything that applies waits for locks, and nothing moves. Then it goes on with one worker, in order; after
+    /// as long again it is given up.
+    #[arg(long, value_name = "SECONDS", default_value_t = crate::restore::STALL.as_secs(), value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub stall: u64,
     /// Where to restore to.
     #[command(flatten)]
     pub target: TargetArgs,

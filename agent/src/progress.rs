@@ -86,6 +86,16 @@ impl Progress {
         }
     }
 
+    /// Says what whoever waits for it should know.
+    pub fn say(&self, what: &str) {
+        if EVENTS.load(Ordering::Relaxed) {
+            let event = serde_json::json!({ "event": "note", "phase": self.phase, "text": what });
+            words::print_error(event);
+        } else {
+            self.bar.suspend(|| words::print_error(what));
+        }
+    }
+
     fn tell(&self) {
         if !EVENTS.load(Ordering::Relaxed) {
             return;

@@ -32,6 +32,7 @@ mod pauses;
 mod permissions;
 mod points;
 mod reader;
+mod replays;
 mod restore;
 mod statements;
 mod stores;

@@ -13,7 +13,7 @@ use holdfast_agent::repository::catalog::{Catalog, ListedBackup};
 use holdfast_agent::repository::{self, OpenProvider, Repository};
 use holdfast_agent::restore::moment;
 use holdfast_agent::restore::target_point::{FilePosition, TargetPoint};
-use holdfast_agent::restore::{self, RestoreOptions, RestorePlan, Restored, Then};
+use holdfast_agent::restore::{self, RestoreOptions, RestorePlan, Restored, STALL, Then};
 use holdfast_agent::{kit, words};
 use holdfast_proto::container::Sealer;
 use holdfast_proto::ids::{ClusterId, ReportId};
@@ -416,6 +416,7 @@ impl Drill<'_> {
         let options = RestoreOptions {
             threads: self.config.scratch.threads,
             then: Then::Finish,
+            stall: STALL,
             listener: Some(Arc::new(scratch.listener()?)),
         };
         restore::run(

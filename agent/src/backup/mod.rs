@@ -26,6 +26,7 @@ use crate::repository::upload::{LaneOutcome, Uploader};
 use crate::server::capture;
 use crate::server::identifiers::TableName;
 use crate::server::inventory::{Inventory, RowSource, tables_changed};
+use crate::server::keyless::{Keyless, WITHOUT_KEY};
 use crate::wire::Connection;
 
 pub use outcome::BackupPlan;
@@ -178,5 +179,16 @@ fn exceptions(config: &BackupConfig, inventory: &Inventory, prepared_xa: Vec<Str
         object: lost.object.clone(),
         detail: lost.what.clone(),
     });
-    prepared.chain(inconsistent).chain(lost).collect()
+    let keyless = Keyless::of(inventory);
+    let without_key = (!keyless.is_empty()).then(|| Exception {
+        accepted: false,
+        kind: WITHOUT_KEY.into(),
+        object: keyless.count(),
+        detail: keyless.what(),
+    });
+    prepared
+        .chain(inconsistent)
+        .chain(lost)
+        .chain(without_key)
+        .collect()
 }

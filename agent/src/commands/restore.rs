@@ -47,6 +47,7 @@ pub(super) async fn run(config_path: &Path, args: &RestoreArgs, json: bool) -> R
             true => Then::Pause,
             false => Then::Finish,
         },
+        stall: Duration::from_secs(args.stall),
         listener: listener(instance.as_ref())?,
     };
     let whose = match &instance {
@@ -381,6 +382,7 @@ async fn restore_beside(
     let options = RestoreOptions {
         threads: usize::from(args.threads),
         then: Then::Finish,
+        stall: Duration::from_secs(args.stall),
         listener: listener(Some(&instance))?,
     };
     let from = instance.connect_options();
@@ -408,6 +410,7 @@ async fn restore_beside(
             .map(|e| format!("{}: {}", e.object, e.reason)),
     );
     warnings.extend(restored.warnings.iter().cloned());
+    warnings.extend(plan.replay.as_ref().and_then(|replay| replay.resolved.caution()));
     let tables: Vec<String> = copied.tables.iter().map(ToString::to_string).collect();
     let took = started.elapsed();
     let mut lines = vec![format!(
@@ -592,6 +595,7 @@ fn told(plan: &RestorePlan, restored: &Restored, place: &str, took: Duration) ->
     );
     if let (Some(replay), Some(replayed)) = (&plan.replay, &restored.replayed) {
         lines.push(replay.told(replayed));
+        lines.extend(replay.resolved.caution().map(|what| format!("warning    {what}")));
         if replayed.about_accounts > 0 {
             lines.push(format!(
                 "warning    {} statement(s) about users, roles and grants were left out: the backup's accounts were not restored as they are",

@@ -15,10 +15,12 @@ pub mod estimate;
 mod events;
 pub mod except;
 pub mod feed;
+mod follow;
 pub mod forks;
 mod history;
 mod indexes;
 pub mod journal;
+mod keyless;
 pub mod load;
 mod means;
 pub mod moment;
@@ -36,9 +38,12 @@ pub mod select;
 pub mod space;
 mod statements;
 pub mod status;
+mod system_rows;
 pub mod target_point;
+pub mod temporary;
 mod trial;
 mod units;
+mod waits;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -76,7 +81,7 @@ use select::Misses;
 pub use means::Means;
 pub use moment::ReplayPlan;
 pub use ready::{Purpose, Ready, Whose};
-pub use replay::Replayed;
+pub use replay::{Replayed, STALL};
 pub use select::RestorePlan;
 
 /// Workers mostly wait for each other's commits: fewer than this leave processors idle (measured on two).
@@ -89,6 +94,9 @@ pub struct RestoreOptions {
     pub threads: usize,
     /// What becomes of the server at the target point.
     pub then: Then,
+    /// How long a replay may stand still, all that applies waiting for locks, before it goes on with one worker; as long again, and it
+    /// is given up.
+    pub stall: Duration,
     /// Where a server of ours that sees no other network reaches us, for its replay; only a confined one has it.
     pub listener: Option<Arc<std::net::TcpListener>>,
 }
@@ -350,18 +358,25 @@ impl<'plan> Begun<'plan> {
                         workers,
                         listen: listen_at(plan, options),
                         is_confined: options.listener.is_some(),
+                        stall: options.stall,
                     };
                     replay::run(replay, inventory, flavour, accounts, &to, journal).await?
                 }
-                Means::Statements => statements::run(replay, plan, target, journal).await?,
+                Means::Statements => statements::run(replay, plan, target, journal, options.stall).await?,
             };
             let until_us = replay.resolved.last.as_ref().map(|last| last.commit_us);
             let unknown = events::put_right(target, &plan.inventory, &done.about_events, until_us).await?;
             exceptions.extend(unknown);
             exceptions.extend(outside::exceptions(&done.reaching_out));
+            exceptions.extend(system_rows::exceptions(&done.system_rows));
+            if let Err(error) = system_rows::take_effect(target, &done.system_rows).await {
+                self.warnings
+                    .push(format!("run FLUSH PRIVILEGES on the target server: {error}"));
+            }
             // Only now: who goes on from there does not read the statements about events again.
             replay::rests(replay, &mut self.journal).await?;
-            self.warnings.extend(done.unlike.iter().cloned());
+            self.warnings
+                .extend(done.unlike.iter().chain(&done.stood_still).cloned());
             replayed = Some(done);
             phases.lap("replay");
             for (provider, count) in replay.archive.misses() {
@@ -642,6 +657,8 @@ fn scratch_arguments(plan: &RestorePlan) -> Vec<String> {
         // Tables are made in its own folder, wherever they lay at the source: it may run on the source's host. MySQL allows no other
         // folders by itself.
         options.push("--skip-symbolic-links".to_owned());
+        // Says who holds the definition of a table, should a replay stand still. Without it the server starts as well.
+        options.push("--plugin-load-add=metadata_lock_info".to_owned());
     }
     if plan.replay.is_some() {
         // What is received and not applied yet must not fill the disk.

@@ -25,6 +25,7 @@ use super::replay::Replayed;
 use super::resolve::{Answer, History, Resolved, tell};
 use super::scan::{Committed, Seen, Stride, Transaction, Walk};
 use super::target_point::TargetPoint;
+use super::temporary;
 use crate::problem::{Code, Problem};
 use crate::repository::Repository;
 use crate::repository::catalog::{Catalog, ListedBackup};
@@ -54,6 +55,10 @@ pub struct ReplayPlan {
     pub excepting: Excepting,
     /// Only some tables are replayed.
     pub narrowed: Option<Narrowed>,
+    /// Temporary tables that were open when the backup was taken.
+    pub temporary: Vec<temporary::Open>,
+    /// Backups before that one in the same stream.
+    pub older: Vec<temporary::Older>,
 }
 
 /// What a restore begins with and where it goes.
@@ -113,7 +118,7 @@ pub async fn choose(
                 }
                 return Ok(Choice {
                     listed: (*listed).clone(),
-                    replay: replay.map(|plan| *plan),
+                    replay: replay.map(|plan| with_older(*plan, catalog)),
                     notes,
                 });
             }
@@ -134,6 +139,15 @@ pub async fn choose(
     Err(surpassed
         .or(unattached)
         .unwrap_or_else(|| before_all(wanted, &candidates)))
+}
+
+fn with_older(mut plan: ReplayPlan, catalog: &Catalog) -> ReplayPlan {
+    let backups = catalog.backups.iter().map(|listed| {
+        let position = &listed.summary.position;
+        (listed.backup.to_string(), position.file.as_str(), position.offset)
+    });
+    plan.older = temporary::older_ones(&plan.archive, plan.base.place, backups);
+    plan
 }
 
 /// By when everything in a backup was committed: when it was taken, or where that is not known, by its end.
@@ -364,6 +378,8 @@ async fn resolve(
         named,
         excepting: Excepting::default(),
         narrowed: None,
+        temporary: Vec::new(),
+        older: Vec::new(),
     }))))
 }
 
@@ -642,8 +658,9 @@ impl ReplayPlan {
             self.resolved
                 .backwards
                 .iter()
-                .map(|transaction| format!("left out   {}: its clock ran backwards", tell(transaction))),
+                .map(|transaction| format!("left out   {}: it comes behind that", tell(transaction))),
         );
+        lines.extend(self.resolved.caution().map(|what| format!("warning    {what}")));
         lines.extend(self.excepting.describe());
         lines
     }
@@ -685,6 +702,7 @@ impl ReplayPlan {
             "file": self.archive.file_name(target.place.file_sequence), "offset": target.place.position_bytes,
             "gtid": target.gtid.to_string(), "bytes": self.bytes, "segments": self.segment_count(),
             "except": self.excepting.to_json(), "last": self.resolved.last, "next": self.resolved.next, "backwards": self.resolved.backwards,
+            "caution": self.resolved.caution(),
         })
     }
 }

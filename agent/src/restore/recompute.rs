@@ -29,10 +29,7 @@ pub(super) async fn put_right(
         let name = format!("{}.{}", name.schema.as_str(), name.name.as_str());
         otherwise.iter().any(|exception| exception.object == name)
     };
-    let tables: Vec<Table> = found
-        .extract_if(.., is_named)
-        .map(|found| found.table)
-        .collect();
+    let tables: Vec<Table> = found.extract_if(.., is_named).map(|found| found.table).collect();
     if tables.is_empty() {
         return Ok(false);
     }

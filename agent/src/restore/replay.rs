@@ -10,36 +10,35 @@ use std::time::{Duration, Instant};
 
 use holdfast_proto::Flavour;
 use holdfast_proto::gtid::GtidSet;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::accounts::Accounts;
 use super::elsewhere;
 use super::feed::ArchiveFeed;
+use super::follow::Following;
 use super::journal::{self, Entry, Journal};
+use super::keyless;
 use super::moment::ReplayPlan;
 use super::outside;
 use super::partial::Narrowed;
-use super::replica::{Filter, Replica, ReplicaStatus};
+use super::replica::{Filter, PutBack, Replica};
 use super::resume;
 use super::target_point::FilePosition;
+use super::{system_rows, without_binlog};
 use crate::problem::{Code, Problem};
-use crate::progress::Progress;
 use crate::server::inventory::Inventory;
 use crate::server::session::Settings;
 use crate::wire::event::{FormatDescription, HEADER_BYTES};
 use crate::wire::source::{
     Applied, AttachBy, LeftOut, ListenAt, Place, ReachingOut, Refusals, Selection, Source, SourceError,
-    SourceOptions, SourceStatus, StatementSent, StopPoint, attach_statements,
+    SourceOptions, SourceStatus, StatementSent, StopPoint, SystemRows, SystemRowsSent, attach_statements,
 };
 use crate::wire::{ConnectOptions, Connection, Endpoint, WireError};
 
-/// How often the target server is asked how far it is.
-const POLL: Duration = Duration::from_millis(100);
 /// How often it is written down for others how far it is.
 pub(super) const TELL: Duration = Duration::from_secs(2);
-/// Without any progress for this long while something is wrong, the restore gives up.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long an applier may stand still, if nothing else is said: all of it waits for locks, and nothing moves.
+pub const STALL: Duration = Duration::from_secs(30);
 
 /// What a replay did.
 #[derive(Debug, Clone)]
@@ -54,8 +53,12 @@ pub struct Replayed {
     pub reaching_out: Vec<ReachingOut>,
     /// Temporary tables of the source's sessions that are open at the target point: gone, if the replay goes on another time.
     pub open_temporaries: Vec<String>,
+    /// Rows of the server's own tables that were not replayed as they are.
+    pub system_rows: Vec<SystemRowsSent>,
     /// Settings of the source that the target server could not be given, for people.
     pub unlike: Vec<String>,
+    /// Where it stood still before it went on with one worker, and why, for people.
+    pub stood_still: Vec<String>,
     /// How long it took.
     pub took: Duration,
 }
@@ -155,6 +158,8 @@ pub(super) struct ReplicaHost<'a> {
     pub(super) listen: ListenAt,
     /// Whether it can do nothing to its host.
     pub(super) is_confined: bool,
+    /// How long its applier may stand still.
+    pub(super) stall: Duration,
 }
 
 /// Replays the plan on a target server that holds just the backup, or what an earlier run of the restore replayed on it.
@@ -186,6 +191,10 @@ pub(super) async fn run(
     let (base, workers) = (&plan.base.gtid, workers(inventory, to));
     let prepared = replica.prepare(&mut control, base, workers, &filter, leaves_out, is_resumed);
     let mut put_back = prepared.await.map_err(fail)?;
+    if is_resumed && flavour == Flavour::MariaDb {
+        without_binlog(&mut control).await;
+        keyless::remove(&mut control).await.map_err(fail)?;
+    }
     let source = &inventory.server.settings;
     let unlike = put_back
         .set_as_on_source(&mut control, source)
@@ -198,13 +207,20 @@ pub(super) async fn run(
     let end = plan.resolved.target.place;
     let is_there = journal.get(Entry::PausedAt) == Some(plan.archive.tell(end).as_str());
     let replayed = if plan.is_empty() || is_there {
-        Ok(SourceStatus::default())
+        Ok((SourceStatus::default(), Vec::new()))
     } else {
         journal.forget(Entry::PausedAt).await?;
         let refusals = elsewhere::refusals(&mut control, inventory, to.is_confined).await;
         let refusals = refusals.map_err(|e| replay_problem("look at the target server", &e))?;
-        let selection = selection(plan, inventory, accounts, applied, refusals);
-        replicate(plan, flavour, selection, (&mut control, &to.listen), journal).await
+        let system_rows = match plan.narrowed {
+            // The filter passes none.
+            Some(_) => Ok(SystemRows::default()),
+            None => system_rows::look(&mut control, accounts).await,
+        };
+        let system_rows = system_rows.map_err(|e| replay_problem("look at the target server", &e))?;
+        let selection = selection(plan, inventory, accounts, applied, (refusals, system_rows));
+        let on = (&mut control, &mut put_back, workers);
+        replicate(plan, replica, selection, to, on, journal).await
     };
     let detached = async {
         let in_order = replica.detach(&mut control).await?;
@@ -219,7 +235,7 @@ pub(super) async fn run(
         Ok(true) => resume::note_rest(&mut control, journal).await,
         detached => detached.map(drop),
     };
-    let sent = replayed?;
+    let (sent, stood_still) = replayed?;
     rests?;
     let found = replica.committed(&mut control).await;
     let found = found.map_err(|e| replay_problem("read what is committed", &e))?;
@@ -230,7 +246,9 @@ pub(super) async fn run(
         about_events: sent.about_events,
         reaching_out: sent.reaching_out,
         open_temporaries: sent.open_temporaries,
+        system_rows: sent.system_rows,
         unlike,
+        stood_still,
         took: started.elapsed(),
     })
 }
@@ -360,19 +378,20 @@ fn paused_at(plan: &ReplayPlan, journal: &Journal) -> Result<Place, Problem> {
     })
 }
 
-/// Runs source and replica until all is applied; returns what was sent.
+/// Runs source and replica until all is applied; returns what was sent, and where the applier stood still before.
 async fn replicate(
     plan: &ReplayPlan,
-    flavour: Flavour,
+    replica: Replica,
     selection: Selection,
-    (control, listen): (&mut Connection, &ListenAt),
+    to: &ReplicaHost<'_>,
+    (control, put_back, workers): (&mut Connection, &mut PutBack, usize),
     journal: &mut Journal,
-) -> Result<SourceStatus, Problem> {
+) -> Result<(SourceStatus, Vec<String>), Problem> {
     let (base, end) = (plan.base.place, plan.resolved.target.place);
-    let options = source_options(plan, flavour, selection).await?;
-    let source = Source::bind(options, listen)
+    let options = source_options(plan, replica.flavour, selection).await?;
+    let source = Source::bind(options, &to.listen)
         .await
-        .map_err(|e| source_problem(e, listen))?;
+        .map_err(|e| source_problem(e, &to.listen))?;
     let status = source.status();
     let file = plan.archive.file_name(base.file_sequence).to_owned();
     let by = AttachBy::File {
@@ -391,13 +410,26 @@ async fn replicate(
             .await
             .map_err(|e| replay_problem("start replication on the target server", &e))?;
     }
-    let applied = wait(plan, flavour, control, &status, journal).await;
+    let mut following = Following {
+        plan,
+        replica,
+        to,
+        control,
+        put_back,
+        source: status.clone(),
+        journal,
+        workers,
+        is_in_order: workers <= 1,
+        is_helped: false,
+    };
+    let applied = following.until_applied().await;
     shutdown.cancel();
     if let Err(error) = serving.await {
         tracing::warn!("the source of the replay failed: {error}");
     }
-    applied?;
-    Ok(status.borrow().clone())
+    let stood_still = applied?;
+    let sent = status.borrow().clone();
+    Ok((sent, stood_still))
 }
 
 pub(super) async fn source_options(
@@ -423,7 +455,7 @@ pub(super) fn selection(
     inventory: &Inventory,
     accounts: Accounts,
     applied: Applied,
-    refusals: Refusals,
+    (refusals, system_rows): (Refusals, SystemRows),
 ) -> Selection {
     Selection {
         stop: StopPoint::At(plan.resolved.target.place),
@@ -432,6 +464,7 @@ pub(super) fn selection(
         applied,
         refusals,
         outside: outside::known(inventory),
+        system_rows,
     }
 }
 
@@ -446,146 +479,5 @@ pub(super) fn source_problem(error: SourceError, listen: &ListenAt) -> Problem {
         Code::Load,
         format!("serve the archived binlogs: {error}"),
         format!("check that {listen} is an address of this host, and its port free"),
-    )
-}
-
-/// Waits until the target server has applied everything; looks for errors every time.
-async fn wait(
-    plan: &ReplayPlan,
-    flavour: Flavour,
-    control: &mut Connection,
-    source: &watch::Receiver<SourceStatus>,
-    journal: &mut Journal,
-) -> Result<(), Problem> {
-    let replica = Replica { flavour };
-    let progress = Progress::bytes("replay", plan.bytes);
-    let (mut done, mut moved) = (0, Instant::now());
-    let mut told = Instant::now();
-    loop {
-        let status = replica
-            .status(control)
-            .await
-            .map_err(|e| replay_problem("watch the replay", &e))?;
-        let Some(status) = status else {
-            return Err(stopped("replication is not set up any more"));
-        };
-        if status.applier_error.is_some() {
-            return Err(applier_problem(plan, &replica, control, &status).await);
-        }
-        if is_applied(plan, &replica, control, source, &status).await? {
-            progress.finish();
-            return Ok(());
-        }
-        let now_done = bytes_before(plan, &status);
-        if now_done > done {
-            progress.add(now_done - done);
-            (done, moved) = (now_done, Instant::now());
-        }
-        if told.elapsed() > TELL {
-            let share = format!("{done}/{}", plan.bytes);
-            journal.write(Entry::ReplayedBytes, &share).await?;
-            told = Instant::now();
-        }
-        refuse_trouble(&status, &source.borrow(), moved.elapsed())?;
-        tokio::time::sleep(POLL).await;
-    }
-}
-
-/// Whether everything is sent, applied, and nothing else.
-async fn is_applied(
-    plan: &ReplayPlan,
-    replica: &Replica,
-    control: &mut Connection,
-    source: &watch::Receiver<SourceStatus>,
-    status: &ReplicaStatus,
-) -> Result<bool, Problem> {
-    if source.borrow().end.is_none() {
-        return Ok(false);
-    }
-    let end = plan.resolved.target.place;
-    if !plan.has_gtids() {
-        return Ok(
-            status.file == plan.archive.file_name(end.file_sequence) && status.offset == end.position_bytes
-        );
-    }
-    let committed = replica
-        .committed(control)
-        .await
-        .map_err(|e| replay_problem("watch the replay", &e))?;
-    Ok(committed == plan.resolved.target.gtid)
-}
-
-/// How much of the plan's binlog lies before what is applied.
-fn bytes_before(plan: &ReplayPlan, status: &ReplicaStatus) -> u64 {
-    let Some(file) = plan.archive.file_of(&status.file) else {
-        return 0;
-    };
-    let pieces = plan.pieces.iter().filter(|piece| piece.file <= file);
-    let before = |piece: &super::coverage::Piece| {
-        if piece.file < file {
-            piece.to - piece.from
-        } else {
-            status.offset.clamp(piece.from, piece.to) - piece.from
-        }
-    };
-    pieces.map(before).sum()
-}
-
-fn stopped(fact: &str) -> Problem {
-    Problem::new(
-        Code::Load,
-        format!("the replay stopped: {fact}"),
-        "somebody else changed the target server",
-    )
-}
-
-fn refuse_trouble(status: &ReplicaStatus, source: &SourceStatus, idle: Duration) -> Result<(), Problem> {
-    let failure = source.failure.as_deref().or(status.receiver_error.as_deref());
-    if let Some(failure) = failure
-        && (source.failure_is_permanent || (idle > PATIENCE && source.replicas == 0))
-    {
-        return Err(Problem::new(
-            Code::Load,
-            format!("the replay cannot go on: {failure}"),
-            "what is missing or broken is named above; other points before it can be restored: --to-position",
-        ));
-    }
-    if !status.applier_runs && idle > Duration::from_secs(5) {
-        return Err(stopped("its applier was stopped"));
-    }
-    Ok(())
-}
-
-async fn applier_problem(
-    plan: &ReplayPlan,
-    replica: &Replica,
-    control: &mut Connection,
-    status: &ReplicaStatus,
-) -> Problem {
-    let committed = replica
-        .committed(control)
-        .await
-        .map(|set| set.to_string())
-        .unwrap_or_default();
-    let details = replica.worker_errors(control).await.unwrap_or_default();
-    let at = if plan.has_gtids() {
-        format!(" (GTID {committed})")
-    } else {
-        String::new()
-    };
-    Problem::new(
-        Code::Load,
-        format!(
-            "the target server cannot apply the transaction behind {}:{}{at}: {}{}",
-            status.file,
-            status.offset,
-            status.applier_error.as_deref().unwrap_or("unknown error"),
-            details
-                .iter()
-                .map(|detail| format!("; {detail}"))
-                .collect::<String>()
-        ),
-        "everything before that transaction can be restored: --to-position or --before-gtid\n\
-         if it is a statement about users or grants, all can be: --accounts leave",
     )
 }

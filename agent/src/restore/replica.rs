@@ -3,18 +3,23 @@
 //! Not responsible for what it is sent or for waiting until it has applied it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use holdfast_proto::Flavour;
 use holdfast_proto::gtid::GtidSet;
 
+use super::waits::Sight;
 use crate::server::capture;
-use crate::server::identifiers::{quote_identifier, quote_text};
+use crate::server::identifiers::{is_system_schema, quote_identifier, quote_text};
 use crate::server::named::Name;
 use crate::server::session::Settings;
 use crate::server::statement_settings::{self, Reach, STATEMENT_SETTINGS};
 use crate::wire::{Connection, WireError};
 
 const ER_PARSE_ERROR: u16 = 1064;
+/// How long an applier that waits for locks is ended again and again.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(100);
 
 /// A server that replays.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +43,8 @@ pub(super) struct ReplicaStatus {
     pub(super) receives: bool,
     /// Why it does not receive.
     pub(super) receiver_error: Option<String>,
+    /// How far it has received, for comparison.
+    pub(super) received: String,
 }
 
 /// Which tables a replay is about.
@@ -130,11 +137,7 @@ impl Replica {
         getrandom::fill(&mut number)
             .map_err(|error| WireError::Protocol(format!("no random numbers: {error}")))?;
         let server_id = (u32::from_le_bytes(number) | 0x8000_0000).to_string();
-        let parallel = match self.flavour {
-            Flavour::MariaDb => "slave_parallel_threads",
-            Flavour::MySql if settings.has("replica_parallel_workers") => "replica_parallel_workers",
-            Flavour::MySql => "slave_parallel_workers",
-        };
+        let parallel = self.parallel(&settings);
         let first = [("server_id", server_id.as_str()), (parallel, workers.as_str())];
         for (name, value) in first.iter().chain(SETTINGS) {
             put_back.set(control, &settings, name, value).await?;
@@ -261,13 +264,14 @@ impl Replica {
 
     /// How far it is; `None` if it is no replica.
     pub(super) async fn status(self, control: &mut Connection) -> Result<Option<ReplicaStatus>, WireError> {
-        let (statement, receiver, applier, file, offset) = match self.flavour {
+        let (statement, receiver, applier, file, offset, received) = match self.flavour {
             Flavour::MariaDb => (
                 "SHOW SLAVE STATUS",
                 "Slave_IO_Running",
                 "Slave_SQL_Running",
                 "Relay_Master_Log_File",
                 "Exec_Master_Log_Pos",
+                ["Master_Log_File", "Read_Master_Log_Pos", "Relay_Log_Space"],
             ),
             Flavour::MySql => (
                 "SHOW REPLICA STATUS",
@@ -275,6 +279,7 @@ impl Replica {
                 "Replica_SQL_Running",
                 "Relay_Source_Log_File",
                 "Exec_Source_Log_Pos",
+                ["Source_Log_File", "Read_Source_Log_Pos", "Relay_Log_Space"],
             ),
         };
         let rows = control.query(statement).await?;
@@ -294,6 +299,9 @@ impl Replica {
             applier_error: error("Last_SQL_Errno", "Last_SQL_Error")?,
             receives: row.str(receiver)? == "Yes",
             receiver_error: error("Last_IO_Errno", "Last_IO_Error")?,
+            received: received
+                .map(|column| row.str(column).unwrap_or_default())
+                .join(" "),
         }))
     }
 
@@ -323,9 +331,138 @@ impl Replica {
         rows.iter().map(|row| row.str("message")).collect()
     }
 
+    /// What changes on it while it applies a transaction, however large.
+    pub(super) async fn trace(
+        self,
+        control: &mut Connection,
+        status: &ReplicaStatus,
+    ) -> Result<String, WireError> {
+        // MySQL's Handler_write counts the tables that our own questions make.
+        let names = match self.flavour {
+            Flavour::MariaDb => "'Handler_write', 'Handler_update', 'Handler_delete'",
+            Flavour::MySql => {
+                "'Handler_update', 'Handler_delete', 'Innodb_rows_inserted', 'Innodb_rows_updated', 'Innodb_rows_deleted'"
+            }
+        };
+        let rows = control
+            .query(format!("SHOW GLOBAL STATUS WHERE Variable_name IN ({names})"))
+            .await?;
+        let counts: Vec<String> = rows.iter().map(|row| row.text(1)).collect::<Result<_, _>>()?;
+        Ok(format!("{} {}", status.received, counts.join(" ")))
+    }
+
+    /// The tables that somebody uses.
+    pub(super) async fn tables_in_use(self, control: &mut Connection) -> Result<Vec<Name>, WireError> {
+        let rows = control.query("SHOW OPEN TABLES WHERE In_use > 0").await?;
+        let tables = rows.iter().map(|row| Ok((row.text(0)?, row.text(1)?)));
+        tables
+            .filter(|table| !matches!(table, Ok((schema, _)) if is_system_schema(schema)))
+            .collect()
+    }
+
+    /// Ends the applier, though all of it may wait for locks, for which STOP would wait as well. What it has begun is rolled back.
+    pub(super) async fn stop_applying(self, control: &mut Connection) -> Result<(), WireError> {
+        let began = Instant::now();
+        while began.elapsed() < STOP_PATIENCE {
+            let waiting = match Sight::take(self.flavour, control).await {
+                // An account that may not look.
+                Err(error) if error.server_code().is_some() => Vec::new(),
+                sight => sight?.waiting(),
+            };
+            for id in &waiting {
+                match control.execute(format!("KILL {id}")).await {
+                    // It has ended with another one.
+                    Err(error) if error.server_code().is_some() => tracing::debug!("{error}"),
+                    done => drop(done?),
+                }
+            }
+            if waiting.is_empty() {
+                break;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        let stop = match self.flavour {
+            Flavour::MariaDb => "STOP SLAVE SQL_THREAD",
+            Flavour::MySql => "STOP REPLICA SQL_THREAD",
+        };
+        control.execute(stop).await.map(|_| ())
+    }
+
+    /// Goes on with one worker.
+    pub(super) async fn apply_in_order(
+        self,
+        control: &mut Connection,
+        put_back: &mut PutBack,
+    ) -> Result<(), WireError> {
+        let settings = read_settings(control).await?;
+        let (one, start) = match self.flavour {
+            // The thread that reads applies by itself.
+            Flavour::MariaDb => ("0", "START SLAVE SQL_THREAD"),
+            Flavour::MySql => ("1", "START REPLICA SQL_THREAD"),
+        };
+        put_back
+            .set(control, &settings, self.parallel(&settings), one)
+            .await?;
+        control.execute(start).await.map(|_| ())
+    }
+
+    /// Ends the applier of a MariaDB in the middle of a transaction, which is rolled back.
+    pub(super) async fn break_off(self, control: &mut Connection) -> Result<(), WireError> {
+        loop {
+            match self.status(control).await? {
+                Some(status) if status.applier_runs => {}
+                _ => return control.execute("STOP SLAVE SQL_THREAD").await.map(|_| ()),
+            }
+            for id in Sight::take(self.flavour, control).await?.busy() {
+                match control.execute(format!("KILL {id}")).await {
+                    Err(error) if error.server_code().is_some() => tracing::debug!("{error}"),
+                    done => drop(done?),
+                }
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Has a MariaDB apply the transaction that begins there, and then stop.
+    pub(super) async fn apply_one(
+        self,
+        control: &mut Connection,
+        put_back: &mut PutBack,
+        (file, offset): (&str, u64),
+    ) -> Result<(), WireError> {
+        let settings = read_settings(control).await?;
+        put_back
+            .set(control, &settings, self.parallel(&settings), "0")
+            .await?;
+        let start = format!(
+            "START SLAVE SQL_THREAD UNTIL MASTER_LOG_FILE = {}, MASTER_LOG_POS = {}",
+            quote_text(file),
+            offset + 1
+        );
+        control.execute(start).await.map(|_| ())
+    }
+
+    /// Has a MariaDB that stopped behind one transaction go on with so many workers; 0: it applies in order.
+    pub(super) async fn apply_on(self, control: &mut Connection, workers: usize) -> Result<(), WireError> {
+        control
+            .execute(format!("SET GLOBAL slave_parallel_threads = {workers}"))
+            .await?;
+        control.execute("START SLAVE SQL_THREAD").await.map(|_| ())
+    }
+
+    /// The setting that says how many workers there are.
+    fn parallel(self, settings: &Settings) -> &'static str {
+        match self.flavour {
+            Flavour::MariaDb => "slave_parallel_threads",
+            Flavour::MySql if settings.has("replica_parallel_workers") => "replica_parallel_workers",
+            Flavour::MySql => "slave_parallel_workers",
+        }
+    }
+
     /// Makes it a server of its own again. Says whether it stopped behind a whole transaction: of one that failed, or that it did not
     /// wait for any longer, tables without transactions have a part.
     pub(super) async fn detach(self, control: &mut Connection) -> Result<bool, WireError> {
+        self.stop_applying(control).await?;
         let [stop, reset] = match self.flavour {
             Flavour::MariaDb => ["STOP SLAVE", "RESET SLAVE ALL"],
             Flavour::MySql => ["STOP REPLICA", "RESET REPLICA ALL"],

@@ -46,6 +46,31 @@ pub struct Resolved {
     pub backwards: Vec<Transaction>,
 }
 
+impl Resolved {
+    /// What is left out, and somebody who asked for a time would not expect to be; `None`: nothing.
+    pub fn caution(&self) -> Option<String> {
+        let (next, last) = (self.next.as_ref()?, self.backwards.last()?);
+        let more = match self.backwards.len() {
+            BACKWARDS_MAX => " or more",
+            _ => "",
+        };
+        let to = match (&last.gtid, last.end) {
+            (Some(gtid), _) => format!("--to-gtid {gtid}"),
+            (None, Some(end)) => format!("--to-position {}:{end}", last.file),
+            (None, None) => "--to-position".to_owned(),
+        };
+        Some(format!(
+            "{} later transactions{more} that were committed by then, by their own clocks, are left out as well: they come behind {}. To have these and \
+             not that one: {to} --except {}",
+            words::count(self.backwards.len() as u64),
+            tell(next),
+            next.gtid
+                .clone()
+                .unwrap_or_else(|| format!("{}:{}", next.file, next.begin))
+        ))
+    }
+}
+
 /// Where a target point lies.
 pub enum Answer {
     /// Here.

@@ -16,6 +16,7 @@ use super::indexes;
 use super::means::Means;
 use super::moment::{self, Choice, ReplayPlan};
 use super::partial::{Narrowed, keep_parts};
+use super::temporary;
 use crate::problem::{Code, Problem};
 use crate::repository::catalog::ListedBackup;
 use crate::repository::{Miss, Repository};
@@ -24,6 +25,7 @@ use crate::server::apply;
 use crate::server::capture::{FROM_BINLOG, missing_table};
 use crate::server::identifiers::TableName;
 use crate::server::inventory::{Inventory, NotCarried, Table};
+use crate::server::keyless::Keyless;
 use crate::server::rebuild::{RebuildPlan, StepKind};
 use crate::wire::source::ListenAddress;
 use crate::words;
@@ -148,6 +150,12 @@ pub async fn plan(
     if let Some(replay) = &mut replay {
         except::work_out(replay, &inventory).await?;
         notes.extend(elsewhere::notes(&inventory));
+        replay.temporary = temporary::open_at(replay, &inventory).await?;
+        notes.extend(temporary::notes(replay));
+        let keyless = Keyless::of_backup(&inventory, &manifest.tables);
+        if !replay.is_empty() && !keyless.is_empty() {
+            notes.push(format!("{} with {}", keyless.count(), keyless.what()));
+        }
     }
     // A backup without any was taken by an agent that may not read them.
     let accounts = match inventory.accounts.is_empty() {

@@ -16,6 +16,7 @@ mod wording;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use holdfast_proto::Flavour;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -26,10 +27,12 @@ use super::moment::ReplayPlan;
 use super::replay::{
     Replayed, TELL, applied_by_statements, replay_problem, selection, source_options, source_problem,
 };
+use super::system_rows;
 use super::{RestorePlan, connected, settings_of, without_binlog};
 use crate::problem::{Code, Problem};
 use crate::progress::Progress;
 use crate::server::inventory::Inventory;
+use crate::server::json;
 use crate::server::session::Settings;
 use crate::wire::event::{EventHeader, HEADER_BYTES, Heartbeat};
 use crate::wire::source::{Applied, EndReached, ListenAt, Place, Source, SourceStatus};
@@ -39,6 +42,8 @@ use crate::wire::{
 };
 
 use apply::{Applier, Done};
+pub(super) use rows::whatever_is_there;
+pub(super) use tables::{Table, of_the_server};
 
 /// A larger event cannot be applied.
 const EVENT_BYTES_MAX: usize = 64 << 20;
@@ -50,6 +55,7 @@ pub(super) async fn run(
     restore: &RestorePlan,
     target: &ConnectOptions,
     journal: &mut Journal,
+    stall: Duration,
 ) -> Result<Replayed, Problem> {
     let (inventory, flavour) = (&restore.inventory, restore.manifest.source.flavour);
     let started = Instant::now();
@@ -73,12 +79,22 @@ pub(super) async fn run(
         let refusals = elsewhere::refusals(&mut control, inventory, false)
             .await
             .map_err(fail)?;
-        let selection = selection(plan, inventory, restore.accounts, applied, refusals);
+        let system_rows = system_rows::look(&mut control, restore.accounts)
+            .await
+            .map_err(fail)?;
+        let selection = selection(
+            plan,
+            inventory,
+            restore.accounts,
+            applied,
+            (refusals, system_rows),
+        );
         let options = source_options(plan, flavour, selection).await?;
         let source = Source::bind(options, &ListenAt::Loopback)
             .await
             .map_err(|e| source_problem(e, &ListenAt::Loopback))?;
         let mut applier = Applier::connect(target, journal, inventory, &restore.renamed).await?;
+        applier.wait_no_longer_than(stall).await?;
         unlike = std::mem::take(&mut applier.unlike);
         done = follow(plan, source, &mut applier).await?;
         applier.finish().await?;
@@ -89,7 +105,9 @@ pub(super) async fn run(
         about_events: Vec::new(),
         reaching_out: done.reaching_out,
         open_temporaries: done.open_temporaries,
+        system_rows: done.system_rows,
         unlike,
+        stood_still: Vec::new(),
         took: started.elapsed(),
     })
 }
@@ -122,7 +140,11 @@ async fn follow(
     loop {
         let event = next_event(&mut stream).await;
         let (header, body) = event.map_err(|error| receive_problem(&error, &status))?;
-        match applier.event(&header, &body).await? {
+        let done = match applier.event(&header, &body).await {
+            Err(problem) => return Err(applier.with_holders(problem).await),
+            Ok(done) => done,
+        };
+        match done {
             // An earlier one may still be on its way when the source is at its end.
             Done::Heartbeat(heartbeat) if is_end(&status.borrow(), &heartbeat) => break,
             Done::Transaction => {
@@ -274,4 +296,22 @@ fn number_of_our_own() -> Result<u32, WireError> {
     getrandom::fill(&mut number)
         .map_err(|error| WireError::Protocol(format!("no random numbers: {error}")))?;
     Ok(u32::from_le_bytes(number) | 0x8000_0000)
+}
+
+/// A MySQL's documents may hold what their text does not tell. Where the account may not make functions, those cannot be written.
+async fn make_json_functions(connection: &mut Connection) -> Result<(), WireError> {
+    if connection.flavour() != Flavour::MySql {
+        return Ok(());
+    }
+    connection.execute(json::tear_down()).await?;
+    for statement in json::set_up() {
+        match connection.execute(statement).await {
+            Err(error) if error.server_code().is_some() => {
+                tracing::warn!("documents with dates, decimals or bytes in them cannot be replayed: {error}");
+                return Ok(());
+            }
+            done => drop(done?),
+        }
+    }
+    Ok(())
 }

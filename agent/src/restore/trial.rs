@@ -38,6 +38,7 @@ pub(super) async fn check(
         applied: Applied::Nothing,
         refusals: Default::default(),
         outside: Default::default(),
+        system_rows: Default::default(),
     };
     let options = source_options(plan, flavour, selection).await?;
     let at = ListenAt::Address(*listen);

@@ -66,12 +66,16 @@ pub enum ExceptionKind {
     OfLibrary,
     /// A table that lay in a folder of its own.
     InOwnFolder,
+    /// Replayed rows of a table that a server keeps about its own replication.
+    OfReplication,
+    /// Replayed rows of a table of the server's own that could not be written here.
+    RowsLeftOut,
 }
 
 impl ExceptionKind {
     /// Whether something is missing for it that the backup has.
     pub fn is_loss(self) -> bool {
-        matches!(self, Self::NotCreated | Self::ReachesOut)
+        matches!(self, Self::NotCreated | Self::ReachesOut | Self::RowsLeftOut)
     }
 }
 

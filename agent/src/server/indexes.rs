@@ -165,6 +165,15 @@ pub(super) fn key_items(create_statement: &str) -> Vec<(String, Range<usize>)> {
     keys.collect()
 }
 
+/// Whether a table's definition has a primary or unique key. `None` where it is not as servers print it.
+pub(super) fn has_unique_key(create_statement: &str) -> Option<bool> {
+    let is_unique = |item: &Item| {
+        let text = create_statement[item.range.clone()].trim_start();
+        text.starts_with("PRIMARY KEY") || text.starts_with("UNIQUE KEY")
+    };
+    items_of(create_statement).map(|items| items.iter().any(is_unique))
+}
+
 /// A foreign key of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForeignKey {

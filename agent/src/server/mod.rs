@@ -17,6 +17,7 @@ pub mod identifiers;
 pub mod indexes;
 pub mod inventory;
 pub mod json;
+pub mod keyless;
 pub mod named;
 pub mod preflight;
 pub mod program;

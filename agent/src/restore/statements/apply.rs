@@ -1,8 +1,7 @@
 //! Applies the events of one transaction after the other.
 
 use std::collections::BTreeSet;
-
-use holdfast_proto::Flavour;
+use std::time::Duration;
 
 use super::definitions;
 use super::rows::{self, Expected, RowStatement};
@@ -13,11 +12,11 @@ use super::wording::{
     as_its_definer, changes_rows, makes_table, may_be_about_event, meets_triggers, run_by_another, shown,
     without_start_of_transaction, words_of,
 };
-use super::{EVENT_BYTES_MAX, look_at};
+use super::{EVENT_BYTES_MAX, look_at, make_json_functions};
 use crate::problem::{Code, Problem};
 use crate::restore::journal::{self, Entry, Journal, Pending};
 use crate::restore::replay::replay_problem;
-use crate::restore::{connected, elsewhere, without_binlog};
+use crate::restore::{connected, elsewhere, waits, without_binlog};
 use crate::server::accounts::AccountName;
 use crate::server::identifiers::quote_identifier;
 use crate::server::inventory::Inventory;
@@ -38,6 +37,7 @@ const STATEMENT_BYTES_MAX: usize = 64 << 20;
 const STATEMENT_CHARS_KEPT: usize = 16 << 10;
 /// Statements that a server calls unsafe to replicate: not a matter of rows.
 const UNSAFE_STATEMENT: &str = "1592";
+const LOCK_WAIT_TIMEOUT: &str = "server error 1205";
 const DATA_TRUNCATED: &str = "1265";
 const OUT_OF_RANGE: &str = "1264";
 
@@ -125,6 +125,28 @@ impl<'a> Applier<'a> {
             preamble: Vec::new(),
             packet_bytes_max,
         })
+    }
+
+    /// Has a statement fail that waits for a lock for longer; nothing else that takes long.
+    pub(super) async fn wait_no_longer_than(&mut self, limit: Duration) -> Result<(), Problem> {
+        let seconds = limit.as_secs().max(1);
+        let set = format!("SET SESSION lock_wait_timeout = {seconds}, innodb_lock_wait_timeout = {seconds}");
+        for connection in [&mut self.connection, &mut self.looking] {
+            let set = connection.execute(&set).await;
+            set.map_err(|error| replay_problem("prepare the target server for replay", &error))?;
+        }
+        Ok(())
+    }
+
+    /// Names who may hold the lock that a statement waited for in vain.
+    pub(super) async fn with_holders(&mut self, mut problem: Problem) -> Problem {
+        if problem.fact.contains(LOCK_WAIT_TIMEOUT)
+            && let Some(holders) =
+                waits::in_transaction(&mut self.looking, self.connection.connection_id()).await
+        {
+            problem.fact.push_str(&format!("; in a transaction: {holders}"));
+        }
+        problem
     }
 
     /// Puts back what was taken away for the replay.
@@ -660,22 +682,4 @@ impl<'a> Applier<'a> {
         self.tables.forget();
         Ok(())
     }
-}
-
-/// A MySQL's documents may hold what their text does not tell. Where the account may not make functions, those cannot be written.
-async fn make_json_functions(connection: &mut Connection) -> Result<(), WireError> {
-    if connection.flavour() != Flavour::MySql {
-        return Ok(());
-    }
-    connection.execute(json::tear_down()).await?;
-    for statement in json::set_up() {
-        match connection.execute(statement).await {
-            Err(error) if error.server_code().is_some() => {
-                tracing::warn!("documents with dates, decimals or bytes in them cannot be replayed: {error}");
-                return Ok(());
-            }
-            done => drop(done?),
-        }
-    }
-    Ok(())
 }

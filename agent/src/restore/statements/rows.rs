@@ -43,18 +43,49 @@ pub(super) fn statements(table: &Table, changes: &RowChanges) -> Result<Vec<RowS
             table.columns.len()
         ));
     }
-    let mut writer = Writer {
-        table,
-        done: Vec::new(),
-        head: String::new(),
-        rows: Vec::new(),
-        bytes: 0,
-    };
+    let mut writer = Writer::new(table);
     for change in &changes.rows {
         writer.row(change)?;
     }
     writer.end();
     Ok(writer.done)
+}
+
+/// Statements that leave the rows of an event as it has them, whatever rows there were; or why there are none.
+pub(in crate::restore) fn whatever_is_there(
+    table: &Table,
+    changes: &RowChanges,
+) -> Result<Vec<String>, String> {
+    if changes.columns != table.columns.len() || table.key.is_empty() {
+        return Err(format!(
+            "the binlog's table has {} columns, the one here {}, and {} of them are its key",
+            changes.columns,
+            table.columns.len(),
+            table.key.len()
+        ));
+    }
+    let mut writer = Writer::new(table);
+    for change in &changes.rows {
+        match (&change.before, &change.after) {
+            (Some(before), Some(after)) if after.contains(&Cell::Absent) => writer.update(before, after)?,
+            (before, after) => {
+                let is_same = |after: &[Cell]| {
+                    before
+                        .as_ref()
+                        .is_some_and(|before| writer.has_key_of(before, after))
+                };
+                let is_moved = !after.as_ref().is_some_and(|after| is_same(after));
+                if let Some(before) = before.as_ref().filter(|_| is_moved) {
+                    writer.delete(before)?;
+                }
+                if let Some(after) = after {
+                    writer.put("REPLACE", after)?;
+                }
+            }
+        }
+    }
+    writer.end();
+    Ok(writer.done.into_iter().map(|statement| statement.sql).collect())
 }
 
 struct Writer<'a> {
@@ -67,10 +98,27 @@ struct Writer<'a> {
     bytes: usize,
 }
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
+    fn new(table: &'a Table) -> Self {
+        Self {
+            table,
+            done: Vec::new(),
+            head: String::new(),
+            rows: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    fn has_key_of(&self, before: &[Cell], after: &[Cell]) -> bool {
+        self.table
+            .key
+            .iter()
+            .all(|column| before[*column] == after[*column])
+    }
+
     fn row(&mut self, change: &RowChange) -> Result<(), String> {
         match (&change.before, &change.after) {
-            (None, Some(after)) => self.insert(after),
+            (None, Some(after)) => self.put("INSERT", after),
             (Some(before), None) => self.delete(before),
             (Some(before), Some(after)) => self.update(before, after),
             (None, None) => Ok(()),
@@ -83,12 +131,12 @@ impl Writer<'_> {
         columns.filter(|(column, cell)| !column.is_generated && **cell != Cell::Absent)
     }
 
-    fn insert(&mut self, after: &[Cell]) -> Result<(), String> {
+    fn put(&mut self, verb: &str, after: &[Cell]) -> Result<(), String> {
         let names: Vec<&str> = self
             .written(after)
             .map(|(column, _)| column.name.as_str())
             .collect();
-        let head = format!("INSERT INTO {} ({}) VALUES ", self.table.name, names.join(", "));
+        let head = format!("{verb} INTO {} ({}) VALUES ", self.table.name, names.join(", "));
         let values: Vec<String> = self
             .written(after)
             .map(|(column, cell)| value(column, cell))

@@ -1,15 +1,15 @@
 //! The tables of the target server, as far as rows that are written to them need to be known. Kept until a definition may have changed.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::restore::journal;
 use crate::server::capture::SYSTEM_SCHEMAS_SQL;
 use crate::server::identifiers::{is_bare_word, quote_identifier, quote_text};
-use crate::wire::{Connection, WireError};
+use crate::wire::{Connection, Row, WireError};
 
 /// A column.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct TableColumn {
+pub(in crate::restore) struct TableColumn {
     /// Its quoted name.
     pub(super) name: String,
     /// DATA_TYPE, in lower case.
@@ -29,7 +29,7 @@ pub(super) struct TableColumn {
 
 /// A table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Table {
+pub(in crate::restore) struct Table {
     /// Its quoted name.
     pub(super) name: String,
     /// All columns, in order.
@@ -100,25 +100,58 @@ async fn columns(connection: &mut Connection, is_it: &str) -> Result<Vec<TableCo
          FROM information_schema.COLUMNS WHERE {is_it} ORDER BY ORDINAL_POSITION"
     );
     let rows = connection.query(sql).await?;
-    rows.iter()
-        .map(|row| {
-            let (column_type, extra) = (row.str("c")?.to_lowercase(), row.str("e")?.to_uppercase());
-            let data_type = row.str("d")?.to_lowercase();
-            Ok(TableColumn {
-                name: quote_identifier(&row.str("n")?),
-                is_unsigned: column_type.contains("unsigned") || column_type.contains("zerofill"),
-                character_set: row.str("s").ok().filter(|set| is_bare_word(set)),
-                is_generated: extra.contains("GENERATED") && !extra.contains("DEFAULT_GENERATED"),
-                is_touched: extra.contains("ON UPDATE"),
-                has_digits: matches!(data_type.as_str(), "float" | "double") && column_type.contains('('),
-                padded_bytes: match data_type.as_str() {
-                    "binary" => digits(&column_type),
-                    _ => 0,
-                },
-                data_type,
-            })
-        })
-        .collect()
+    rows.iter().map(column).collect()
+}
+
+fn column(row: &Row) -> Result<TableColumn, WireError> {
+    let (column_type, extra) = (row.str("c")?.to_lowercase(), row.str("e")?.to_uppercase());
+    let data_type = row.str("d")?.to_lowercase();
+    Ok(TableColumn {
+        name: quote_identifier(&row.str("n")?),
+        is_unsigned: column_type.contains("unsigned") || column_type.contains("zerofill"),
+        character_set: row.str("s").ok().filter(|set| is_bare_word(set)),
+        is_generated: extra.contains("GENERATED") && !extra.contains("DEFAULT_GENERATED"),
+        is_touched: extra.contains("ON UPDATE"),
+        has_digits: matches!(data_type.as_str(), "float" | "double") && column_type.contains('('),
+        padded_bytes: match data_type.as_str() {
+            "binary" => digits(&column_type),
+            _ => 0,
+        },
+        data_type,
+    })
+}
+
+/// The tables of the server's own schema by their names, for statements that change rows by primary keys.
+pub(in crate::restore) async fn of_the_server(
+    connection: &mut Connection,
+) -> Result<BTreeMap<String, Table>, WireError> {
+    let columns = "SELECT TABLE_NAME AS t, COLUMN_NAME AS n, DATA_TYPE AS d, COLUMN_TYPE AS c, CHARACTER_SET_NAME AS s, EXTRA AS e \
+                   FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = 'mysql' ORDER BY TABLE_NAME, ORDINAL_POSITION";
+    let mut tables: BTreeMap<String, Table> = BTreeMap::new();
+    for row in &connection.query(columns).await? {
+        let name = row.str("t")?;
+        let table = tables.entry(name).or_insert_with_key(|name| Table {
+            name: format!("`mysql`.{}", quote_identifier(name)),
+            columns: Vec::new(),
+            key: Vec::new(),
+            hidden: 0,
+            is_transactional: false,
+            is_versioned: false,
+            has_triggers: false,
+        });
+        table.columns.push(column(row)?);
+    }
+    let keys = "SELECT TABLE_NAME AS t, COLUMN_NAME AS n FROM information_schema.STATISTICS \
+                WHERE TABLE_SCHEMA = 'mysql' AND INDEX_NAME = 'PRIMARY' ORDER BY TABLE_NAME, SEQ_IN_INDEX";
+    for row in &connection.query(keys).await? {
+        let column = quote_identifier(&row.str("n")?);
+        let Some(table) = tables.get_mut(&row.str("t")?) else {
+            continue;
+        };
+        let place = table.columns.iter().position(|one| one.name == column);
+        table.key.extend(place);
+    }
+    Ok(tables)
 }
 
 /// The first number in the text of a type.

@@ -3,6 +3,7 @@
 use super::grants::GlobalPrivileges;
 use super::*;
 use crate::server::inventory::{Table, plain_name};
+use crate::server::keyless::Keyless;
 use crate::wire::Row;
 use holdfast_proto::manifest::MISSING;
 
@@ -27,6 +28,7 @@ pub async fn check_source(
     findings.push(wholeness_finding(connection).await?);
     if let Some(inventory) = inventory {
         findings.push(consistency_finding(inventory));
+        findings.push(keyless_finding(inventory));
         findings.extend(missing_findings(inventory));
     }
     Ok(findings)
@@ -352,6 +354,18 @@ fn consistency_finding(inventory: &Inventory) -> Finding {
                 some_of(&names)
             ),
             "Convert them to InnoDB where you can.",
+        ),
+    }
+}
+
+fn keyless_finding(inventory: &Inventory) -> Finding {
+    let (code, keyless) = ("tables-without-key", Keyless::of(inventory));
+    match keyless.is_empty() {
+        true => Finding::ok(code, "every large table has a primary or unique key"),
+        false => Finding::warn(
+            code,
+            format!("{} with {}", keyless.count(), keyless.what()),
+            "Give them a primary key; an invisible column with AUTO_INCREMENT will do.",
         ),
     }
 }

@@ -82,17 +82,35 @@ impl RowReader {
         self.0.clear();
     }
 
+    /// Whether an event of this kind holds rows.
+    pub fn is_rows(kind: EventType) -> bool {
+        RowKind::of(kind).is_some()
+    }
+
+    /// Reads a TABLE_MAP event: the number that its rows call the table by, and its schema and name.
+    ///
+    /// # Errors
+    /// [`EventError`] of one that is not understood.
+    pub fn map(&mut self, body: &[u8]) -> Result<(u64, (String, String)), EventError> {
+        let (id, map) = table_map(body)?;
+        if self.0.len() >= TABLES_MAX {
+            return Err(EventError::malformed(
+                EventType::TABLE_MAP,
+                "too many tables are mapped",
+            ));
+        }
+        let name = map.name.clone();
+        self.0.insert(id, map);
+        Ok((id, name))
+    }
+
     /// Reads an event without its checksum; `None` if it holds no rows.
     ///
     /// # Errors
     /// [`EventError`] of one that is not understood as a whole.
     pub fn event(&mut self, kind: EventType, body: &[u8]) -> Result<Option<RowChanges>, EventError> {
         if kind == EventType::TABLE_MAP {
-            let (id, map) = table_map(body)?;
-            if self.0.len() >= TABLES_MAX {
-                return Err(EventError::malformed(kind, "too many tables are mapped"));
-            }
-            self.0.insert(id, map);
+            self.map(body)?;
             return Ok(None);
         }
         RowKind::of(kind)

@@ -18,7 +18,9 @@ use super::feed::{EventStream, FeedError, FeedItem, StartPoint};
 use super::outside::{Outside, Reach};
 use super::refusals::Refusals;
 use super::selection::{Place, Selection, Selector, Verdict};
-use super::status::{ReachingOut, Reporter, StatementSent};
+use super::status::{ReachingOut, Reporter, StatementSent, SystemRowsSent};
+use super::substitute::{Rest, SUBSTITUTES_MAX, Substitute};
+use super::system_rows::{Aside, SystemRows, Taken};
 use super::temporaries::Temporaries;
 use super::{SourceError, made_up};
 use crate::wire::event::{
@@ -47,49 +49,6 @@ struct CurrentFile {
     format: Bytes,
     /// Where the next event to be looked at begins, in bytes.
     position_bytes: u64,
-}
-
-/// So many of them are kept: more than are on their way to a replica.
-const SUBSTITUTES_MAX: usize = 1024;
-
-/// An empty transaction that was sent in the place of one that is left out. A replica that comes again by position within it goes on
-/// within it: were it behind the name, it would be sent the content of what is left out.
-pub(super) struct Substitute {
-    file: String,
-    began_at: u64,
-    events: Vec<Vec<u8>>,
-    /// Where what it stands for ends, in bytes.
-    goes_on_at: u64,
-}
-
-/// What a replica has not got of a [`Substitute`].
-struct Rest {
-    /// Where it thinks that it is, in bytes.
-    asked_for: u64,
-    events: Vec<Vec<u8>>,
-    goes_on_at: u64,
-}
-
-impl Substitute {
-    fn rest(&self, start: &StartPoint) -> Option<Rest> {
-        let StartPoint::File { name, position_bytes } = start else {
-            return None;
-        };
-        // From there on it has been told where it is.
-        if *name != self.file || *position_bytes >= self.goes_on_at {
-            return None;
-        }
-        let (mut at, mut events) = (self.began_at, self.events.as_slice());
-        while at < *position_bytes {
-            let (event, rest) = events.split_first()?;
-            (at, events) = (at + event.len() as u64, rest);
-        }
-        (at == *position_bytes).then(|| Rest {
-            asked_for: *position_bytes,
-            events: events.to_vec(),
-            goes_on_at: self.goes_on_at,
-        })
-    }
 }
 
 /// Of a statement that may be about a scheduled event, this much is kept: its clauses come before its body.
@@ -122,6 +81,8 @@ pub(super) struct Dump<'a, W> {
     selector: Selector<'a>,
     accounts: bool,
     refusals: &'a Refusals,
+    system_rows: &'a SystemRows,
+    aside: Aside<'a>,
     sent: Sent<'a>,
     tracker: TransactionTracker,
     cutter: EventCutter,
@@ -134,8 +95,10 @@ pub(super) struct Dump<'a, W> {
     /// be behind the name, and get the content.
     held: Vec<u8>,
     last_sent: Instant,
-    /// Whether the replica thinks that it is before where it is.
+    /// Whether the replica may think that it is elsewhere than where it is, …
     is_behind: bool,
+    /// … and behind it.
+    is_ahead: bool,
     /// Where the event began that is being looked at, in bytes.
     event_began_at: u64,
     /// What the replica that comes again has not got of a substitute.
@@ -162,6 +125,8 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
             flavour: who.flavour,
             accounts: selection.accounts,
             refusals: &selection.refusals,
+            system_rows: &selection.system_rows,
+            aside: Aside::new(&selection.system_rows),
             selector: Selector::new(selection, had).map_err(SourceError::Refused)?,
             sent,
             tracker: TransactionTracker::new(),
@@ -173,6 +138,7 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
             held: Vec::new(),
             last_sent: Instant::now(),
             is_behind: false,
+            is_ahead: false,
             event_began_at: 0,
             rest: None,
             temporaries: Temporaries::default(),
@@ -269,6 +235,13 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
     /// Between events only: a packet that has begun must be finished first.
     async fn heartbeat(&mut self) -> Result<(), SourceError> {
         let inside_event = self.passing;
+        // One that was sent more than there is takes a place before its own for an error.
+        if !inside_event && self.is_ahead {
+            match (&self.file, self.tracker.open_transaction()) {
+                (Some(file), None) => self.tell_place(file.position_bytes).await?,
+                _ => return Ok(()),
+            }
+        }
         if let (Some(file), false) = (&self.file, inside_event) {
             let at = Heartbeat {
                 file: file.name.clone(),
@@ -356,6 +329,7 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
     /// come again somewhere inside an event.
     async fn tell_place(&mut self, position_bytes: u64) -> Result<(), SourceError> {
         let is_behind = std::mem::take(&mut self.is_behind) && self.flavour == Flavour::MySql;
+        self.is_ahead = false;
         let Some(file) = self.file.as_ref().filter(|_| is_behind) else {
             return Ok(());
         };
@@ -384,8 +358,9 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
                     left_bytes
                 }
                 Piece::More { bytes, left_bytes } => {
-                    if self.passing {
-                        self.writer.data(&bytes).await?;
+                    match self.passing {
+                        true => self.writer.data(&bytes).await?,
+                        false => self.aside.more(&bytes),
                     }
                     left_bytes
                 }
@@ -423,19 +398,7 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
             self.look_into(&step, header, body);
             self.look_outside(&step, header, body)?;
         }
-        if let Some(why) = self.why_not(header, body) {
-            let file = self.file.as_ref().map_or("", |file| file.name.as_str());
-            return Err(SourceError::Refused(format!(
-                "the statement at {file}:{position_bytes} must not be run: {why}. --except leaves a transaction out"
-            )));
-        }
-        if header.server_id == self.request.replica_server_id && is_begin {
-            // It would silently skip them, and MariaDB even count them as applied.
-            let number = header.server_id;
-            return Err(SourceError::Refused(format!(
-                "the server's server_id {number} is that of archived transactions: set another one before replay"
-            )));
-        }
+        self.refuse(header, body, is_begin)?;
         let wanted = match self.treatment {
             Treatment::Send => true,
             Treatment::Omit | Treatment::SentBefore => false,
@@ -447,17 +410,34 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
             _ => !header.is_artificial(),
         };
         self.passing = wanted && is_for_replicas;
-        self.ending = step.end;
         if let Some(file) = &mut self.file {
             file.position_bytes += u64::from(header.length_bytes);
         }
-        if self.passing || (is_begin && self.treatment == Treatment::Empty) {
+        if is_begin {
+            self.aside.transaction();
+        }
+        let mut kept = Vec::new();
+        if self.passing {
+            match self.aside.begin(header, bytes)? {
+                Taken::Passes(before) => kept = before,
+                Taken::Kept => self.passing = false,
+            }
+            self.leave_out_statement(header, body);
+        }
+        // In the middle of a transaction a replica is not told where it is.
+        let is_inside = !is_begin && (step.end.is_some() || self.tracker.open_transaction().is_some());
+        self.ending = step.end;
+        if !is_inside && (self.passing || self.treatment == Treatment::Empty) {
             self.tell_place(position_bytes).await?;
         }
         self.is_behind |= !self.passing;
+        for event in kept {
+            self.packet(&event).await?;
+        }
         if self.passing {
+            let marked = made_up::marked_as_ddl(header, bytes, self.tracker.checksum());
             self.begin_packet(header.length_bytes.into()).await?;
-            self.writer.data(bytes).await?;
+            self.writer.data(marked.as_deref().unwrap_or(bytes)).await?;
         }
         Ok(Flow::Continue)
     }
@@ -472,6 +452,59 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
         let query = self.query(header, body)?;
         let lost = self.temporaries.look(&query, !is_sent);
         lost.or_else(|| self.refusals.why(&query).filter(|_| is_sent))
+    }
+
+    /// Ends the stream before what the replica must not get, or would skip.
+    fn refuse(&mut self, header: &EventHeader, body: &[u8], is_begin: bool) -> Result<(), SourceError> {
+        if let Some(why) = self.why_not(header, body) {
+            return Err(SourceError::Refused(format!(
+                "the statement at {} must not be run: {why}. --except leaves a transaction out",
+                self.place_told()
+            )));
+        }
+        if header.server_id == self.request.replica_server_id && is_begin {
+            // It would silently skip them, and MariaDB even count them as applied.
+            let number = header.server_id;
+            return Err(SourceError::Refused(format!(
+                "the server's server_id {number} is that of archived transactions: set another one before replay"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Leaves out a statement in a transaction that changes rows of accounts which the replica does not have.
+    fn leave_out_statement(&mut self, header: &EventHeader, body: &[u8]) {
+        let Some(query) = self.query(header, body) else {
+            return;
+        };
+        if self.system_rows.leaves_out(&query) {
+            self.passing = false;
+            self.sent.reporter.left_out_about_accounts();
+        }
+    }
+
+    /// Sends what takes the place of rows that were set aside, if the event that ends was kept for these.
+    async fn send_instead(&mut self) -> Result<(), SourceError> {
+        let Some(aside) = self.aside.end(self.tracker.checksum()) else {
+            return Ok(());
+        };
+        for sql in &aside.statements {
+            let event = made_up::statement(&aside.header, sql, self.tracker.checksum());
+            self.packet(&event).await?;
+            self.is_ahead = self.flavour == Flavour::MySql;
+        }
+        self.sent.reporter.set_aside(SystemRowsSent {
+            at: self.place_told(),
+            table: aside.table,
+            are: aside.are,
+        });
+        Ok(())
+    }
+
+    /// Where the event that is being looked at began, for people.
+    fn place_told(&self) -> String {
+        let file = self.file.as_ref().map_or("", |file| file.name.as_str());
+        format!("{file}:{}", self.event_began_at)
     }
 
     /// Keeps the name of a transaction that is sent without its content.
@@ -509,11 +542,7 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
         let Some(reach) = judged else {
             return Ok(());
         };
-        let at = format!(
-            "{}:{}",
-            self.file.as_ref().map_or("", |file| file.name.as_str()),
-            self.event_began_at
-        );
+        let at = self.place_told();
         if let (Some(why), Treatment::Send) = (self.refusals.why_outside(reach), self.treatment) {
             return Err(SourceError::Refused(format!(
                 "the statement at {at} must not be run: {why}. --except leaves a transaction out"
@@ -634,6 +663,8 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
     async fn end_event(&mut self) -> Result<Flow, SourceError> {
         if std::mem::take(&mut self.passing) {
             self.writer.end()?;
+        } else {
+            self.send_instead().await?;
         }
         let Some(end) = self.ending.take() else {
             return Ok(Flow::Continue);

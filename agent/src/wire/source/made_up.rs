@@ -4,7 +4,7 @@ use holdfast_proto::gtid::Gtid;
 
 use crate::wire::event::{
     CHECKSUM_BYTES, ChecksumAlgorithm, EventError, EventHeader, EventType, HEADER_BYTES, Heartbeat, Rotate,
-    TransactionEnd, flags, verify_event,
+    TransactionEnd, flags, mariadb_gtid_flags, verify_event,
 };
 
 /// Where `created` lies in a FORMAT_DESCRIPTION event.
@@ -109,10 +109,95 @@ pub(super) fn empty_transaction(end: &TransactionEnd, algorithm: ChecksumAlgorit
     }
 }
 
+/// A statement in the place of an event about rows. It runs under settings of its own, and its times are UTC.
+pub(super) fn statement(of: &EventHeader, sql: &str, algorithm: ChecksumAlgorithm) -> Vec<u8> {
+    // No id is taken for 0.
+    const NO_AUTO_VALUE_ON_ZERO: u64 = 1 << 19;
+    const UTF8MB4: [u8; 2] = [45, 0];
+    let settings = [
+        &[1][..],
+        &NO_AUTO_VALUE_ON_ZERO.to_le_bytes(),
+        &[4],
+        &UTF8MB4,
+        &UTF8MB4,
+        &UTF8MB4,
+        &[5, 6],
+        b"+00:00",
+    ]
+    .concat();
+    let length = u16::try_from(settings.len())
+        .expect("these are few")
+        .to_le_bytes();
+    let header = EventHeader {
+        kind: EventType::QUERY,
+        length_bytes: 0,
+        flags: flags::SUPPRESS_USE,
+        ..*of
+    };
+    // Thread, duration, length of the database's name, error: all 0.
+    let body = [&[0; 11][..], &length, &settings, &[0], sql.as_bytes()].concat();
+    event(header, &body, algorithm)
+}
+
+/// Where the flags lie in a GTID event of MariaDB.
+const MARIADB_FLAGS_AT: usize = HEADER_BYTES + 12;
+
+/// The name of a statement by itself, marked as DDL where MariaDB does not mark it: ALTER SEQUENCE, FLUSH PRIVILEGES. A parallel applier would
+/// begin later transactions beside it, and of these and an ALTER SEQUENCE each can wait for the other for ever. `None`: nothing is to be changed.
+pub(super) fn marked_as_ddl(
+    header: &EventHeader,
+    event: &[u8],
+    algorithm: ChecksumAlgorithm,
+) -> Option<Vec<u8>> {
+    use mariadb_gtid_flags::{COMPLETED_XA, DDL, PREPARED_XA, STANDALONE};
+    let flags = *event.get(MARIADB_FLAGS_AT)?;
+    let is_whole = event.len() == header.length_bytes as usize;
+    if header.kind != EventType::MARIADB_GTID
+        || !is_whole
+        || flags & (STANDALONE | DDL | PREPARED_XA | COMPLETED_XA) != STANDALONE
+    {
+        return None;
+    }
+    let mut event = event.to_vec();
+    event[MARIADB_FLAGS_AT] |= DDL;
+    let trailer = algorithm.trailer_bytes(header.kind);
+    if trailer != 0 {
+        event.truncate(event.len() - trailer);
+        seal(&mut event);
+    }
+    Some(event)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::event::Query;
+    use crate::wire::event::{MariaDbGtidEvent, Query};
+
+    #[test]
+    fn statements_by_themselves_are_marked_as_ddl() {
+        use mariadb_gtid_flags::{COMPLETED_XA, DDL, GROUP_COMMIT_ID, STANDALONE, TRANSACTIONAL};
+        let gtid = |flags: u8| {
+            let body = [&[0; 12][..], &[flags], &[0; 6]].concat();
+            let header = header(EventType::MARIADB_GTID, 3, 100, 0);
+            event(header, &body, ChecksumAlgorithm::Crc32)
+        };
+        for (flags, marked) in [
+            (STANDALONE, true),
+            (STANDALONE | GROUP_COMMIT_ID, true),
+            (STANDALONE | DDL, false),
+            (STANDALONE | COMPLETED_XA, false),
+            (TRANSACTIONAL, false),
+        ] {
+            let bytes = gtid(flags);
+            let header = verify_event(&bytes, ChecksumAlgorithm::Crc32).unwrap();
+            let changed = marked_as_ddl(&header, &bytes, ChecksumAlgorithm::Crc32);
+            assert_eq!(changed.is_some(), marked, "{flags}");
+            let changed = changed.unwrap_or(bytes);
+            let header = verify_event(&changed, ChecksumAlgorithm::Crc32).unwrap();
+            let read = MariaDbGtidEvent::parse(&header, &changed[HEADER_BYTES..]).unwrap();
+            assert_eq!(read.flags, if marked { flags | DDL } else { flags });
+        }
+    }
 
     #[test]
     fn made_up_events_pass_their_own_checks() {

@@ -19,6 +19,8 @@ mod refusals;
 mod replies;
 mod selection;
 mod status;
+mod substitute;
+mod system_rows;
 mod temporaries;
 #[cfg(test)]
 mod tests;
@@ -40,13 +42,15 @@ pub use listen::{ListenAddress, ListenAt};
 pub use outside::{Outside, Reach};
 pub use refusals::Refusals;
 pub use selection::{Applied, LeftOut, Place, Selection, StopPoint};
-pub use status::{EndReached, ReachingOut, SentTransaction, SourceStatus, StatementSent};
+pub use status::{EndReached, ReachingOut, SentTransaction, SourceStatus, StatementSent, SystemRowsSent};
+pub use system_rows::{SystemRows, SystemRowsAre, WriteRows};
 
 use conversation::{Conversation, DumpRequest, Identity, Reaction};
-use dump::{Dump, Sent, Substitute, WRITE_PATIENCE};
+use dump::{Dump, Sent, WRITE_PATIENCE};
 use greeting::{Door, Nonce, PATIENCE};
 use listen::Port;
 use status::Reporter;
+use substitute::Substitute;
 
 use super::event::EventError;
 use super::packet::{PacketReader, PacketWriter};

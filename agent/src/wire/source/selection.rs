@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::outside::Outside;
 use super::refusals::Refusals;
+use super::system_rows::SystemRows;
 use crate::wire::event::{TransactionBegin, TransactionEnd};
 
 /// A place between two events of the history.
@@ -80,6 +81,8 @@ pub struct Selection {
     pub refusals: Refusals,
     /// What statements may name that reaches out of the server.
     pub outside: Outside,
+    /// What becomes of rows of the server's own tables.
+    pub system_rows: SystemRows,
 }
 
 impl Selection {
@@ -92,6 +95,7 @@ impl Selection {
             applied: Applied::Nothing,
             refusals: Refusals::default(),
             outside: Outside::default(),
+            system_rows: SystemRows::default(),
         }
     }
 }
@@ -325,6 +329,7 @@ mod tests {
             applied: Applied::Nothing,
             refusals: Refusals::default(),
             outside: Outside::default(),
+            system_rows: SystemRows::default(),
         }
     }
 
@@ -500,6 +505,7 @@ mod tests {
             applied: Applied::Nothing,
             refusals: Refusals::default(),
             outside: Outside::default(),
+            system_rows: SystemRows::default(),
         };
         let mut selector = Selector::new(&left_out, mariadb("")).unwrap();
         assert_eq!(

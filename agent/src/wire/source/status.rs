@@ -5,6 +5,7 @@ use tokio::sync::watch;
 
 use super::outside::Reach;
 use super::selection::Place;
+use super::system_rows::SystemRowsAre;
 
 /// More are not told of.
 const REACHING_OUT_MAX: usize = 1000;
@@ -26,6 +27,8 @@ pub struct SourceStatus {
     pub reaching_out: Vec<ReachingOut>,
     /// Temporary tables of the source's sessions that are open at the end.
     pub open_temporaries: Vec<String>,
+    /// Rows of the server's own tables that were not sent as they are, in order; no more than a thousand events of them.
+    pub system_rows: Vec<SystemRowsSent>,
     /// The last transaction sent completely.
     pub last_sent: Option<SentTransaction>,
     /// Set once all that is wanted was sent: nothing but heartbeats follows.
@@ -58,6 +61,17 @@ pub struct ReachingOut {
     pub at: String,
     /// The beginning of the statement.
     pub sql: Vec<u8>,
+}
+
+/// Rows of one of the server's own tables that were not sent as they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SystemRowsSent {
+    /// The table, in the schema `mysql`.
+    pub table: String,
+    /// What became of them.
+    pub are: SystemRowsAre,
+    /// Their file and place there.
+    pub at: String,
 }
 
 /// A transaction that a replica was sent.
@@ -135,6 +149,18 @@ impl Reporter {
             let is_known = status.reaching_out.iter().any(|known| known.at == statement.at);
             if !is_known && status.reaching_out.len() < REACHING_OUT_MAX {
                 status.reaching_out.push(statement);
+            }
+        });
+    }
+
+    pub(super) fn set_aside(&self, rows: SystemRowsSent) {
+        if rows.are == SystemRowsAre::OfOtherAccounts {
+            self.left_out_about_accounts();
+        }
+        self.0.send_modify(|status| {
+            let is_known = status.system_rows.contains(&rows);
+            if !is_known && status.system_rows.len() < REACHING_OUT_MAX {
+                status.system_rows.push(rows);
             }
         });
     }
