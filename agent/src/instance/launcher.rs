@@ -157,7 +157,7 @@ pub enum State {
     Running {
         /// Its process id where the launcher is.
         pid: u32,
-        /// The number of its run, which stays the same over stops in order ([`super::order`]).
+        /// The number of its run, which stays the same over stops in order (`super::order`).
         run: String,
     },
     /// It has ended.
