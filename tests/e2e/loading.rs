@@ -309,10 +309,8 @@ fn a_deadlock_ends_no_restore(kind: Kind) {
     });
     let mut other = target.session();
     let mut wait_for = |what: &str, sql: &str, then: &str| {
-        wait_until(what, Duration::from_secs(60), || {
-            let rows = other.run(sql).unwrap();
-            rows.iter().flatten().any(|value| value == "1")
-        });
+        // In a session of its own: the other one's transaction sees the catalog as it was at its first look.
+        wait_until(what, Duration::from_secs(60), || target.value(sql) == "1");
         other.run(then).unwrap();
     };
     let is_there = |table: &str| {
