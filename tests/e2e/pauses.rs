@@ -342,7 +342,8 @@ fn a_killed_load_of_every_engine_goes_on(kind: Kind) {
     source.sql(&tables(kind));
     source.sql("USE shop; CREATE TABLE large (id INT AUTO_INCREMENT PRIMARY KEY, v INT, data CHAR(200), KEY (v), KEY (data)) ENGINE=MyISAM; INSERT INTO large (v, data) VALUES (1, 'x'), (2, 'y')");
     for _ in 0..15 {
-        source.sql("INSERT INTO shop.large (v, data) SELECT v + id, REPEAT(MD5(id), 6) FROM shop.large");
+        source
+            .sql("INSERT INTO shop.large (v, data) SELECT v + id, REPEAT(SHA2(id, 256), 3) FROM shop.large");
     }
     let (source, site, _) = archived_after(source, |source| source.sql(&step(kind, 1, false)));
     let (folder, prefix) = (site.shown("load"), kind.prefix().display().to_string());

@@ -159,15 +159,18 @@ impl Instance {
         }
         let mark = lock(&folder, options.restores.as_deref())?;
         if let Some(launcher) = take_over(&folder).await {
-            let mut instance = Self::of(programs, launcher, Some(mark))?;
-            instance.was_running = true;
-            return match instance.ended().await? {
-                None => Ok(instance),
-                Some(how) => Err(failed(format!(
-                    "the server in {} ended with {how}",
+            let mut instance = Self::of(programs.clone(), launcher, None)?;
+            match instance.ended().await? {
+                None => {
+                    (instance.was_running, instance.mark) = (true, Some(mark));
+                    return Ok(instance);
+                }
+                // Only just: its launcher was about to end with it.
+                Some(how) => tracing::warn!(
+                    "the server in {} ended with {how}: it is started again",
                     folder.display()
-                ))),
-            };
+                ),
+            }
         }
         await_end_of_earlier(&folder).await?;
         let user = user::choose(&folder, options.bounds.user.as_deref())?;
