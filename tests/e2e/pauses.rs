@@ -224,7 +224,7 @@ fn a_crash_stays_one(kind: Kind) {
     wait_until("it has ended", PATIENCE, || !is_alive(&id));
     for _ in 0..2 {
         let refused = story.to_scratch("k", 1, &[]).fails();
-        refused.says(&["HF-E040", "shop.isam, ", "have no transactions", "not exact"]);
+        refused.says(&["HF-E040", "shop.isam", "have no transactions", "not exact"]);
         assert!(story.site.path("k/stopped-in-order").exists(), "{refused}");
     }
 }

@@ -364,11 +364,7 @@ impl<'plan> Begun<'plan> {
                 }
                 Means::Statements => statements::run(replay, plan, target, journal, options.stall).await?,
             };
-            let until_us = replay.resolved.last.as_ref().map(|last| last.commit_us);
-            let unknown = events::put_right(target, &plan.inventory, &done.about_events, until_us).await?;
-            exceptions.extend(unknown);
-            exceptions.extend(outside::exceptions(&done.reaching_out));
-            exceptions.extend(system_rows::exceptions(&done.system_rows));
+            exceptions.extend(after_replay(target, inventory, replay, &done).await?);
             if let Err(error) = system_rows::take_effect(target, &done.system_rows).await {
                 self.warnings
                     .push(format!("run FLUSH PRIVILEGES on the target server: {error}"));
@@ -392,13 +388,17 @@ impl<'plan> Begun<'plan> {
             definitions_differ,
             phases: phases.done,
             reads: repository.reads.summary(),
-            in_memory: match replayed {
-                Some(_) => resume::in_memory(&self.journal)?.unwrap_or_default(),
-                // Without replay they are loaded again.
-                None => Vec::new(),
-            },
+            in_memory: self.in_memory(replayed.is_some())?,
             replayed,
         })
+    }
+
+    /// Tables that only memory holds; without replay they are loaded again.
+    fn in_memory(&self, is_replayed: bool) -> Result<Vec<String>, Problem> {
+        match is_replayed {
+            true => Ok(resume::in_memory(&self.journal)?.unwrap_or_default()),
+            false => Ok(Vec::new()),
+        }
     }
 
     /// What came of the comparison, if an earlier run of the restore got so far.
@@ -479,6 +479,20 @@ impl<'plan> Begun<'plan> {
         };
         Ok((compared, misses))
     }
+}
+
+/// Puts right what a replay alone does not bring back. Returns what is not as it was.
+async fn after_replay(
+    target: &ConnectOptions,
+    inventory: &Inventory,
+    replay: &ReplayPlan,
+    done: &Replayed,
+) -> Result<Vec<apply::Exception>, Problem> {
+    let until_us = replay.resolved.last.as_ref().map(|last| last.commit_us);
+    let mut exceptions = events::put_right(target, inventory, &done.about_events, until_us).await?;
+    exceptions.extend(outside::exceptions(&done.reaching_out));
+    exceptions.extend(system_rows::exceptions(&done.system_rows));
+    Ok(exceptions)
 }
 
 fn listen_at(plan: &RestorePlan, options: &RestoreOptions) -> ListenAt {

@@ -4,7 +4,7 @@
 //! and puts it back. What is sent and where that ends is decided by the plan: nothing behind the target point ever
 //! leaves us. An applier that fails stops the restore with the transaction that it failed at.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -175,11 +175,7 @@ pub(super) async fn run(
     let mut control = Connection::connect(to.target)
         .await
         .map_err(|e| replay_problem("connect to the target server", &e))?;
-    let replica = Replica { flavour };
-    let filter = match &plan.narrowed {
-        Some(narrowed) => Filter::Only(narrowed.tables.clone()),
-        None => Filter::Without(elsewhere::not_replayed(inventory)),
-    };
+    let (replica, filter) = (Replica { flavour }, filter(plan, inventory));
     let what = journal::what_is_replayed(plan);
     let is_resumed = journal.get(Entry::Replaying).is_some();
     let applied = match is_resumed {
@@ -196,10 +192,7 @@ pub(super) async fn run(
         keyless::remove(&mut control).await.map_err(fail)?;
     }
     let source = &inventory.server.settings;
-    let unlike = put_back
-        .set_as_on_source(&mut control, source)
-        .await
-        .map_err(fail)?;
+    let unlike = set_as_on_source(&mut control, &mut put_back, source).await?;
     if !is_resumed {
         resume::note_rest(&mut control, journal).await?;
         journal.write(Entry::Replaying, &what).await?;
@@ -210,15 +203,9 @@ pub(super) async fn run(
         Ok((SourceStatus::default(), Vec::new()))
     } else {
         journal.forget(Entry::PausedAt).await?;
-        let refusals = elsewhere::refusals(&mut control, inventory, to.is_confined).await;
-        let refusals = refusals.map_err(|e| replay_problem("look at the target server", &e))?;
-        let system_rows = match plan.narrowed {
-            // The filter passes none.
-            Some(_) => Ok(SystemRows::default()),
-            None => system_rows::look(&mut control, accounts).await,
-        };
-        let system_rows = system_rows.map_err(|e| replay_problem("look at the target server", &e))?;
-        let selection = selection(plan, inventory, accounts, applied, (refusals, system_rows));
+        let looked = look(plan, inventory, accounts, &mut control, to.is_confined).await;
+        let looked = looked.map_err(|e| replay_problem("look at the target server", &e))?;
+        let selection = selection(plan, inventory, accounts, applied, looked);
         let on = (&mut control, &mut put_back, workers);
         replicate(plan, replica, selection, to, on, journal).await
     };
@@ -228,12 +215,10 @@ pub(super) async fn run(
         put_back.put_back(&mut control).await?;
         Ok(in_order)
     };
-    let detached = detached
-        .await
-        .map_err(|e| replay_problem("end replication on the target server", &e));
-    let rests = match detached {
+    let rests = match detached.await {
         Ok(true) => resume::note_rest(&mut control, journal).await,
-        detached => detached.map(drop),
+        Ok(false) => Ok(()),
+        Err(error) => Err(replay_problem("end replication on the target server", &error)),
     };
     let (sent, stood_still) = replayed?;
     rests?;
@@ -241,16 +226,60 @@ pub(super) async fn run(
     let found = found.map_err(|e| replay_problem("read what is committed", &e))?;
     refuse_difference(plan, &found)?;
     Ok(Replayed {
+        unlike,
+        stood_still,
+        took: started.elapsed(),
+        ..told_by_source(sent)
+    })
+}
+
+/// What the source of a replay has to tell of it.
+fn told_by_source(sent: SourceStatus) -> Replayed {
+    Replayed {
         transactions: sent.transactions_sent,
         about_accounts: sent.about_accounts,
         about_events: sent.about_events,
         reaching_out: sent.reaching_out,
         open_temporaries: sent.open_temporaries,
         system_rows: sent.system_rows,
-        unlike,
-        stood_still,
-        took: started.elapsed(),
-    })
+        unlike: Vec::new(),
+        stood_still: Vec::new(),
+        took: Duration::ZERO,
+    }
+}
+
+fn filter(plan: &ReplayPlan, inventory: &Inventory) -> Filter {
+    match &plan.narrowed {
+        Some(narrowed) => Filter::Only(narrowed.tables.clone()),
+        None => Filter::Without(elsewhere::not_replayed(inventory)),
+    }
+}
+
+/// What must not get to the target server, and what becomes of rows of its own tables.
+async fn look(
+    plan: &ReplayPlan,
+    inventory: &Inventory,
+    accounts: Accounts,
+    control: &mut Connection,
+    is_confined: bool,
+) -> Result<(Refusals, SystemRows), WireError> {
+    let refusals = elsewhere::refusals(control, inventory, is_confined).await?;
+    let system_rows = match plan.narrowed {
+        // The filter passes none.
+        Some(_) => SystemRows::default(),
+        None => system_rows::look(control, accounts).await?,
+    };
+    Ok((refusals, system_rows))
+}
+
+/// Gives the server the settings of the source. Returns those that it cannot be given.
+async fn set_as_on_source(
+    control: &mut Connection,
+    put_back: &mut PutBack,
+    source: &BTreeMap<String, String>,
+) -> Result<Vec<String>, Problem> {
+    let unlike = put_back.set_as_on_source(control, source).await;
+    unlike.map_err(|e| replay_problem("prepare the target server for replay", &e))
 }
 
 /// Statements take ids of counters as they come, and one that is applied again after a conflict takes others: one after the other then.
@@ -423,11 +452,13 @@ async fn replicate(
         is_helped: false,
     };
     let applied = following.until_applied().await;
+    let received = replica.stop_receiving(control).await;
     shutdown.cancel();
     if let Err(error) = serving.await {
         tracing::warn!("the source of the replay failed: {error}");
     }
     let stood_still = applied?;
+    received.map_err(|e| replay_problem("end replication on the target server", &e))?;
     let sent = status.borrow().clone();
     Ok((sent, stood_still))
 }

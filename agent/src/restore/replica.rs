@@ -459,6 +459,19 @@ impl Replica {
         }
     }
 
+    /// Ends the thread that reads, while its source still answers: one that finds nobody there waits before it ends (MariaDB 11.8).
+    pub(super) async fn stop_receiving(self, control: &mut Connection) -> Result<(), WireError> {
+        let stop = match self.flavour {
+            Flavour::MariaDb => "STOP SLAVE IO_THREAD",
+            Flavour::MySql => "STOP REPLICA IO_THREAD",
+        };
+        match control.execute(stop).await {
+            Err(error) if error.server_code().is_some() => tracing::debug!("{error}"),
+            done => drop(done?),
+        }
+        Ok(())
+    }
+
     /// Makes it a server of its own again. Says whether it stopped behind a whole transaction: of one that failed, or that it did not
     /// wait for any longer, tables without transactions have a part.
     pub(super) async fn detach(self, control: &mut Connection) -> Result<bool, WireError> {

@@ -254,14 +254,8 @@ async fn table(
         data_bytes: number("DATA_LENGTH"),
         has_rows: !matches!(rows, RowSource::None(_)),
     };
-    let create_statement = exact_definition(
-        connection,
-        &facts.printed,
-        &asked,
-        shown.get(1).unwrap_or_default(),
-        not_carried,
-    )
-    .await?;
+    let text = shown.get(1).unwrap_or_default();
+    let create_statement = exact_definition(connection, &facts.printed, &asked, text, not_carried).await?;
     name_what_is_lost(&name, &rows, &create_statement, not_carried);
     let of_engine = facts.of_engine.get(&name);
     let row_format = row_format(&engine, row, facts, of_engine, |code, what| {

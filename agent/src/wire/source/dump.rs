@@ -435,11 +435,21 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
             self.packet(&event).await?;
         }
         if self.passing {
-            let marked = made_up::marked_as_ddl(header, bytes, self.tracker.checksum());
+            let marked = self.marked(header, bytes);
             self.begin_packet(header.length_bytes.into()).await?;
             self.writer.data(marked.as_deref().unwrap_or(bytes)).await?;
         }
         Ok(Flow::Continue)
+    }
+
+    /// The name of a transaction with what an applier has to know of it; `None`: it is sent as it is.
+    fn marked(&self, header: &EventHeader, event: &[u8]) -> Option<Vec<u8>> {
+        let checksum = self.tracker.checksum();
+        match self.flavour {
+            Flavour::MariaDb => made_up::marked_as_ddl(header, event, checksum),
+            Flavour::MySql if self.system_rows.tables.is_empty() => None,
+            Flavour::MySql => made_up::marked_as_mixed(header, event, checksum),
+        }
     }
 
     /// Why the statement that an event holds must not be sent; `None`: it may, or is not sent anyway.

@@ -158,14 +158,41 @@ pub(super) fn marked_as_ddl(
     {
         return None;
     }
+    Some(with_flag(header, event, MARIADB_FLAGS_AT, DDL, algorithm))
+}
+
+/// The name of a transaction of MySQL, marked as one that may hold statements among its rows (`gtid_flags`, FLAG_MAY_HAVE_SBR): an applier
+/// that was told otherwise ends at the first. `None`: nothing is to be changed.
+pub(super) fn marked_as_mixed(
+    header: &EventHeader,
+    event: &[u8],
+    algorithm: ChecksumAlgorithm,
+) -> Option<Vec<u8>> {
+    const MAY_HAVE_STATEMENTS: u8 = 1;
+    let flags = *event.get(HEADER_BYTES)?;
+    let is_whole = event.len() == header.length_bytes as usize;
+    let is_name = [EventType::GTID, EventType::ANONYMOUS_GTID].contains(&header.kind);
+    (is_name && is_whole && flags & MAY_HAVE_STATEMENTS == 0)
+        .then(|| with_flag(header, event, HEADER_BYTES, MAY_HAVE_STATEMENTS, algorithm))
+}
+
+fn with_flag(
+    header: &EventHeader,
+    event: &[u8],
+    at: usize,
+    flag: u8,
+    algorithm: ChecksumAlgorithm,
+) -> Vec<u8> {
     let mut event = event.to_vec();
-    event[MARIADB_FLAGS_AT] |= DDL;
+    if let Some(flags) = event.get_mut(at) {
+        *flags |= flag;
+    }
     let trailer = algorithm.trailer_bytes(header.kind);
     if trailer != 0 {
         event.truncate(event.len() - trailer);
         seal(&mut event);
     }
-    Some(event)
+    event
 }
 
 #[cfg(test)]
