@@ -32,28 +32,6 @@ fn an_agent_that_is_dead_is_red_at_once() {
     site.agent(&["status"]).fails();
 }
 
-/// A backup that one provider lacks is copied there, and not taken again.
-#[test]
-fn a_backup_that_a_provider_lacks_is_copied_and_not_taken_again() {
-    let source = Server::start(Kind::MariaDb1011, ServerOptions::default());
-    source.sql("CREATE DATABASE d; CREATE TABLE d.t (id INT PRIMARY KEY); INSERT INTO d.t VALUES (1), (2)");
-    let site = Site::new(&source);
-    site.configure(&site.configuration().replace("stall = \"60s\"", "stall = \"2s\""));
-    let (there, away) = (site.path("b"), site.path("b-away"));
-    let mut archiving = start_archiving(&site);
-    wait_for_manifests(&site, "b", 1);
-    std::fs::rename(&there, &away).unwrap();
-    source.sql("RESET MASTER");
-    wait_for_manifests(&site, "a", 2);
-    std::fs::rename(&away, &there).unwrap();
-    wait_until("the backup is copied", Duration::from_secs(90), || {
-        site.manifests("b").len() >= 2
-    });
-    assert_eq!(site.manifests("a").len(), 2, "it was taken again");
-    assert!(archiving.terminate(Duration::from_secs(30)).success());
-    site.restore_to_scratch(&["b"], "scratch", &[]);
-}
-
 /// A stream that goes on says nothing of what the source does not send: a source that cannot be asked is an alarm.
 #[test]
 fn a_source_that_cannot_be_asked_is_red_mysql() {
