@@ -493,7 +493,7 @@ fn views_that_are_not_understood_are_named(kind: Kind, sql: &str, views: &[&str]
     let told = site.agent(&["backup"]).fails();
     assert_eq!(told.status.code(), Some(37), "{told}");
     for view in views {
-        told.says(&[&format!("view `n`.`{view}`")]);
+        told.says(&[format!("view `n`.`{view}`").as_str()]);
     }
     let (scratch, prefix) = (site.shown("scratch"), kind.prefix().display().to_string());
     let told = site
