@@ -400,6 +400,14 @@ pub struct TargetArgs {
     /// Go on where this machine cannot keep a new server from reading and writing its files and reaching its network. Then so can the SQL that is restored.
     #[arg(long)]
     pub despite_no_isolation: bool,
+    /// The file in which a server finds its keyring, for --scratch and --only, where tables were encrypted on the source's disk: MariaDB's options of its
+    /// key management plugin, or the configuration of MySQL's keyring component (component_keyring_file.cnf). What it points to is copied into the new
+    /// server's folder.
+    #[arg(long, value_name = "FILE", conflicts_with = "unencrypted")]
+    pub keyring: Option<PathBuf>,
+    /// Restore tables that were encrypted on the source's disk without encryption.
+    #[arg(long)]
+    pub unencrypted: bool,
     /// Stop the new server when the restore is over, or paused.
     #[arg(long, requires = "scratch")]
     pub stop: bool,

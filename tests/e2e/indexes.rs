@@ -253,7 +253,7 @@ fn segments_are_read_only_where_they_must(kind: Kind) {
     let rows = [&deletes[..], &["--rows"]].concat();
     for must_read in [&rows[..], &[&deletes[..], &["--no-index"]].concat()] {
         let told = with_kit(&site, &[&["find"], must_read].concat()).fails();
-        told.says(&["HF-E", "/large/", "does not authenticate"]);
+        told.says(&["HF-E", "/large/", "corrupt"]);
     }
     for segment in &large {
         damage(&site, segment); // back again

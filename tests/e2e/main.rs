@@ -24,6 +24,7 @@ mod indexes;
 mod loading;
 mod managed;
 mod moments;
+mod needs;
 mod odd_settings;
 mod operator;
 mod packaging;

@@ -7,6 +7,7 @@ use holdfast_agent::problem::{Code, Problem};
 use holdfast_agent::restore::{RestorePlan, compare};
 use holdfast_agent::server::apply::Exception;
 use holdfast_agent::server::capture::{self, missing_table};
+use holdfast_agent::server::encryption;
 use holdfast_agent::server::identifiers::TableName;
 use holdfast_agent::server::inventory::{Inventory, Table};
 use holdfast_agent::wire::{ConnectOptions, Connection, WireError};
@@ -88,6 +89,7 @@ pub(crate) async fn equals_backup(
     later: &Manifest,
     excused: &[Exception],
     lacking: &[TableName],
+    is_unencrypted: bool,
     threads: usize,
 ) -> Result<Compared, Problem> {
     let (_connection, mut found) = captured(target).await?;
@@ -98,6 +100,10 @@ pub(crate) async fn equals_backup(
             "use the version of Holdfast that took this backup",
         )
     })?;
+    if is_unencrypted {
+        encryption::set_aside(&mut found);
+        encryption::set_aside(&mut wanted);
+    }
     let (mut not_compared, mut left_out) = left_out(&wanted);
     for table in lacking.iter().chain(&wanted.missing_tables.clone()) {
         not_compared.insert(format!("{}.{}", table.schema.as_str(), table.name.as_str()));

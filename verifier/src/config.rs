@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use holdfast_agent::config::{self, Provider, Section};
-use holdfast_agent::instance::Bounds;
+use holdfast_agent::instance::{Bounds, Keyring};
 use holdfast_agent::problem::Problem;
 use holdfast_agent::schedule::Schedule;
 use holdfast_proto::Flavour;
@@ -56,6 +56,12 @@ pub(crate) struct ScratchConfig {
     pub(crate) mariadb_prefix: Option<PathBuf>,
     /// The same of MySQL.
     pub(crate) mysql_prefix: Option<PathBuf>,
+    /// The file in which MariaDB finds its keyring, for tables that were encrypted on the source's disk.
+    pub(crate) mariadb_keyring: Option<PathBuf>,
+    /// The same of MySQL.
+    pub(crate) mysql_keyring: Option<PathBuf>,
+    /// Whether they are restored without encryption instead.
+    pub(crate) unencrypted: bool,
     /// Connections that load at once; twice as many workers replay.
     pub(crate) threads: usize,
     /// A drill that takes longer is ended, and inconclusive.
@@ -69,6 +75,16 @@ impl ScratchConfig {
             Flavour::MariaDb => self.mariadb_prefix.as_deref(),
             Flavour::MySql => self.mysql_prefix.as_deref(),
         }
+    }
+
+    /// The keyring of a flavour's servers.
+    pub(crate) fn keyring(&self, flavour: Flavour) -> Result<Option<Keyring>, Problem> {
+        let file = match flavour {
+            Flavour::MariaDb => self.mariadb_keyring.as_deref(),
+            Flavour::MySql => self.mysql_keyring.as_deref(),
+        };
+        let file = file.filter(|_| !self.unencrypted);
+        file.map(|file| Keyring::read(flavour, file)).transpose()
     }
 }
 
@@ -195,6 +211,9 @@ fn scratch(section: &Section<'_>, state_dir: &Path) -> ScratchConfig {
         },
         mariadb_prefix: section.path("mariadb_prefix"),
         mysql_prefix: section.path("mysql_prefix"),
+        mariadb_keyring: section.path("mariadb_keyring"),
+        mysql_keyring: section.path("mysql_keyring"),
+        unencrypted: section.flag("unencrypted").unwrap_or(false),
         threads: usize::try_from(section.number("threads", 1..=64).unwrap_or(2)).unwrap_or(2),
         time_limit: section
             .duration("time_limit", Duration::from_secs(1)..=minutes(60 * 24 * 7))

@@ -207,6 +207,12 @@ impl Drill<'_> {
             Err(problem) => return draft.check(RESTORE, "the plan of the restore", Err(problem)),
         };
         draft.planned(&plan, &choice, &names, seed, self.drill);
+        if !plan.unencrypted.is_empty() {
+            let what = plan.unencrypted.join(", ");
+            draft.not_covered(&format!(
+                "encryption on the disk, which this verifier restores without: {what}"
+            ));
+        }
         if plan.replay.is_some() {
             memory.binlogs.insert(self.drill.cluster.clone());
         }
@@ -296,7 +302,16 @@ impl Drill<'_> {
             };
             draft.unproven(MOMENT, &choice.point.to_string(), why);
         }
-        restore::select::plan(repository, chosen, &self.identities).await
+        self.planned(repository, chosen).await
+    }
+
+    /// The plan of a choice, as this verifier's configuration has it.
+    async fn planned(&self, repository: &Repository, chosen: moment::Choice) -> Result<RestorePlan, Problem> {
+        let plan = restore::select::plan(repository, chosen, &self.identities).await?;
+        match self.config.scratch.unencrypted {
+            true => plan.without_encryption(),
+            false => Ok(plan),
+        }
     }
 
     /// Reads everything from each provider as if there were no other.
@@ -359,7 +374,7 @@ impl Drill<'_> {
         let catalog = repository.catalog(Some(self.cluster)).await?;
         let id = listed.backup.to_string();
         let chosen = moment::choose(repository, &self.identities, &catalog, Some(&id), &point).await?;
-        restore::select::plan(repository, chosen, &self.identities).await
+        self.planned(repository, chosen).await
     }
 
     /// Restores into a scratch server and looks at what came back; `None` if it did not come to its end.
@@ -491,7 +506,9 @@ impl Drill<'_> {
             Ok(restored) => {
                 let (target, threads) = (scratch.connect_options(), self.config.scratch.threads);
                 let lacking = &earlier.inventory.missing_tables;
-                checks::equals_backup(&target, &later.manifest, &restored.exceptions, lacking, threads).await
+                let unencrypted = self.config.scratch.unencrypted;
+                let (later, exceptions) = (&later.manifest, &restored.exceptions);
+                checks::equals_backup(&target, later, exceptions, lacking, unencrypted, threads).await
             }
             Err(problem) => Err(scratch.explain(problem).await),
         };

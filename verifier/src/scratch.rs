@@ -52,7 +52,8 @@ impl Scratch {
                 name,
             },
         };
-        let mut options = restore::scratch_options(plan, config.bounds.clone());
+        let keyring = config.keyring(flavour)?;
+        let mut options = restore::scratch_options(plan, config.bounds.clone(), keyring)?;
         options.arguments.push("--skip-symbolic-links".into());
         let mut instance = Instance::create(programs, &home, &options).await?;
         instance.forgo_recovery().await;

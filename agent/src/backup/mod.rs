@@ -27,6 +27,7 @@ use crate::server::capture;
 use crate::server::identifiers::TableName;
 use crate::server::inventory::{Inventory, RowSource, tables_changed};
 use crate::server::keyless::{Keyless, WITHOUT_KEY};
+use crate::server::needs;
 use crate::wire::Connection;
 
 pub use outcome::BackupPlan;
@@ -38,6 +39,8 @@ pub struct Taken {
     pub manifest: Manifest,
     /// What became of each provider.
     pub providers: Vec<LaneOutcome>,
+    /// What a server must have that it is restored into, for people; see [`needs`].
+    pub needs: Vec<String>,
 }
 
 /// Looks at the source and says what a backup would read.
@@ -115,7 +118,11 @@ pub async fn run(config: &Config, repository: &Repository, writer: WriterKey) ->
     let (to, stall) = (&repository.providers, config.backup.stall);
     let providers = complete::commit(&manifest, &envelope, to, lanes, stall).await?;
     last::remember(&config.state_dir, &manifest);
-    Ok(Taken { manifest, providers })
+    Ok(Taken {
+        needs: needs::of(&inventory),
+        manifest,
+        providers,
+    })
 }
 
 fn source_of(inventory: &Inventory) -> Source {

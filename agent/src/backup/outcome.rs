@@ -7,12 +7,17 @@ use crate::config::{Config, Provider};
 use crate::problem::{Code, Problem};
 use crate::repository::upload::LaneOutcome;
 use crate::server::inventory::Inventory;
+use crate::server::needs;
 use crate::words;
 
 /// What a backup would read: the answer to `--dry-run`.
 pub struct BackupPlan {
     /// What is on the source now.
     pub inventory: Inventory,
+}
+
+fn told_needs(needs: &[String]) -> Option<String> {
+    (!needs.is_empty()).then(|| needs.join("; "))
 }
 
 impl BackupPlan {
@@ -37,6 +42,7 @@ impl BackupPlan {
             ),
             format!("into       {}", providers.join(", ")),
         ];
+        lines.extend(told_needs(&needs::of(&self.inventory)).map(|needs| format!("needs      {needs}")));
         lines.extend(
             super::exceptions(&config.backup, &self.inventory, Vec::new())
                 .iter()
@@ -49,6 +55,7 @@ impl BackupPlan {
     pub fn to_json(&self, config: &Config) -> serde_json::Value {
         serde_json::json!({
             "tables": self.inventory.tables.len(), "estimated_bytes": self.bytes(),
+            "needs": needs::of(&self.inventory),
             "exceptions": super::exceptions(&config.backup, &self.inventory, Vec::new()),
         })
     }
@@ -94,6 +101,10 @@ impl Taken {
             Some(reason) => format!("  NOT COMPLETE in {}: {reason}", lane.provider),
         }));
         lines.extend(
+            told_needs(&self.needs)
+                .map(|needs| format!("  a server that it is restored into needs: {needs}")),
+        );
+        lines.extend(
             manifest
                 .exceptions
                 .iter()
@@ -137,7 +148,7 @@ impl Taken {
                 "provider": lane.provider, "required": lane.required,
                 "complete": lane.behind.is_none(), "reason": lane.behind,
             })).collect::<Vec<_>>(),
-            "exceptions": manifest.exceptions,
+            "needs": self.needs, "exceptions": manifest.exceptions,
         })
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{Reader, open_reader, plan_of, say};
 use crate::cli::{AccountsArg, RestoreArgs, RestoreCommand, RestoreStatusArgs, ServerArgs, TargetArgs};
 use crate::config;
-use crate::instance::{Bounds, Home, Instance, Programs};
+use crate::instance::{Bounds, Home, Instance, Keyring, Programs};
 use crate::problem::{Code, Problem, Result};
 use crate::restore::copy::{self, new_names};
 use crate::restore::space::Space;
@@ -137,6 +137,22 @@ async fn make_plan(reader: &Reader, args: &RestoreArgs) -> Result<RestorePlan, P
         [] => plan,
         patterns => plan.only(patterns).await?,
     };
+    let plan = match args.target.unencrypted {
+        true => plan.without_encryption()?,
+        false => plan,
+    };
+    let is_ours = args.target.scratch.is_some() || args.is_beside();
+    if args.target.keyring.is_some() && !is_ours {
+        return Err(Problem::new(
+            Code::Configuration,
+            "--keyring is for a server that this command makes",
+            "an operator's server has keys of its own: leave --keyring away",
+        ));
+    }
+    if is_ours {
+        keyring(&args.target, &plan)?;
+        restore::refuse_without_keys(&plan, args.target.keyring.is_some())?;
+    }
     Ok(plan.estimated(&reader.repository, &reader.identities).await)
 }
 
@@ -376,7 +392,7 @@ async fn restore_beside(
     let workspace = workspace(args)?;
     space_for_server(plan, &workspace, args)?;
     let programs = Programs::find(plan.manifest.source.flavour, args.target.server_prefix.as_deref())?;
-    let made = restore::scratch_options(plan, bounds(&args.target));
+    let made = restore::scratch_options(plan, bounds(&args.target), keyring(&args.target, plan)?)?;
     let mut instance = Instance::create(programs, &Home::Temporary(workspace.clone()), &made).await?;
     instance.forgo_recovery().await;
     let options = RestoreOptions {
@@ -422,6 +438,7 @@ async fn restore_beside(
         tables.join(", ")
     )];
     lines.extend(warnings.iter().map(|warning| format!("warning    {warning}")));
+    lines.extend(plan.told_unencrypted());
     let record = serde_json::json!({
         "restored": plan.manifest.backup, "target": target.endpoint.to_string(), "tables": tables, "rows": copied.rows, "equal": true,
         "seconds": took.as_secs_f64(), "plan": plan.to_json(), "warnings": warnings,
@@ -476,11 +493,18 @@ async fn open_target(
 ) -> Result<(ConnectOptions, Option<Instance>), Problem> {
     if let Some(folder) = &args.scratch {
         let programs = Programs::find(plan.manifest.source.flavour, args.server_prefix.as_deref())?;
-        let made = restore::scratch_options(plan, bounds(args));
+        let made = restore::scratch_options(plan, bounds(args), keyring(args, plan)?)?;
         let instance = Instance::create(programs, &Home::Folder(folder.clone()), &made).await?;
         return Ok((instance.connect_options(), Some(instance)));
     }
     Ok((running_target(&args.server)?, None))
+}
+
+/// The keyring that the operator names.
+fn keyring(args: &TargetArgs, plan: &RestorePlan) -> Result<Option<Keyring>, Problem> {
+    let file = args.keyring.as_deref();
+    file.map(|file| Keyring::read(plan.manifest.source.flavour, file))
+        .transpose()
 }
 
 /// What a server of ours may take here.
@@ -542,7 +566,7 @@ fn report(plan: &RestorePlan, restored: &Restored, place: &str, took: Duration) 
         "tables": restored.tables, "rows": restored.rows, "equal": true, "seconds": took.as_secs_f64(), "phases": phases,
         "providers_failed": restored.misses, "providers_read": restored.reads, "not_in_backup": plan.manifest.exceptions,
         "exceptions": restored.exceptions.iter().map(|e| format!("{}: {}", e.object, e.reason)).collect::<Vec<_>>(),
-        "definitions_differ": restored.definitions_differ, "target_warnings": restored.warnings,
+        "unencrypted": plan.unencrypted, "definitions_differ": restored.definitions_differ, "target_warnings": restored.warnings,
         "replay": plan.replay.as_ref().map(restore::ReplayPlan::to_json), "notes": plan.notes,
         "transactions_replayed": restored.replayed.as_ref().map(|replayed| replayed.transactions),
         "account_statements_left_out": restored.replayed.as_ref().map(|replayed| replayed.about_accounts),
@@ -586,6 +610,7 @@ fn told(plan: &RestorePlan, restored: &Restored, place: &str, took: Duration) ->
             .iter()
             .map(|e| format!("exception  {}: {}", e.object, e.reason)),
     );
+    lines.extend(plan.told_unencrypted());
     lines.extend(restored.warnings.iter().map(|what| format!("warning    {what}")));
     lines.extend(
         restored

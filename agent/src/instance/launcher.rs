@@ -6,6 +6,7 @@
 //!
 //! Not responsible for what the programs are and what they are told ([`super`]).
 
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -26,6 +27,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::confinement::{Confined, Confinement};
+use super::keyring::{self, Content};
 use super::order;
 
 /// The first argument that makes this program a launcher.
@@ -74,7 +76,7 @@ pub struct Program {
 }
 
 /// How a server is kept.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Setting {
     /// What it may use. In a unit the folder is a name, below the unit's own.
     pub confinement: Confinement,
@@ -82,13 +84,15 @@ pub struct Setting {
     pub user: Option<User>,
     /// The folder may take so much of the disk, in bytes.
     pub disk_bytes_max: Option<u64>,
+    /// What is put into its folder before it is confined.
+    pub keyring: BTreeMap<String, Content>,
     /// Whether the server is stopped in order when we are gone, since somebody may go on with it; else it is killed, and its folder
     /// emptied.
     pub is_kept: bool,
 }
 
 /// What we ask for.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 enum Request {
     /// The first one to a new launcher: be confined.
     Enter(Setting),
@@ -484,6 +488,10 @@ fn work(mut stream: UnixStream, is_unit: bool) -> io::Result<()> {
         Ok(locked) => locked,
         Err(error) => return send(&mut stream, &failed("have the folder for itself", &error)),
     };
+    let put = keyring::put(&folder, &std::mem::take(&mut setting.keyring), setting.user);
+    if let Err(error) = put {
+        return send(&mut stream, &failed("make the server's keyring", &error));
+    }
     setting.confinement.folder.clone_from(&folder);
     let (confined, listener) = match setting.confinement.enter(is_unit) {
         Ok(entered) => entered,

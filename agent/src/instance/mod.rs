@@ -7,6 +7,7 @@
 
 pub mod confinement;
 pub mod isolation;
+mod keyring;
 pub mod launcher;
 mod order;
 mod programs;
@@ -20,10 +21,11 @@ use std::time::{Duration, Instant};
 use holdfast_proto::Flavour;
 
 use crate::problem::{Code, Problem};
-use crate::wire::{ConnectOptions, Connection, Endpoint, TlsMode};
+use crate::wire::{ConnectOptions, Connection, Endpoint, TlsMode, WireError};
 use confinement::{By, Confined, Confinement};
 use launcher::{Launcher, Origin, Program, Setting, State, User};
 
+pub use keyring::Keyring;
 pub use programs::Programs;
 
 /// See [`Instance::mark`].
@@ -73,6 +75,10 @@ pub struct InstanceOptions {
     pub restores: Option<String>,
     /// What it may take and whom it runs as.
     pub bounds: Bounds,
+    /// What it encrypts tables with.
+    pub keyring: Option<Keyring>,
+    /// What is executed once, when it is new, before anything else.
+    pub first: Vec<String>,
 }
 
 /// What a server of ours may take, and whom it runs as.
@@ -121,11 +127,12 @@ impl Instance {
             Home::Temporary(folder) => Self::in_folder(programs, folder, options, false).await,
             Home::Unit { socket, name } => {
                 let origin = Origin::Unit(socket.clone());
-                let launcher = open(origin, &programs, Path::new(name), None, &options.bounds, false).await?;
+                let launcher = open(origin, &programs, Path::new(name), None, options, false).await?;
                 let mut instance = Self::of(programs, launcher, None)?;
                 instance.refuse_unconfined(&options.bounds)?;
                 instance.initialise(options).await?;
                 instance.start(options).await?;
+                instance.begin(options).await?;
                 Ok(instance)
             }
         }
@@ -175,7 +182,7 @@ impl Instance {
         await_end_of_earlier(&folder).await?;
         let user = user::choose(&folder, options.bounds.user.as_deref())?;
         prepare(&folder, user).map_err(disk)?;
-        let launcher = open(Origin::Child, &programs, &folder, user, &options.bounds, is_kept).await?;
+        let launcher = open(Origin::Child, &programs, &folder, user, options, is_kept).await?;
         let mut instance = Self::of(programs, launcher, Some(mark))?;
         instance.refuse_unconfined(&options.bounds)?;
         if let (Some(user), false) = (user, instance.confined.files == By::Namespace) {
@@ -184,12 +191,16 @@ impl Instance {
             refuse_closed(user, &folder.join("data"))?;
         }
         let initialised = folder.join(INITIALISED);
-        if !initialised.is_file() {
+        let is_new = !initialised.is_file();
+        if is_new {
             empty(&folder.join("data")).map_err(disk)?;
             instance.initialise(options).await?;
-            std::fs::write(&initialised, "").map_err(disk)?;
         }
         instance.start(options).await?;
+        if is_new {
+            instance.begin(options).await?;
+            std::fs::write(&initialised, "").map_err(disk)?;
+        }
         Ok(instance)
     }
 
@@ -407,8 +418,23 @@ impl Instance {
         Ok(())
     }
 
+    /// Executes what a new server is given before anything else.
+    async fn begin(&self, options: &InstanceOptions) -> Result<(), Problem> {
+        if options.first.is_empty() {
+            return Ok(());
+        }
+        let fail = |error: WireError| failed(format!("prepare the new server: {error}"));
+        let mut connection = Connection::connect(&self.connect_options()).await.map_err(fail)?;
+        for statement in &options.first {
+            connection.execute(statement).await.map_err(fail)?;
+        }
+        Ok(())
+    }
+
     async fn start(&mut self, options: &InstanceOptions) -> Result<(), Problem> {
-        let server = self.programs.server.clone();
+        let keyring = options.keyring.as_ref();
+        let renamed = keyring.and_then(|keyring| keyring.program(&self.folder, &self.programs));
+        let server = renamed.unwrap_or_else(|| self.programs.server.clone());
         let mut program = self.program(&server, "output.log", options.time_zone.as_deref());
         program.arguments.extend([
             format!("--socket={}", self.socket().display()),
@@ -417,6 +443,11 @@ impl Instance {
         ]);
         program.arguments.extend(self.programs.start());
         program.arguments.extend(options.arguments.iter().cloned());
+        program.arguments.extend(
+            keyring
+                .map(|keyring| keyring.arguments(&self.folder))
+                .unwrap_or_default(),
+        );
         if let State::Running { run, .. } = self.ask(move |launcher| launcher.start(program)).await? {
             self.run = run;
         }
@@ -524,9 +555,11 @@ async fn open(
     programs: &Programs,
     folder: &Path,
     user: Option<User>,
-    bounds: &Bounds,
+    options: &InstanceOptions,
     is_kept: bool,
 ) -> Result<Launcher, Problem> {
+    let bounds = &options.bounds;
+    let keyring = options.keyring.as_ref();
     let setting = Setting {
         confinement: Confinement {
             folder: folder.to_owned(),
@@ -535,6 +568,10 @@ async fn open(
         },
         user,
         disk_bytes_max: bounds.disk_bytes_max,
+        keyring: keyring
+            .map(|keyring| keyring.contents(programs))
+            .transpose()?
+            .unwrap_or_default(),
         is_kept,
     };
     let opened = tokio::task::spawn_blocking(move || Launcher::open(&origin, setting)).await;

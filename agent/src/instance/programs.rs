@@ -72,6 +72,17 @@ impl Programs {
         })
     }
 
+    /// Where its plugins may lie.
+    pub(super) fn plugins(&self) -> impl Iterator<Item = PathBuf> {
+        let folders = [
+            "lib/mysql/plugin",
+            "lib64/mysql/plugin",
+            "lib/plugin",
+            "lib/x86_64-linux-gnu/mysql/plugin",
+        ];
+        folders.into_iter().map(|folder| self.base.join(folder))
+    }
+
     /// What must be seen of the file system besides the system's own folders.
     pub(super) fn prefix(&self) -> Option<PathBuf> {
         let prefix = self.given.as_ref().unwrap_or(&self.base);

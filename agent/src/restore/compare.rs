@@ -174,6 +174,8 @@ pub struct DefinitionDifferences {
     pub wrong: Vec<String>,
     /// There, but they read otherwise. A server of another version may say the same in other words.
     pub reworded: Vec<String>,
+    /// The same of views that were invalid at the source, whose words no server vouches for.
+    pub invalid: Vec<String>,
 }
 
 /// Tables, as definitions are called, whose row format one of two servers does not tell.
@@ -271,6 +273,12 @@ pub fn definitions(wanted: &Inventory, found: &Inventory, excused: &[Exception])
         })
         .map(|program| format!("{} {}", program.kind, program.name))
         .collect();
+    let invalid: BTreeSet<String> = wanted
+        .programs
+        .iter()
+        .filter(|program| program.invalid)
+        .map(|program| format!("{} {}", program.kind, program.name))
+        .collect();
     let now: BTreeMap<_, _> = found.definitions().into_iter().collect();
     let untold = without_row_format([wanted, found]);
     let mut differences = DefinitionDifferences::default();
@@ -287,10 +295,11 @@ pub fn definitions(wanted: &Inventory, found: &Inventory, excused: &[Exception])
                         table["row_format"] = Value::Null;
                     }
                 }
-                let difference = first_difference(&definition, &other);
-                differences
-                    .reworded
-                    .extend(difference.map(|difference| defined_otherwise(&called, &difference)));
+                match first_difference(&definition, &other) {
+                    Some(_) if invalid.contains(&called) => differences.invalid.push(called.clone()),
+                    Some(difference) => differences.reworded.push(defined_otherwise(&called, &difference)),
+                    None => {}
+                }
             }
         }
         known.insert(called);

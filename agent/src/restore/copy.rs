@@ -20,11 +20,13 @@ use crate::rows::{self, LossCounter, StoredValues, Unit, Units};
 use crate::server::apply;
 use crate::server::capture;
 use crate::server::columns::RowPlan;
+use crate::server::encryption;
 use crate::server::history;
 use crate::server::identifiers::{SchemaName, TableName, TablePattern, quote_text};
 use crate::server::indexes::{foreign_keys, without};
 use crate::server::inventory::{Inventory, Schema, Table};
 use crate::server::json;
+use crate::server::preflight::KEYS_HINT;
 use crate::server::rebuild::{Phase, RebuildPlan, StepKind};
 use crate::server::row_format::{DEFAULT_ROW_FORMAT, USUAL_DEFAULT};
 use crate::server::session::Settings;
@@ -143,6 +145,7 @@ pub async fn check(target: &ConnectOptions, plan: &Inventory, names: &NewNames) 
             "name the one that is written to",
         );
     }
+    refuse_without_keys(&mut connection, plan, &settings).await?;
     let list: Vec<String> = names.values().map(|name| quote_text(name)).collect();
     let sql = format!(
         "SELECT SCHEMA_NAME AS n FROM information_schema.SCHEMATA WHERE SCHEMA_NAME IN ({})",
@@ -158,6 +161,32 @@ pub async fn check(target: &ConnectOptions, plan: &Inventory, names: &NewNames) 
             "give another name with --as",
         ),
         None => Ok(()),
+    }
+}
+
+/// Tables that were encrypted would be refused after all the work.
+async fn refuse_without_keys(
+    connection: &mut Connection,
+    plan: &Inventory,
+    settings: &Settings,
+) -> Result<(), Problem> {
+    let encrypted = encryption::encrypted(plan);
+    if encrypted.is_empty() {
+        return Ok(());
+    }
+    let has_keys = encryption::has_keys(connection, settings).await;
+    match has_keys
+        .map_err(|error| Problem::new(Code::TargetServer, error.to_string(), "nothing was changed"))?
+    {
+        Some(false) => Err(Problem::new(
+            Code::TargetServer,
+            format!(
+                "the server has no keys to encrypt tables with, and the source had encrypted: {}",
+                encrypted.join(", ")
+            ),
+            KEYS_HINT,
+        )),
+        _ => Ok(()),
     }
 }
 

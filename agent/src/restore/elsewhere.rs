@@ -65,6 +65,7 @@ pub(super) async fn refusals(
         zones: other_zones(control, inventory).await?,
         writes_outside: !is_confined,
         names_folders: !is_confined && has_symlinks(control).await?,
+        unencrypted: false,
     })
 }
 

@@ -17,6 +17,7 @@ pub mod except;
 pub mod feed;
 mod follow;
 pub mod forks;
+mod furnish;
 mod history;
 mod indexes;
 pub mod journal;
@@ -46,17 +47,15 @@ mod units;
 mod waits;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use holdfast_proto::Flavour;
 use holdfast_proto::keys::Identity;
 use holdfast_proto::manifest::Coordinates;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::instance::{Bounds, InstanceOptions};
 use crate::problem::{Code, Problem};
 use crate::progress;
 use crate::repository::Repository;
@@ -69,8 +68,7 @@ use crate::server::inventory::Inventory;
 use crate::server::preflight::{Finding, Severity};
 use crate::server::rebuild::Phase;
 use crate::server::session::Settings;
-use crate::server::statement_settings;
-use crate::server::zone::SYSTEM_ZONE;
+use crate::server::statistics;
 use crate::wire::source::ListenAt;
 use crate::wire::{ConnectOptions, Connection, WireError};
 use accounts::OwnAccount;
@@ -78,6 +76,7 @@ use journal::{Entry, Journal};
 use replay::ReplicaHost;
 use select::Misses;
 
+pub use furnish::{refuse_without_keys, scratch_options};
 pub use means::Means;
 pub use moment::ReplayPlan;
 pub use ready::{Purpose, Ready, Whose};
@@ -200,7 +199,7 @@ fn refuse_findings(findings: &[Finding]) -> Result<Vec<String>, Problem> {
     ))
 }
 
-/// Applies a plan to an empty target server, or goes on with one that was interrupted.
+/// Applies a plan to a server of ours that is new.
 pub async fn run(
     plan: &RestorePlan,
     repository: &Repository,
@@ -208,7 +207,9 @@ pub async fn run(
     target: &ConnectOptions,
     options: &RestoreOptions,
 ) -> Result<Restored, Problem> {
-    let ready = Ready::look(plan, identities, target, Whose::Theirs, Purpose::Begin).await?;
+    // It is begun here and ended here: no later run of it is asked for.
+    let run = Whose::Theirs.run()?;
+    let ready = Ready::look(plan, identities, target, Whose::Ours { run }, Purpose::Begin).await?;
     let begun = ready.begin().await?;
     begun.finish(repository, identities, options).await
 }
@@ -304,6 +305,10 @@ impl<'plan> Begun<'plan> {
         let fail = |error: WireError| target_problem("close the target server to others", &error);
         let mut control = connected(&self.target).await?;
         let flavour = self.plan.manifest.source.flavour;
+        if self.plan.accounts.are_made() {
+            let accepting = replica::accept_passwords(&mut control, &self.settings).await;
+            accepting.map_err(fail)?;
+        }
         let closed = replica::close(&mut control, flavour, &self.settings).await;
         match closed {
             Ok(()) if self.journal.may_write().await.map_err(fail)? => return Ok(()),
@@ -469,6 +474,11 @@ impl<'plan> Begun<'plan> {
         }
         let without = histograms::apply(&mut control, &plan.inventory.histograms).await;
         exceptions.extend(without.map_err(cannot_make)?);
+        let Inventory {
+            statistics, tables, ..
+        } = &plan.inventory;
+        let without = statistics::apply(&mut control, statistics, tables).await;
+        exceptions.extend(without.map_err(cannot_make)?);
         exceptions.extend(make_again(&mut control, plan, Phase::Finish).await?);
         phases.lap("programs");
         let definitions_differ = compare_all(plan, target, &mut exceptions, options.threads).await?;
@@ -576,6 +586,11 @@ async fn compare_all(
     }
     let differences = compare::definitions(&plan.inventory, &restored, exceptions);
     compare::refuse_definitions(&differences.wrong)?;
+    exceptions.extend(differences.invalid.iter().map(|called| apply::Exception {
+        kind: apply::ExceptionKind::InvalidAtSource,
+        object: called.clone(),
+        reason: "it reads otherwise than on the source, where it was invalid".to_owned(),
+    }));
     exceptions.extend(compare::computed_otherwise(&plan.manifest, &found));
     if is_same_version(&restored.server.version, &plan.inventory.server.version) {
         compare::refuse_definitions(&differences.reworded)?;
@@ -637,112 +652,4 @@ async fn capture_target(target: &ConnectOptions) -> Result<Inventory, Problem> {
         .tables
         .retain(|table| table.name.schema.as_str() != journal::SCHEMA);
     Ok(captured)
-}
-
-/// Options of a server that we start to restore into: those of the source that decide what it can hold.
-pub fn scratch_options(plan: &RestorePlan, bounds: Bounds) -> InstanceOptions {
-    InstanceOptions {
-        arguments: scratch_arguments(plan),
-        // Statements may go by the clock of the source's host.
-        time_zone: plan.inventory.server.settings.get(SYSTEM_ZONE).cloned(),
-        restores: Some(plan.manifest.backup.to_string()),
-        bounds,
-    }
-}
-
-fn scratch_arguments(plan: &RestorePlan) -> Vec<String> {
-    let mut options = vec![
-        "--server-id=4294967295".to_owned(),
-        format!("--innodb-buffer-pool-size={}M", buffer_pool_mib()),
-    ];
-    // A small redo log would have the server write its pages again and again while it is loaded.
-    options.push(match plan.manifest.source.flavour {
-        Flavour::MariaDb => "--innodb-log-file-size=1G".to_owned(),
-        Flavour::MySql => "--innodb-redo-log-capacity=1G".to_owned(),
-    });
-    options.extend(statement_settings::arguments(&plan.inventory.server.settings));
-    options.extend(
-        engine_plugins(&plan.inventory)
-            .into_iter()
-            .chain(authentication_plugins(&plan.inventory))
-            .map(|library| format!("--plugin-load-add={library}")),
-    );
-    if plan.manifest.source.flavour == Flavour::MariaDb {
-        // Tables are made in its own folder, wherever they lay at the source: it may run on the source's host. MySQL allows no other
-        // folders by itself.
-        options.push("--skip-symbolic-links".to_owned());
-        // Says who holds the definition of a table, should a replay stand still. Without it the server starts as well.
-        options.push("--plugin-load-add=metadata_lock_info".to_owned());
-    }
-    if plan.replay.is_some() {
-        // What is received and not applied yet must not fill the disk.
-        options.push("--relay-log-space-limit=4G".to_owned());
-    }
-    if plan.manifest.source.flavour == Flavour::MySql {
-        options.extend(gtid_arguments(plan));
-    }
-    options
-}
-
-/// What is replayed must have names where the source's transactions have, and none where they have none.
-fn gtid_arguments(plan: &RestorePlan) -> [String; 3] {
-    let settings = &plan.inventory.server.settings;
-    let with_gtids = match &plan.replay {
-        Some(replay) => replay.has_gtids(),
-        None => settings.get("gtid_mode").is_some_and(|mode| mode == "ON"),
-    };
-    let mode = if with_gtids { "ON" } else { "OFF" };
-    [
-        // What it has committed is then written with the rows, so that a crash cannot part the two.
-        "--skip-log-bin".to_owned(),
-        format!("--gtid-mode={mode}"),
-        format!("--enforce-gtid-consistency={mode}"),
-    ]
-}
-
-/// A quarter of the memory that is free, from 256 MiB to 2 GiB.
-fn buffer_pool_mib() -> u64 {
-    let available_kib = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-        line.trim().trim_end_matches(" kB").parse::<u64>().ok()
-    });
-    (available_kib.unwrap_or(0) / 1024 / 4).clamp(256, 2048)
-}
-
-/// The libraries of the plugins that MariaDB's accounts are authenticated by and that it does not hold itself.
-fn authentication_plugins(inventory: &Inventory) -> BTreeSet<String> {
-    let uses = |plugin: &str| {
-        let via = format!("VIA {plugin}");
-        let or = format!("OR {plugin}");
-        let has = |text: &String| text.contains(&via) || text.contains(&or);
-        inventory.accounts.iter().any(|account| has(&account.options))
-    };
-    // MySQL's package has the plugins of its accounts built in.
-    ["ed25519", "parsec", "pam", "gssapi"]
-        .into_iter()
-        .filter(|plugin| inventory.server.flavour == Flavour::MariaDb && uses(plugin))
-        .map(|plugin| format!("auth_{plugin}"))
-        .collect()
-}
-
-/// The libraries of the storage engines that MariaDB does not hold itself: engine `X` is in `ha_x`.
-fn engine_plugins(inventory: &Inventory) -> BTreeSet<String> {
-    let loaded = |engine: &str| {
-        inventory
-            .server
-            .plugins
-            .iter()
-            .any(|plugin| plugin.eq_ignore_ascii_case(engine))
-    };
-    let engines = inventory
-        .tables
-        .iter()
-        .map(|table| table.engine.as_str())
-        .filter(|engine| loaded(engine));
-    // MySQL's packages build every engine in. The names come from a manifest that is authenticated, and are checked all the same.
-    let wanted = engines.filter(|_| inventory.server.flavour == Flavour::MariaDb);
-    wanted
-        .filter(|engine| engine.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'))
-        .map(|engine| format!("ha_{}", engine.to_ascii_lowercase()))
-        .collect()
 }

@@ -59,6 +59,8 @@ pub struct ReplayPlan {
     pub temporary: Vec<temporary::Open>,
     /// Backups before that one in the same stream.
     pub older: Vec<temporary::Older>,
+    /// Statements that ask for encryption at rest are replayed without.
+    pub unencrypted: bool,
 }
 
 /// What a restore begins with and where it goes.
@@ -380,6 +382,7 @@ async fn resolve(
         narrowed: None,
         temporary: Vec::new(),
         older: Vec::new(),
+        unencrypted: false,
     }))))
 }
 

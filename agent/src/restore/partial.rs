@@ -170,6 +170,7 @@ impl RestorePlan {
         inventory.programs.clear();
         inventory.accounts.clear();
         inventory.libraries.clear();
+        inventory.servers.clear();
         inventory
             .histograms
             .retain(|histogram| is_kept(histogram.table.schema.as_str(), histogram.table.name.as_str()));

@@ -135,7 +135,7 @@ impl<'plan> Ready<'plan> {
                     means,
                 }
             }
-            None => refuse_unfit(plan, &way_in).await?,
+            None => refuse_unfit(plan, &way_in, &whose).await?,
         };
         let Looked {
             settings,
@@ -225,7 +225,7 @@ impl<'plan> Ready<'plan> {
     async fn begin_anew(self) -> Result<Begun<'plan>, Problem> {
         let (plan, target) = (self.plan, &self.target);
         // Whoever confirmed it may have taken their time, and somebody else begun to use it.
-        refuse_unfit(plan, target).await?;
+        refuse_unfit(plan, target, &self.whose).await?;
         let mut connection = connected(target).await?;
         let started = resume::server_started(&mut connection, plan.manifest.source.flavour).await;
         let started = started.map_err(|e| target_problem("ask when the server was started", &e))?;
@@ -293,7 +293,7 @@ struct Looked {
 }
 
 /// Refuses a target server that is not empty or of another flavour, before the first byte.
-async fn refuse_unfit(plan: &RestorePlan, target: &ConnectOptions) -> Result<Looked, Problem> {
+async fn refuse_unfit(plan: &RestorePlan, target: &ConnectOptions, whose: &Whose) -> Result<Looked, Problem> {
     let mut connection = connected(target).await?;
     let settings = settings_of(&mut connection).await?;
     let listens = plan.listen.is_some();
@@ -308,7 +308,7 @@ async fn refuse_unfit(plan: &RestorePlan, target: &ConnectOptions) -> Result<Loo
         )
     })?;
     refuse_out_of_reach(plan, target, &settings, allowed.means)?;
-    allow(&mut findings, plan, allowed.means);
+    allow(&mut findings, plan, allowed.means, whose);
     let mut warnings = refuse_findings(&findings)?;
     let runs_events = !allowed.may_administer && settings.is_on("event_scheduler");
     statements::refuse_unfit(&plan.inventory, runs_events)?;
@@ -361,8 +361,18 @@ fn refuse_out_of_reach(
     ))
 }
 
-/// What a server may have that keeps accounts and a history of its own.
-fn allow(findings: &mut Vec<Finding>, plan: &RestorePlan, means: Means) {
+/// What a server may have that keeps accounts and a history of its own, and what one may lack of which nothing is known to be needed, or
+/// that nobody can give it.
+fn allow(findings: &mut Vec<Finding>, plan: &RestorePlan, means: Means, whose: &Whose) {
+    let is_no_matter = |finding: &Finding| match finding.code {
+        // Its events are exceptions by name; a replay may end there.
+        "time-zones" => plan.replay.is_none(),
+        // What our package lacks is lacking whatever we do: its tables are exceptions by name.
+        "engines" | "collations" => *whose != Whose::Theirs,
+        _ => false,
+    };
+    let tolerated = findings.iter_mut().filter(|finding| is_no_matter(finding));
+    tolerated.for_each(|finding| finding.severity = finding.severity.min(Severity::Warn));
     if !plan.accounts.are_made() {
         findings.retain(|finding| finding.code != "target-accounts");
     }

@@ -493,7 +493,10 @@ pub(super) fn selection(
         accounts: accounts == Accounts::Restored,
         left_out: left_out(plan),
         applied,
-        refusals,
+        refusals: Refusals {
+            unencrypted: plan.unencrypted,
+            ..refusals
+        },
         outside: outside::known(inventory),
         system_rows,
     }

@@ -93,6 +93,21 @@ const SETTINGS: &[(&str, &str)] = &[
 /// Under its own value MariaDB makes a table anew where one of that name is there, which is wanted only after its crash: where a
 /// transaction is left out, what it would have dropped must not be replaced.
 const DDL_EXEC_MODE: &str = "slave_ddl_exec_mode";
+/// What has a server refuse accounts whose passwords it does not like, or cannot judge since it is given digests, and its value where it
+/// takes all: the accounts of the source are to be as they were.
+const PASSWORD_RULES: &[(&str, &str)] = &[
+    ("strict_password_validation", "OFF"),
+    ("validate_password.policy", "LOW"),
+    ("validate_password.number_count", "0"),
+    ("validate_password.special_char_count", "0"),
+    ("validate_password.mixed_case_count", "0"),
+    ("validate_password.length", "0"),
+    ("validate_password_policy", "LOW"),
+    ("validate_password_number_count", "0"),
+    ("validate_password_special_char_count", "0"),
+    ("validate_password_mixed_case_count", "0"),
+    ("validate_password_length", "0"),
+];
 /// What has a replica leave transactions out and count them as applied, and its value where it leaves out nothing.
 const SILENCERS: &[(&str, &str)] = &[
     ("replicate_do_db", ""),
@@ -516,6 +531,19 @@ pub(super) async fn close(
     set.set(control, settings, closed_by(flavour), "ON").await
 }
 
+/// Has a server take every password. Lasts until [`put_back`].
+pub(super) async fn accept_passwords(control: &mut Connection, settings: &Settings) -> Result<(), WireError> {
+    let mut set = PutBack(Vec::new());
+    for (name, value) in PASSWORD_RULES {
+        match set.set(control, settings, name, value).await {
+            // What it refuses then is an exception.
+            Err(error) if error.server_code().is_some() => tracing::debug!("{name} stays as it is: {error}"),
+            done => done?,
+        }
+    }
+    Ok(())
+}
+
 /// Whether a setting is one that [`close`] sets.
 pub(super) fn closes(name: &str) -> bool {
     [
@@ -548,6 +576,7 @@ pub(super) fn changed_by_restores(settings: &Settings) -> Vec<(String, String)> 
         .filter_map(|(name, reach)| (*reach != Reach::Start).then_some(*name));
     let names = SETTINGS
         .iter()
+        .chain(PASSWORD_RULES)
         .map(|(name, _)| *name)
         .chain(more)
         .chain(of_statements);

@@ -371,6 +371,7 @@ async fn drop_structure(control: &mut Connection, plan: &RestorePlan) -> Result<
     }
     for step in plan.rebuild.steps(Phase::Structure) {
         let statement = match step.kind {
+            StepKind::Server => format!("DROP SERVER {}", step.object),
             StepKind::Tablespace => format!("DROP TABLESPACE {}", step.object),
             StepKind::ReferenceSystem => {
                 format!("DROP SPATIAL REFERENCE SYSTEM IF EXISTS {}", step.object)
@@ -398,6 +399,14 @@ async fn drop_programs(control: &mut Connection, plan: &RestorePlan) -> Result<(
         .iter()
         .map(|schema| schema.name.as_str())
         .collect();
+    // They were made when there was nothing else, and could not be made again.
+    let invalid: BTreeSet<String> = plan
+        .inventory
+        .programs
+        .iter()
+        .filter(|program| program.invalid)
+        .map(|program| program.name.quoted())
+        .collect();
     let programs = "SELECT 'VIEW' AS k, TABLE_SCHEMA AS s, TABLE_NAME AS n FROM information_schema.VIEWS \
          UNION ALL SELECT 'TRIGGER', TRIGGER_SCHEMA, TRIGGER_NAME FROM information_schema.TRIGGERS \
          UNION ALL SELECT 'EVENT', EVENT_SCHEMA, EVENT_NAME FROM information_schema.EVENTS \
@@ -406,8 +415,8 @@ async fn drop_programs(control: &mut Connection, plan: &RestorePlan) -> Result<(
     let rows = control.query(programs).await?;
     for row in &rows {
         let (kind, schema, name) = (row.str("k")?, row.str("s")?, row.str("n")?);
-        if ours.contains(schema.as_str()) {
-            let name = format!("{}.{}", quote_identifier(&schema), quote_identifier(&name));
+        let name = format!("{}.{}", quote_identifier(&schema), quote_identifier(&name));
+        if ours.contains(schema.as_str()) && !(kind == "VIEW" && invalid.contains(&name)) {
             control.execute(format!("DROP {kind} IF EXISTS {name}")).await?;
         }
     }

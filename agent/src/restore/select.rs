@@ -26,6 +26,7 @@ use crate::server::capture::{FROM_BINLOG, missing_table};
 use crate::server::identifiers::TableName;
 use crate::server::inventory::{Inventory, NotCarried, Table};
 use crate::server::keyless::Keyless;
+use crate::server::needs;
 use crate::server::rebuild::{RebuildPlan, StepKind};
 use crate::wire::source::ListenAddress;
 use crate::words;
@@ -60,6 +61,8 @@ pub struct RestorePlan {
     pub notes: Vec<String>,
     /// Only some tables are restored.
     pub narrowed: Option<Narrowed>,
+    /// What is restored unencrypted, as asked for, though it was encrypted on the source's disk.
+    pub unencrypted: Vec<String>,
     /// Copies of the manifest that were missing or damaged.
     pub misses: Misses,
 }
@@ -175,6 +178,7 @@ pub async fn plan(
         replay,
         notes,
         narrowed: None,
+        unencrypted: Vec::new(),
         misses,
     };
     refuse_missing_parts(&plan, repository).await?;
@@ -347,6 +351,7 @@ impl RestorePlan {
                 .iter()
                 .map(|e| format!("exception  {} {}: {}", e.kind, e.object, e.detail)),
         );
+        lines.extend(self.describe_needs());
         lines.extend(self.replay.iter().flat_map(ReplayPlan::describe));
         lines.extend(self.narrowed.iter().flat_map(Narrowed::describe));
         lines.extend(self.notes.iter().map(|note| format!("note       {note}")));
@@ -375,7 +380,8 @@ impl RestorePlan {
             "rows": self.manifest.tables.iter().map(|table| table.digest.rows).sum::<u64>(),
             "stored_bytes": self.listed.summary.stored_bytes, "providers": self.listed.providers,
             "estimate": self.estimate, "exceptions": self.manifest.exceptions, "replay": self.replay.as_ref().map(ReplayPlan::to_json),
-            "only": self.narrowed.as_ref().map(Narrowed::to_json), "notes": self.notes, "accounts": self.inventory.accounts.iter().map(|account| account.name.to_string()).collect::<Vec<_>>(),
+            "only": self.narrowed.as_ref().map(Narrowed::to_json), "notes": self.notes, "needs": needs::of(&self.inventory),
+            "unencrypted": self.unencrypted, "accounts": self.inventory.accounts.iter().map(|account| account.name.to_string()).collect::<Vec<_>>(),
         })
     }
 }

@@ -335,6 +335,28 @@ pub(super) fn create_options(
     Ok(options)
 }
 
+/// The plugins that prove who an account is, in the order of its options; none where the options leave that to the server.
+pub(super) fn plugins_of(options: &str) -> Vec<String> {
+    let line = Line::new(options);
+    let is_way = |at: usize| {
+        let begins = at > 0 && line.is_word(at - 1, "IDENTIFIED");
+        (begins && (line.is_word(at, "WITH") || line.is_word(at, "VIA")))
+            || (line.is_word(at, "OR") && line.is_word(0, "IDENTIFIED") && line.is_word(1, "VIA"))
+    };
+    let name = |at: usize| {
+        let token = line.tokens.get(at)?;
+        let text = &options[token.range.clone()];
+        match token.kind {
+            Kind::Text => Some(text.trim_matches(['\'', '"']).to_owned()),
+            _ => line.name(at),
+        }
+    };
+    (0..line.tokens.len())
+        .filter(|at| is_way(*at))
+        .filter_map(|at| name(at + 1))
+        .collect()
+}
+
 fn refused(object: &str, expected: &'static str, why: &str) -> Refused {
     Refused {
         object: object.to_owned(),

@@ -9,13 +9,14 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::capture::{CaptureError, damage, read_settings};
-use super::identifiers::quote_text;
+use super::identifiers::{quote_identifier, quote_text};
 use super::inventory::ProgramKind;
+use super::placeholders;
 use super::rebuild::{Phase, ProgramSession, RebuildPlan, Step, StepKind};
 use super::row_format::{DEFAULT_ROW_FORMAT, USUAL_DEFAULT};
 use super::session::{self, Settings, rebuild_session};
 use super::statement_settings;
-use crate::wire::{Connection, WireError};
+use crate::wire::{Connection, Row, WireError};
 
 /// Why a rebuild stopped.
 #[derive(Debug, thiserror::Error)]
@@ -122,8 +123,14 @@ async fn apply_structure(
     let mut formats = RowFormats::of(settings);
     let mut exceptions = Vec::new();
     let mut made: Result<(), RebuildError> = Ok(());
+    let mut is_empty = true;
     for step in plan.steps(Phase::Structure) {
         made = async {
+            if is_empty && is_in_schema(step.kind) {
+                is_empty = false;
+                placeholders::make_invalid_views(connection, plan).await?;
+                prepare_for(connection, plan).await?;
+            }
             let step = formats.fit(connection, step).await?;
             exceptions.extend(apply_or_name(connection, &step).await?);
             Ok(())
@@ -132,6 +139,9 @@ async fn apply_structure(
         if made.is_err() {
             break;
         }
+    }
+    if is_empty && made.is_ok() {
+        made = placeholders::make_invalid_views(connection, plan).await;
     }
     // Whatever became of it: the server may be the operator's own.
     let put_back = formats.put_back(connection).await;
@@ -208,6 +218,11 @@ pub fn fitting<'step>(step: &'step Step, default: &str) -> Cow<'step, Step> {
         }),
         _ => Cow::Borrowed(step),
     }
+}
+
+/// Whether what a step makes lies in a schema, of the steps of [`Phase::Structure`].
+fn is_in_schema(kind: StepKind) -> bool {
+    matches!(kind, StepKind::Library | StepKind::Sequence | StepKind::Table)
 }
 
 /// The same as [`apply_step`], but what the server finds wrong with the object itself is an exception: the others are made all the same.
@@ -310,7 +325,7 @@ fn failed(step: &Step, source: WireError) -> RebuildError {
     }
 }
 
-async fn run(connection: &mut Connection, statement: &str) -> Result<(), RebuildError> {
+pub(super) async fn run(connection: &mut Connection, statement: &str) -> Result<(), RebuildError> {
     match connection.execute(statement).await {
         Ok(_) => Ok(()),
         Err(source) => Err(RebuildError::Session {
@@ -355,7 +370,18 @@ async fn create_programs(
     connection: &mut Connection,
     plan: &RebuildPlan,
 ) -> Result<Vec<Exception>, RebuildError> {
-    let mut waiting: Vec<&Step> = plan.steps(Phase::Programs).iter().collect();
+    let made = invalid_views_there(connection, plan).await?;
+    let replacing: Vec<Step> = plan
+        .steps(Phase::Programs)
+        .iter()
+        .map(
+            |step| match made.contains(&step.object) && placeholders::is_invalid_view(step) {
+                true => step.or_replace(),
+                false => step.clone(),
+            },
+        )
+        .collect();
+    let mut waiting: Vec<&Step> = replacing.iter().collect();
     // A view needs its views and functions first. Their order is not known, so go round until nothing more succeeds;
     // other kinds do not depend on each other, but going round does them no harm.
     loop {
@@ -369,13 +395,40 @@ async fn create_programs(
         }
         if refused.is_empty() || refused.len() == before {
             restore_session(connection).await?;
-            return Ok(refused
-                .into_iter()
-                .map(|(step, reason)| exception(step, reason))
-                .collect());
+            // One that is there already is what it was.
+            let is_there = |step: &Step| placeholders::is_invalid_view(step) && made.contains(&step.object);
+            let lacking = refused.into_iter().filter(|(step, _)| !is_there(step));
+            return Ok(lacking.map(|(step, reason)| exception(step, reason)).collect());
         }
         waiting = refused.into_iter().map(|(step, _)| step).collect();
     }
+}
+
+/// Views that were invalid at the source and are there already. Made anew they are valid where what they lacked is there now.
+async fn invalid_views_there(
+    connection: &mut Connection,
+    plan: &RebuildPlan,
+) -> Result<BTreeSet<String>, RebuildError> {
+    let is_invalid = |step: &&Step| placeholders::is_invalid_view(step);
+    let Some(any) = plan.steps(Phase::Programs).iter().find(is_invalid) else {
+        return Ok(BTreeSet::new());
+    };
+    // MySQL does not show the statement of a view of a schema that is gone, and lists it all the same.
+    let views = "SELECT TABLE_SCHEMA AS s, TABLE_NAME AS n FROM information_schema.VIEWS";
+    let rows = connection
+        .query(views)
+        .await
+        .map_err(|source| failed(any, source))?;
+    let quoted = |row: &Row| {
+        let (schema, name) = (row.str("s")?, row.str("n")?);
+        Ok(format!(
+            "{}.{}",
+            quote_identifier(&schema),
+            quote_identifier(&name)
+        ))
+    };
+    let names: Result<_, WireError> = rows.iter().map(quoted).collect();
+    names.map_err(|source| failed(any, source))
 }
 
 fn exception(step: &Step, reason: WireError) -> Exception {
@@ -401,7 +454,7 @@ async fn restore_session(connection: &mut Connection) -> Result<(), RebuildError
 }
 
 /// Creates one program. The inner result is the server's refusal; the outer one the loss of the connection.
-async fn create_program(
+pub(super) async fn create_program(
     connection: &mut Connection,
     step: &Step,
 ) -> Result<Result<(), WireError>, RebuildError> {

@@ -13,12 +13,15 @@ mod tables;
 
 use holdfast_proto::Flavour;
 
+use super::foreign_servers;
 use super::histograms;
 use super::identifiers::NameError;
 use super::inventory::{Inventory, NotCarried, Schema, ServerFacts};
 use super::referred;
 use super::session::Settings;
 use super::statement_settings::STATEMENT_SETTINGS;
+use super::statistics;
+use super::time_zones;
 use super::zone::{self, SYSTEM_ZONE};
 use crate::wire::{Connection, Row, Rows, WireError};
 
@@ -28,6 +31,7 @@ pub use tables::{missing_table, refresh_sequences};
 /// Settings that a restore must know of, or that explain a difference between two servers, besides
 /// [`STATEMENT_SETTINGS`].
 pub const SETTINGS_THAT_MATTER: &[&str] = &[
+    "aria_encrypt_tables",
     "binlog_format",
     "binlog_row_image",
     "binlog_row_metadata",
@@ -42,6 +46,7 @@ pub const SETTINGS_THAT_MATTER: &[&str] = &[
     "gtid_mode",
     "gtid_strict_mode",
     "hostname",
+    "innodb_encrypt_tables",
     "innodb_ft_server_stopword_table",
     "innodb_ft_user_stopword_table",
     "log_bin",
@@ -107,7 +112,7 @@ pub enum CaptureError {
 }
 
 impl CaptureError {
-    fn unknown(object: impl std::fmt::Display, what: impl std::fmt::Display) -> Self {
+    pub(super) fn unknown(object: impl std::fmt::Display, what: impl std::fmt::Display) -> Self {
         Self::Unknown {
             object: object.to_string(),
             what: what.to_string(),
@@ -198,7 +203,10 @@ async fn capture_once(connection: &mut Connection, settings: &Settings) -> Resul
     let accounts = accounts::accounts(connection, &objects, &mut not_carried).await?;
     let tablespaces = referred::tablespaces(connection).await?;
     let reference_systems = referred::reference_systems(connection).await?;
-    let histograms = histograms::capture(connection, &mut not_carried).await?;
+    let histograms = histograms::capture(connection).await?;
+    let statistics = statistics::capture(connection).await?;
+    let servers = foreign_servers::capture(connection).await?;
+    let time_zones = time_zones::capture(connection, &mut not_carried).await?;
     parts_of_the_set_up(connection, &mut not_carried).await?;
     not_carried.extend(missing_from_binlog(connection, settings).await?);
     missing_tables.sort();
@@ -214,6 +222,9 @@ async fn capture_once(connection: &mut Connection, settings: &Settings) -> Resul
         reference_systems,
         libraries,
         histograms,
+        statistics,
+        servers,
+        time_zones,
         missing_tables,
         not_carried,
     })
@@ -300,7 +311,7 @@ async fn read_only_schemas(connection: &mut Connection) -> Result<Vec<String>, C
         .map_err(reading("schemas that are read only"))
 }
 
-/// Functions from shared libraries, servers of federated tables, and the like, belong to the server's set-up: named, not carried.
+/// Functions from shared libraries and the like belong to the server's set-up: named, not carried.
 async fn parts_of_the_set_up(
     connection: &mut Connection,
     not_carried: &mut Vec<NotCarried>,
@@ -310,11 +321,6 @@ async fn parts_of_the_set_up(
             "loadable-function",
             "a function from a shared library",
             "SELECT name AS n FROM mysql.func",
-        ),
-        (
-            "foreign-server",
-            "the definition of another server",
-            "SELECT Server_name AS n FROM mysql.servers",
         ),
         (
             "resource-group",

@@ -1,6 +1,6 @@
 //! Histograms of columns, by which MySQL's optimizer plans: carried, so that a restored server plans as its source did.
 //!
-//! MariaDB keeps such statistics in tables of its own, which no statement sets: they are named, and ANALYZE makes them again.
+//! MariaDB keeps such statistics in tables of its own: [`super::statistics`].
 
 use holdfast_proto::Flavour;
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use super::apply::{Exception, ExceptionKind, RebuildError, prepare};
 use super::capture::{CaptureError, optional, reading};
 use super::identifiers::{ObjectName, TableName, quote_text};
-use super::inventory::NotCarried;
 use crate::wire::Connection;
 
 /// A histogram.
@@ -34,36 +33,21 @@ impl Histogram {
     }
 }
 
-/// The histograms that a server has; statistics that cannot be carried are added to `not_carried`.
+/// The histograms that a server has.
 ///
 /// # Errors
 /// [`CaptureError`].
-pub(super) async fn capture(
-    connection: &mut Connection,
-    not_carried: &mut Vec<NotCarried>,
-) -> Result<Vec<Histogram>, CaptureError> {
+pub(super) async fn capture(connection: &mut Connection) -> Result<Vec<Histogram>, CaptureError> {
     const WHAT: &str = "statistics of columns";
-    let sql = match connection.flavour() {
-        Flavour::MySql => {
-            "SELECT SCHEMA_NAME AS s, TABLE_NAME AS t, COLUMN_NAME AS c, CAST(HISTOGRAM AS CHAR) AS h \
-             FROM information_schema.COLUMN_STATISTICS ORDER BY s, t, c"
-        }
-        Flavour::MariaDb => {
-            "SELECT DISTINCT db_name AS s, table_name AS t FROM mysql.column_stats ORDER BY s, t"
-        }
-    };
+    let sql = "SELECT SCHEMA_NAME AS s, TABLE_NAME AS t, COLUMN_NAME AS c, CAST(HISTOGRAM AS CHAR) AS h \
+               FROM information_schema.COLUMN_STATISTICS ORDER BY s, t, c";
     let mut histograms = Vec::new();
+    if connection.flavour() != Flavour::MySql {
+        return Ok(histograms);
+    }
     for row in optional(connection, WHAT, sql).await?.iter().flatten() {
         let text = |name| row.str(name).map_err(reading(WHAT));
         let table = TableName::new(text("s")?, text("t")?).map_err(CaptureError::name)?;
-        if connection.flavour() == Flavour::MariaDb {
-            not_carried.push(NotCarried {
-                code: "statistics".to_owned(),
-                object: table.quoted(),
-                what: "statistics of its columns are not carried: ANALYZE TABLE … PERSISTENT FOR ALL makes them again".to_owned(),
-            });
-            continue;
-        }
         histograms.push(Histogram {
             table,
             column: ObjectName::new(text("c")?).map_err(CaptureError::name)?,

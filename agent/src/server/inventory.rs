@@ -11,11 +11,14 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::accounts::{Account, Grant};
+use super::foreign_servers::ForeignServer;
 use super::histograms::Histogram;
 use super::identifiers::{ObjectName, SchemaName, TableName};
 use super::program::{without_auto_increment, without_implied_character_sets};
 use super::referred::{Library, ReferenceSystem, Tablespace, without_directories};
 use super::row_format::{is_told, without_row_format};
+use super::statistics::Statistic;
+use super::time_zones::TimeZone;
 
 /// SQL text as the server keeps it: in the character set named beside it, so not always UTF-8.
 ///
@@ -114,6 +117,15 @@ pub struct Inventory {
     /// Histograms of columns, by table and column.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub histograms: Vec<Histogram>,
+    /// Statistics of tables that MariaDB keeps apart from its engines.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub statistics: Vec<Statistic>,
+    /// Definitions of other servers, in name order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub servers: Vec<ForeignServer>,
+    /// The named time zones that the server knows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub time_zones: Vec<TimeZone>,
     /// Tables that exist and could not be read, in name order: neither their definitions nor their rows are here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing_tables: Vec<TableName>,
@@ -447,7 +459,18 @@ impl Inventory {
                 serde_json::json!(account.in_order()),
             )
         });
-        let objects = schemas.chain(tables).chain(sequences).chain(libraries);
+        let server = |server: &ForeignServer| {
+            (
+                format!("server {}", server.name.quoted()),
+                serde_json::json!(server),
+            )
+        };
+        let servers = self.servers.iter().map(server);
+        let objects = schemas
+            .chain(tables)
+            .chain(sequences)
+            .chain(libraries)
+            .chain(servers);
         objects.chain(programs).chain(accounts).collect()
     }
 
@@ -477,6 +500,7 @@ impl Inventory {
         not_carried.push(what);
         self.tables.retain(|table| table.name != *name);
         self.histograms.retain(|histogram| histogram.table != *name);
+        self.statistics.retain(|statistic| statistic.table != *name);
         let is_its_trigger = |program: &Program| {
             program.kind == ProgramKind::Trigger
                 && program.name.schema == name.schema
@@ -620,6 +644,9 @@ mod tests {
             libraries: Vec::new(),
             reference_systems: vec![],
             histograms: vec![],
+            statistics: vec![],
+            servers: vec![],
+            time_zones: vec![],
             missing_tables: vec![],
             not_carried: vec![],
         }

@@ -2,7 +2,7 @@
 //!
 //! Checks report; they change nothing and decide nothing. A check that cannot be made is a finding, never a pass.
 
-use super::capture::{CaptureError, first_of, read_settings};
+use super::capture::{CaptureError, first_of, optional, read_settings};
 use super::inventory::Inventory;
 use super::session::Settings;
 use crate::wire::{Connection, WireError};
@@ -10,10 +10,12 @@ use holdfast_proto::Flavour;
 use serde::Serialize;
 
 mod grants;
+mod needs;
 mod source;
 mod target;
 
 pub use grants::may_replicate;
+pub use needs::KEYS_HINT;
 pub use source::{check_source, check_tables};
 pub use target::{check_target, check_unused};
 

@@ -40,6 +40,8 @@ pub enum Phase {
 pub enum StepKind {
     /// CREATE DATABASE.
     Schema,
+    /// CREATE SERVER.
+    Server,
     /// CREATE TABLESPACE.
     Tablespace,
     /// CREATE SPATIAL REFERENCE SYSTEM.
@@ -70,6 +72,7 @@ impl std::fmt::Display for StepKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Schema => f.write_str("CREATE DATABASE"),
+            Self::Server => f.write_str("CREATE SERVER"),
             Self::Tablespace => f.write_str("CREATE TABLESPACE"),
             Self::ReferenceSystem => f.write_str("CREATE SPATIAL REFERENCE SYSTEM"),
             Self::Library => f.write_str("CREATE LIBRARY"),
@@ -122,6 +125,19 @@ pub struct Step {
     pub invalid_at_source: bool,
 }
 
+impl Step {
+    /// The same in place of what is there under its name.
+    pub(super) fn or_replace(&self) -> Self {
+        const CREATE: &[u8] = b"CREATE ";
+        let rest = self.statement.strip_prefix(CREATE);
+        let replacing = rest.map(|rest| [CREATE, b"OR REPLACE ", rest].concat());
+        Self {
+            statement: replacing.unwrap_or_else(|| self.statement.clone()),
+            ..self.clone()
+        }
+    }
+}
+
 /// An inventory that cannot be turned into statements.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
@@ -168,6 +184,11 @@ impl RebuildPlan {
             source_settings: inventory.server.settings.clone(),
             ..Self::default()
         };
+        for server in &inventory.servers {
+            let create = server.statement(inventory.server.flavour);
+            plan.structure
+                .push(step(StepKind::Server, server.name.quoted(), None, create));
+        }
         for space in &inventory.tablespaces {
             let create = space.statement();
             plan.structure

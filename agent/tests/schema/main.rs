@@ -5,6 +5,7 @@
 
 mod checks;
 mod chunks;
+mod decided;
 mod details;
 mod json;
 mod keys;

@@ -1,33 +1,14 @@
 //! Every variable of every server that is tested is decided upon: set by us, given to servers that replay, or without effect.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use holdfast_agent::server::capture::read_settings;
 use holdfast_agent::server::statement_settings::STATEMENT_SETTINGS;
 use holdfast_agent::wire::known_session::KNOWN;
 use holdfast_proto::Flavour;
 
+use crate::decided::reasons;
 use crate::servers::Server;
-
-/// Names by reason; a name that ends with `*` stands for all that begin so.
-fn without_effect() -> BTreeMap<&'static str, &'static str> {
-    let mut reason = "";
-    let mut names = BTreeMap::new();
-    for line in include_str!("variables.txt")
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-    {
-        match line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
-            Some(heading) => reason = heading,
-            None => {
-                for name in line.split_whitespace() {
-                    assert!(names.insert(name, reason).is_none(), "{name} is named twice");
-                }
-            }
-        }
-    }
-    names
-}
 
 /// All names of a server's variables, of those that only sessions have too.
 async fn variables(server: &Server) -> BTreeSet<String> {
@@ -44,7 +25,7 @@ async fn variables(server: &Server) -> BTreeSet<String> {
 
 #[tokio::test]
 async fn every_variable_is_decided_upon() {
-    let without_effect = without_effect();
+    let without_effect = reasons(include_str!("variables.txt"));
     let set_by_us: BTreeSet<&str> = KNOWN.iter().map(|(name, _)| *name).chain(["sql_mode"]).collect();
     let given: BTreeSet<&str> = STATEMENT_SETTINGS.iter().map(|(name, _)| *name).collect();
     let decided_twice: Vec<&&str> = without_effect

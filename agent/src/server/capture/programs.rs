@@ -4,7 +4,7 @@
 //! single conversion reads them all. We take the raw bytes and write the pieces that are in UTF-8 again, in the
 //! program's character set.
 
-use super::super::identifiers::{TableName, is_bare_word, quote_identifier};
+use super::super::identifiers::{TableName, is_bare_word, quote_identifier, quote_text};
 use super::super::inventory::{NotCarried, Program, ProgramKind, SqlText};
 use super::super::program::{Head, head_of, printed_comment, written_comment};
 use super::super::tokens::{Letters, Quoting};
@@ -151,7 +151,15 @@ async fn shown_program(
     not_carried: &mut Vec<NotCarried>,
 ) -> Result<Program, CaptureError> {
     let object = listed.name.quoted();
-    let row = show_create(connection, listed.kind.words(), &object).await?;
+    let row = match show_create(connection, listed.kind.words(), &object).await {
+        Err(CaptureError::Vanished { object }) if listed.kind == ProgramKind::View => {
+            match view_by_the_list(connection, &listed).await? {
+                Some(program) => return Ok(program),
+                None => return Err(CaptureError::Vanished { object }),
+            }
+        }
+        shown => shown?,
+    };
     let text = |column| row.str(column).map_err(reading(&object));
     let statement_column = match listed.kind {
         ProgramKind::Trigger => "SQL Original Statement".to_string(),
@@ -189,6 +197,60 @@ async fn shown_program(
         });
     }
     Ok(program)
+}
+
+/// A view that MySQL does not show, since a schema that it reads is gone: by what the list of views has of it, which is all but its
+/// ALGORITHM. `None` where it is gone itself.
+async fn view_by_the_list(
+    connection: &mut Connection,
+    listed: &Listed,
+) -> Result<Option<Program>, CaptureError> {
+    let name = &listed.name;
+    let sql = format!(
+        "SELECT VIEW_DEFINITION AS d, SECURITY_TYPE AS s, CHECK_OPTION AS c, CHARACTER_SET_CLIENT AS client, COLLATION_CONNECTION AS collation \
+         FROM information_schema.VIEWS WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}",
+        quote_text(name.schema.as_str()),
+        quote_text(name.name.as_str())
+    );
+    let rows = query(connection, "a view", &sql).await?;
+    let Some(row) = rows.first() else {
+        return Ok(None);
+    };
+    let text = |column| row.str(column).map_err(reading(name));
+    let (definition, client) = (text("d")?, text("client")?);
+    if definition.is_empty() || !(client.starts_with("utf8") || definition.is_ascii()) {
+        return Err(CaptureError::unknown(
+            name,
+            "the server does not show its definition",
+        ));
+    }
+    let (user, host) = listed.definer.rsplit_once('@').unwrap_or((&listed.definer, "%"));
+    let checked = match text("c")?.as_str() {
+        "NONE" => String::new(),
+        option => format!(" WITH {option} CHECK OPTION"),
+    };
+    let statement = format!(
+        "CREATE ALGORITHM=UNDEFINED DEFINER={}@{} SQL SECURITY {} VIEW {} AS {definition}{checked}",
+        quote_identifier(user),
+        quote_identifier(host),
+        text("s")?,
+        name.quoted()
+    );
+    Ok(Some(Program {
+        kind: listed.kind,
+        name: name.clone(),
+        statement: SqlText(statement.into_bytes()),
+        definer: listed.definer.clone(),
+        sql_mode: None,
+        character_set_client: client,
+        collation_connection: text("collation")?,
+        database_collation: None,
+        time_zone: None,
+        created_unix_seconds: None,
+        table: None,
+        action_order: None,
+        invalid: true,
+    }))
 }
 
 /// Whether the server itself cannot make sense of a view.

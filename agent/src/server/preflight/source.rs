@@ -29,6 +29,7 @@ pub async fn check_source(
     if let Some(inventory) = inventory {
         findings.push(consistency_finding(inventory));
         findings.push(keyless_finding(inventory));
+        findings.extend(needs_finding(inventory));
         findings.extend(missing_findings(inventory));
     }
     Ok(findings)
@@ -192,6 +193,15 @@ fn missing_findings(inventory: &Inventory) -> Vec<Finding> {
         )],
         false => findings,
     }
+}
+
+/// What a restore will ask for: to be known before it is needed.
+fn needs_finding(inventory: &Inventory) -> Option<Finding> {
+    let needs = crate::server::needs::of(inventory);
+    (!needs.is_empty()).then(|| {
+        let needs = needs.join("; ");
+        Finding::ok("needs", format!("a server that is restored into needs: {needs}"))
+    })
 }
 
 fn missing_finding(object: &str, what: &str) -> Finding {

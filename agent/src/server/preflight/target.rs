@@ -1,6 +1,6 @@
 //! Checks of a server that is to be restored into: empty, nobody else's, and able to hold what comes.
 
-use super::*;
+use super::{needs, *};
 use crate::server::accounts::RESTORE_ACCOUNT;
 use crate::server::identifiers::quote_text;
 use crate::server::statement_settings;
@@ -53,19 +53,34 @@ pub async fn check_target(
     )];
     findings.push(empty_finding(connection, "target-schemas", "schemas", SCHEMAS).await?);
     findings.push(empty_finding(connection, "target-accounts", "accounts", &accounts_sql()).await?);
+    findings.extend(servers_finding(connection).await?);
     findings.push(gtid_finding(connection, flavour).await?);
     findings.push(in_use_finding(connection, ours).await?);
     findings.push(replica_finding(connection).await?);
     findings.extend(setting_findings(&settings));
     if let Some(inventory) = inventory {
         findings.extend(compatibility_findings(flavour, &settings, inventory));
-        findings.push(engine_finding(connection, inventory).await?);
+        if inventory.server.flavour == flavour {
+            findings.extend(needs::findings(connection, inventory, &settings).await?);
+        }
     }
     Ok(findings)
 }
 
 const SCHEMAS: &str = "SELECT CONCAT('schema ', SCHEMA_NAME) AS n FROM information_schema.SCHEMATA \
     WHERE SCHEMA_NAME NOT IN ('information_schema', 'mysql', 'performance_schema', 'sys')";
+
+/// Definitions of other servers, where the account may see them.
+async fn servers_finding(connection: &mut Connection) -> Result<Option<Finding>, CaptureError> {
+    const WHAT: &str = "definitions of other servers";
+    let sql = "SELECT CONCAT('server ', Server_name) AS n FROM mysql.servers";
+    match optional(connection, WHAT, sql).await? {
+        None => Ok(None),
+        Some(_) => empty_finding(connection, "target-servers", WHAT, sql)
+            .await
+            .map(Some),
+    }
+}
 
 fn accounts_sql() -> String {
     let defaults: Vec<String> = DEFAULT_ACCOUNTS.iter().map(|user| quote_text(user)).collect();
@@ -324,28 +339,6 @@ fn compatibility_findings(flavour: Flavour, settings: &Settings, inventory: &Inv
 fn release(version: &str) -> Option<(u32, u32)> {
     let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
-}
-
-async fn engine_finding(connection: &mut Connection, inventory: &Inventory) -> Result<Finding, CaptureError> {
-    let sql = "SELECT UPPER(ENGINE) AS e FROM information_schema.ENGINES WHERE SUPPORT IN ('YES', 'DEFAULT')";
-    let rows = connection.query(sql).await.map_err(lost)?;
-    let here: Vec<String> = rows.iter().filter_map(|row| row.str("e").ok()).collect();
-    let mut missing: Vec<String> = inventory
-        .tables
-        .iter()
-        .map(|table| table.engine.to_ascii_uppercase())
-        .filter(|engine| !here.contains(engine))
-        .collect();
-    missing.sort();
-    missing.dedup();
-    Ok(match missing.is_empty() {
-        true => Finding::ok("engines", "every storage engine that is needed is there"),
-        false => Finding::fail(
-            "engines",
-            format!("the target server lacks storage engines: {}", some_of(&missing)),
-            "Load their plugins, as the source server does.",
-        ),
-    })
 }
 
 #[cfg(test)]

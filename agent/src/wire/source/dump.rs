@@ -22,7 +22,7 @@ use super::status::{ReachingOut, Reporter, StatementSent, SystemRowsSent};
 use super::substitute::{Rest, SUBSTITUTES_MAX, Substitute};
 use super::system_rows::{Aside, SystemRows, Taken};
 use super::temporaries::Temporaries;
-use super::{SourceError, made_up};
+use super::{SourceError, made_up, unencrypted};
 use crate::wire::event::{
     ChecksumAlgorithm, EndKind, EventCutter, EventError, EventHeader, EventType, FILE_MAGIC,
     FormatDescription, HEADER_BYTES, Heartbeat, Piece, Query, Rotate, Step, TransactionEnd,
@@ -352,6 +352,9 @@ impl<'a, W: AsyncWrite + Unpin> Dump<'a, W> {
                     bytes,
                     left_bytes,
                 } => {
+                    let plain = (self.refusals.unencrypted)
+                        .then(|| unencrypted::event(&header, &bytes, self.tracker.checksum()));
+                    let bytes = plain.flatten().unwrap_or(bytes);
                     if self.begin_event(&header, &bytes).await? == Flow::Stop {
                         return Ok(Flow::Stop);
                     }

@@ -24,6 +24,7 @@ mod system_rows;
 mod temporaries;
 #[cfg(test)]
 mod tests;
+mod unencrypted;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};

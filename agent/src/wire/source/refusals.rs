@@ -21,6 +21,8 @@ pub struct Refusals {
     pub writes_outside: bool,
     /// Whether statements are refused that make tables in folders which they name.
     pub names_folders: bool,
+    /// Whether statements are sent that ask for encryption at rest as if they did not.
+    pub unencrypted: bool,
 }
 
 impl Refusals {
@@ -128,6 +130,7 @@ mod tests {
             zones: Some(("Asia/Tokyo".into(), "UTC".into())),
             writes_outside: false,
             names_folders: false,
+            unencrypted: false,
         };
         refusals.why(&Query::parse(EventType::QUERY, &body).unwrap())
     }
