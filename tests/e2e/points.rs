@@ -165,6 +165,7 @@ fn a_restore_killed_at_random_moments_equals_one_that_was_not(kind: Kind) {
                     ended.success() || was_whole,
                     "after kills at {killed_at:?}:\n{said}"
                 );
+                assert!(!is_marked(&target), "after kills at {killed_at:?}:\n{said}");
                 break;
             }
             restore.kill();
@@ -172,7 +173,6 @@ fn a_restore_killed_at_random_moments_equals_one_that_was_not(kind: Kind) {
             kills += 1;
         }
         eprintln!("killed at {killed_at:?}");
-        assert!(!is_marked(&target));
         ledger::check(&target);
         oracle.assert_same(&Snapshot::of(&target));
     }

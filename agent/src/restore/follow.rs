@@ -212,7 +212,7 @@ impl Following<'_> {
                 .collect();
             progress.say(&inside(still, sight, &tables));
         }
-        if still.is_not_helped || self.is_helped || !sight.searches_rows() || !self.has_one_order() {
+        if still.is_not_helped || self.is_helped || sight.searching().is_empty() || !self.has_one_order() {
             return Ok(Seen::Nothing);
         }
         let helped = keyless::to_be_helped(self.replica, self.control).await?;

@@ -17,7 +17,9 @@ use crate::server::statement_settings::{self, Reach, STATEMENT_SETTINGS};
 use crate::wire::{Connection, WireError};
 
 const ER_PARSE_ERROR: u16 = 1064;
-/// How long an applier that waits for locks is ended again and again.
+/// An applier of which nothing but waiting is seen for so long stands still.
+const STILL: Duration = Duration::from_secs(3);
+/// How long one that stands still is ended again and again.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(100);
 
@@ -375,32 +377,50 @@ impl Replica {
             .collect()
     }
 
-    /// Ends the applier, though all of it may wait for locks, for which STOP would wait as well. What it has begun is rolled back.
+    /// Ends the applier behind a whole transaction. Where all of it waits for locks, STOP would wait as well: what it has begun is rolled
+    /// back then.
     pub(super) async fn stop_applying(self, control: &mut Connection) -> Result<(), WireError> {
         let began = Instant::now();
+        let (mut before, mut since) = (Vec::new(), began);
         while began.elapsed() < STOP_PATIENCE {
-            let waiting = match Sight::take(self.flavour, control).await {
+            let sight = match Sight::take(self.flavour, control).await {
                 // An account that may not look.
-                Err(error) if error.server_code().is_some() => Vec::new(),
-                sight => sight?.waiting(),
+                Err(error) if error.server_code().is_some() => break,
+                sight => sight?,
             };
-            for id in &waiting {
-                match control.execute(format!("KILL {id}")).await {
-                    // It has ended with another one.
-                    Err(error) if error.server_code().is_some() => tracing::debug!("{error}"),
-                    done => drop(done?),
-                }
-            }
-            if waiting.is_empty() {
+            if !sight.only_waits() {
                 break;
+            }
+            let waiting = sight.waiting();
+            if before != waiting {
+                (before, since) = (waiting, Instant::now());
+            }
+            if since.elapsed() >= STILL {
+                self.end_all(control, &sight.to_be_ended()).await?;
+                since = Instant::now();
             }
             tokio::time::sleep(POLL).await;
         }
+        self.stop(control).await
+    }
+
+    async fn stop(self, control: &mut Connection) -> Result<(), WireError> {
         let stop = match self.flavour {
             Flavour::MariaDb => "STOP SLAVE SQL_THREAD",
             Flavour::MySql => "STOP REPLICA SQL_THREAD",
         };
         control.execute(stop).await.map(|_| ())
+    }
+
+    async fn end_all(self, control: &mut Connection, threads: &[u64]) -> Result<(), WireError> {
+        for id in threads {
+            match control.execute(format!("KILL {id}")).await {
+                // It has ended with another one.
+                Err(error) if error.server_code().is_some() => tracing::debug!("{error}"),
+                done => drop(done?),
+            }
+        }
+        Ok(())
     }
 
     /// Goes on with one worker.
@@ -421,18 +441,19 @@ impl Replica {
         control.execute(start).await.map(|_| ())
     }
 
-    /// Ends the applier of a MariaDB in the middle of a transaction, which is rolled back.
+    /// Ends the applier of a MariaDB in the middle of a transaction that looks for rows, which is rolled back. One that has ended meanwhile
+    /// stays.
     pub(super) async fn break_off(self, control: &mut Connection) -> Result<(), WireError> {
+        let mut ended_at = Instant::now();
         loop {
-            match self.status(control).await? {
-                Some(status) if status.applier_runs => {}
-                _ => return control.execute("STOP SLAVE SQL_THREAD").await.map(|_| ()),
+            let status = self.status(control).await?;
+            if status.is_none_or(|status| !status.applier_runs) || ended_at.elapsed() >= STILL {
+                return self.stop(control).await;
             }
-            for id in Sight::take(self.flavour, control).await?.busy() {
-                match control.execute(format!("KILL {id}")).await {
-                    Err(error) if error.server_code().is_some() => tracing::debug!("{error}"),
-                    done => drop(done?),
-                }
+            let searching = Sight::take(self.flavour, control).await?.searching();
+            if !searching.is_empty() {
+                self.end_all(control, &searching).await?;
+                ended_at = Instant::now();
             }
             tokio::time::sleep(POLL).await;
         }

@@ -83,6 +83,13 @@ impl Session {
         self.state.starts_with("Waiting for") && FOR.iter().any(|what| self.state.contains(what))
     }
 
+    /// Whether it waits for others that commit before it.
+    fn waits_for_its_turn(&self) -> bool {
+        ["prior transaction", "preceding transaction", "dependent transaction"]
+            .iter()
+            .any(|what| self.state.contains(what))
+    }
+
     /// For people.
     fn told(&self, waits_for_row: bool) -> String {
         let state = match waits_for_row {
@@ -188,6 +195,22 @@ impl Sight {
         waiting.map(|one| one.id).collect()
     }
 
+    /// Those of them that wait for a lock, not for their turn to commit; all that wait where none does.
+    ///
+    /// Whoever waits for its turn is told by its server when the one before it fails. MariaDB may have committed one that is ended while it
+    /// waits for that, and forget that it has.
+    pub(super) fn to_be_ended(&self) -> Vec<u64> {
+        let waiting = self.appliers().filter(|one| self.is_waiting(one));
+        let for_locks: Vec<u64> = waiting
+            .filter(|one| !one.waits_for_its_turn() || self.on_rows.contains(&one.id))
+            .map(|one| one.id)
+            .collect();
+        match for_locks.is_empty() {
+            true => self.waiting(),
+            false => for_locks,
+        }
+    }
+
     /// Whether some of those that apply wait, and none of them works.
     pub(super) fn only_waits(&self) -> bool {
         !self.waiting().is_empty() && !self.works()
@@ -204,17 +227,10 @@ impl Sight {
         self.working().next().is_some()
     }
 
-    /// The numbers of the threads that apply and have something to do.
-    pub(super) fn busy(&self) -> Vec<u64> {
-        self.appliers()
-            .filter(|one| !one.is_idle())
-            .map(|one| one.id)
-            .collect()
-    }
-
-    /// Whether one of those that apply looks for a row that it is to change.
-    pub(super) fn searches_rows(&self) -> bool {
-        self.working().any(|one| one.state.contains("find_row"))
+    /// The numbers of those that apply and look for a row that they are to change.
+    pub(super) fn searching(&self) -> Vec<u64> {
+        let searching = self.working().filter(|one| one.state.contains("find_row"));
+        searching.map(|one| one.id).collect()
     }
 
     /// How many rows the transactions of those that work have changed so far; the largest of them.
