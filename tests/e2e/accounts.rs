@@ -198,7 +198,7 @@ fn accounts_follow_the_binlog(kind: Kind) {
         &site,
         kind,
         "renamed",
-        &["--map-account", "nopw@%=shop'user@192.168.%"],
+        &["--backup", &backup, "--map-account", "nopw@%=shop'user@192.168.%"],
     );
     assert_eq!(scratch.value(rows), "1,2,3");
     assert_eq!(told["account_statements_left_out"], 7, "{told}");
