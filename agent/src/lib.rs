@@ -15,6 +15,7 @@ pub mod find;
 pub mod instance;
 pub mod kit;
 pub mod logging;
+pub mod machine;
 pub mod problem;
 pub mod progress;
 pub mod repository;
@@ -24,6 +25,8 @@ pub mod rows;
 pub mod schedule;
 pub mod server;
 pub mod service;
+#[cfg(test)]
+mod simulation;
 pub mod status;
 pub mod store;
 pub mod wire;

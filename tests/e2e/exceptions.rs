@@ -124,6 +124,19 @@ fn damaged_tables_cost_the_rest_nothing(kind: Kind) {
         .restore(&["a"], &["--scratch", "x", "--only", "shop.crashed", "--dry-run"])
         .fails();
     told.says(&["HF-E037", "lacks shop.crashed"]);
+    let (only, prefix) = (site.shown("only"), kind.prefix().display().to_string());
+    let to = [
+        "--scratch",
+        &only,
+        "--server-prefix",
+        &prefix,
+        "--stop",
+        "--only",
+        "shop.*",
+    ];
+    let told = site.restore(&["a"], &to).fails();
+    assert_eq!(told.status.code(), Some(48), "{told}");
+    told.says(&["missing-table `shop`.`crashed`"]);
 
     // A drill does not call it whole either, unless the host's operator does.
     let verifier = Verifier::new(&site, kind);

@@ -403,8 +403,9 @@ fn an_applier_error_names_the_transaction_mysql() {
 /// A backup of a source, and its binlogs archived up to what `work` did after that.
 pub(crate) fn archived_after(source: Server, work: impl Fn(&Server)) -> (Server, Site, Backup) {
     let site = Site::new(&source);
-    let archiving = start_archiving(&site);
+    // First: the agent would take one by itself, at another moment.
     let backup = site.backup();
+    let archiving = start_archiving(&site);
     work(&source);
     end_archived(archiving, &site, &source);
     (source, site, backup)

@@ -201,6 +201,15 @@ fn every_engine_goes_on(kind: Kind) {
     story.to_scratch("p", 3, &["--pause"]).succeeds();
     assert!(!folder.join("stopped-in-order").exists());
     story.is("p", 3);
+    // By its process id too, again and again.
+    for _ in 0..2 {
+        let id = id_of(&folder);
+        let kill = std::process::Command::new("kill").arg(id.trim()).status();
+        assert!(kill.unwrap().success());
+        wait_until("it has ended", PATIENCE, || !is_alive(&id));
+        story.to_scratch("p", 3, &["--pause"]).succeeds();
+        story.is("p", 3);
+    }
     story.to_scratch("p", 4, &["--stop"]).succeeds();
     story.finished_is("p", 4);
 }

@@ -7,6 +7,8 @@ use std::path::Path;
 use holdfast_proto::ids::StreamId;
 use serde::{Deserialize, Serialize};
 
+use crate::machine::Machine;
+
 /// The durable record; written before the stream goes on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Base {
@@ -21,13 +23,13 @@ pub struct Base {
 
 impl Base {
     /// Reads it; `None` if there is none or it is damaged.
-    pub fn read(path: &Path) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+    pub fn read(machine: &dyn Machine, path: &Path) -> Option<Self> {
+        serde_json::from_slice(&machine.read(path).ok()?).ok()
     }
 
     /// Writes it durably.
-    pub fn write(&self, path: &Path) -> std::io::Result<()> {
+    pub fn write(&self, machine: &dyn Machine, path: &Path) -> std::io::Result<()> {
         let bytes = serde_json::to_vec(self).expect("our own record serialises");
-        crate::durable::replace(path, &bytes, 0o600)
+        machine.replace(path, &[&bytes], 0o600)
     }
 }

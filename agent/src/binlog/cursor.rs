@@ -8,6 +8,7 @@ use holdfast_proto::stream::LevelHead;
 use serde::{Deserialize, Serialize};
 
 use super::segment::StreamFile;
+use crate::machine::Machine;
 
 /// How far one level of the stream is sealed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,8 +64,8 @@ pub struct Cursor {
 
 impl Cursor {
     /// Reads it; `None` if there is none or it is damaged, which costs time and nothing else.
-    pub fn read(path: &Path) -> Option<Self> {
-        let bytes = std::fs::read(path).ok()?;
+    pub fn read(machine: &dyn Machine, path: &Path) -> Option<Self> {
+        let bytes = machine.read(path).ok()?;
         match serde_json::from_slice(&bytes) {
             Ok(cursor) => Some(cursor),
             Err(error) => {
@@ -75,12 +76,9 @@ impl Cursor {
     }
 
     /// Writes it durably.
-    pub fn write(&self, path: &Path) -> std::io::Result<()> {
-        crate::durable::replace(
-            path,
-            &serde_json::to_vec(self).expect("our own record serialises"),
-            0o600,
-        )
+    pub fn write(&self, machine: &dyn Machine, path: &Path) -> std::io::Result<()> {
+        let bytes = serde_json::to_vec(self).expect("our own record serialises");
+        machine.replace(path, &[&bytes], 0o600)
     }
 
     /// The file that is being archived.

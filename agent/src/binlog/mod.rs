@@ -5,10 +5,13 @@
 //! here, it would make what is archived unreplayable.
 
 pub mod archive;
+pub(crate) mod archiving;
 pub mod base;
 pub mod cursor;
+pub(crate) mod heads;
 pub mod index;
 pub mod lag;
+pub(crate) mod levelling;
 pub mod outbox;
 pub mod refusal;
 pub mod segment;

@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::spool::{self, EntryId, Spool};
-use crate::durable;
+use crate::machine::{SharedMachine, on_disk};
 use crate::repository::OpenProvider;
 use crate::repository::upload::put_with_patience_bytes;
 
@@ -119,15 +119,6 @@ fn queue_of(level: Level) -> usize {
     }
 }
 
-/// Disks may be slow, and syncing is: neither the lock nor the runtime waits for it.
-async fn on_disk<T: Send + 'static>(
-    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
-) -> std::io::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(std::io::Error::other)?
-}
-
 impl Outbox {
     /// Over a spool, with a lane for each provider. What is in the spool from before goes to every provider again: a
     /// create-only put of the same bytes is harmless. `lagging_path` remembers who needs levelling.
@@ -138,8 +129,10 @@ impl Outbox {
         mut describe: impl FnMut(&Bytes) -> Option<(String, Mark)>,
     ) -> Self {
         // What cannot be read says nothing good of anybody.
-        let lagging =
-            std::fs::read(lagging_path).map(|bytes| serde_json::from_slice::<Vec<String>>(&bytes).ok());
+        let lagging = spool
+            .machine()
+            .read(lagging_path)
+            .map(|bytes| serde_json::from_slice::<Vec<String>>(&bytes).ok());
         let lags = |name: &String| match &lagging {
             Ok(Some(lagging)) => lagging.contains(name),
             Ok(None) => true,
@@ -160,7 +153,7 @@ impl Outbox {
             lagging_path: lagging_path.to_owned(),
         };
         for id in inner.spool.entries() {
-            match spool::load(&inner.spool.path(id))
+            match spool::load(inner.spool.machine().as_ref(), &inner.spool.path(id))
                 .ok()
                 .and_then(|object| describe(&object))
             {
@@ -179,6 +172,10 @@ impl Outbox {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().expect("no panic while the lock is held")
+    }
+
+    fn machine(&self) -> SharedMachine {
+        self.lock().spool.machine().clone()
     }
 
     /// Stores an object durably on local disk and queues it for every provider. Waits, however long, while there is no
@@ -204,7 +201,9 @@ impl Outbox {
             }
             room.await;
         };
-        let stored = on_disk(move || spool::store(&path, &sealed.bytes)).await;
+        let machine = self.machine();
+        // Disks may be slow, and syncing is: neither the lock nor the runtime waits for it.
+        let stored = on_disk(&machine, move |disk| spool::store(disk, &path, &sealed.bytes)).await;
         {
             let mut inner = self.lock();
             if let Err(error) = stored {
@@ -302,14 +301,15 @@ impl Outbox {
             let next = self.lock().peek(lane, level);
             let Some((id, name)) = next else {
                 tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
                     () = pushed => continue,
                     // Notifications are not kept for whoever comes late.
                     () = tokio::time::sleep(Duration::from_millis(200)) => continue,
-                    () = stop.cancelled() => return,
                 }
             };
             let path = self.lock().spool.path(id);
-            let read = on_disk(move || spool::load(&path)).await;
+            let read = on_disk(&self.machine(), move |disk| spool::load(disk, &path)).await;
             if read.is_err() && self.lock().peek(lane, level).is_none_or(|(first, _)| first != id) {
                 continue; // it was let go of meanwhile
             }
@@ -319,6 +319,7 @@ impl Outbox {
                 put_with_patience_bytes(&provider, &name, &bytes, PATIENCE).await
             };
             let result = tokio::select! {
+                biased;
                 result = put => result,
                 () = stop.cancelled() => return,
             };
@@ -342,6 +343,7 @@ impl Outbox {
                         );
                     }
                     tokio::select! {
+                        biased;
                         () = tokio::time::sleep(pause) => {}
                         () = stop.cancelled() => return,
                     }
@@ -413,10 +415,10 @@ impl Inner {
         let lagging = self.lanes.iter().filter(|lane| lane.needs_levelling);
         let lagging: Vec<&String> = lagging.map(|lane| &lane.provider).collect();
         if lagging.is_empty() {
-            return durable::remove(&self.lagging_path);
+            return self.spool.machine().remove(&self.lagging_path);
         }
         let bytes = serde_json::to_vec(&lagging).expect("names serialise");
-        durable::replace(&self.lagging_path, &bytes, 0o600)
+        self.spool.machine().replace(&self.lagging_path, &[&bytes], 0o600)
     }
 
     /// Drops from the queues of lagging providers what a required provider holds already.

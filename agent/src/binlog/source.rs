@@ -2,19 +2,101 @@
 //! that was archived. Reads only; what follows from the answers is [`super::stream`]'s business.
 
 use holdfast_proto::ids::ObjectHash;
+use holdfast_proto::manifest::Coordinates;
 use holdfast_proto::stream::{GapCause, StreamOrigin};
 use sha2::{Digest as _, Sha256};
 
 use super::cursor::Cursor;
 use super::lag::number;
 use super::stream::{Context, HEARTBEAT, IDLE};
-use crate::backup::snapshot::source_problem;
+use crate::backup::snapshot::{position, source_problem};
 use crate::problem::{Code, Problem};
+use crate::server::capture::{self, CaptureError};
+use crate::server::inventory::NotCarried;
 use crate::wire::event::EventType;
-use crate::wire::{BinlogDump, BinlogEvent, Connection, WireError};
+use crate::wire::{
+    BinlogDump, BinlogEvent, BinlogPacket, BinlogStream, ConnectOptions, Connection, WireError,
+};
+
+/// A source, as archiving sees it. One seam, so that the same code follows a server of a test that goes on in a moment.
+pub(crate) trait Source {
+    type Session: SourceSession;
+
+    async fn connect(&self) -> Result<Self::Session, WireError>;
+}
+
+/// A connection to a source.
+pub(crate) trait SourceSession {
+    type Events: SourceEvents;
+
+    /// Who the source is.
+    async fn origin(&mut self) -> Result<StreamOrigin, WireError>;
+
+    /// Its binlog files and their sizes, oldest first.
+    async fn files(&mut self) -> Result<Vec<(String, u64)>, Problem>;
+
+    /// Where it is.
+    async fn position(&mut self) -> Result<Coordinates, WireError>;
+
+    /// What it keeps out of its binlog.
+    async fn binlog_lacks(&mut self) -> Result<Vec<NotCarried>, CaptureError>;
+
+    /// Its events, as a replica gets them.
+    async fn dump(self, dump: BinlogDump) -> Result<Self::Events, WireError>;
+}
+
+/// See [`BinlogStream`].
+pub(crate) trait SourceEvents {
+    async fn next_event(&mut self) -> Result<BinlogEvent<'_>, WireError>;
+
+    async fn next(&mut self) -> Result<BinlogPacket<'_>, WireError>;
+}
+
+impl Source for ConnectOptions {
+    type Session = Connection;
+
+    async fn connect(&self) -> Result<Connection, WireError> {
+        Connection::connect(self).await
+    }
+}
+
+impl SourceSession for Connection {
+    type Events = BinlogStream;
+
+    async fn origin(&mut self) -> Result<StreamOrigin, WireError> {
+        origin(self).await
+    }
+
+    async fn files(&mut self) -> Result<Vec<(String, u64)>, Problem> {
+        binlog_files(self).await
+    }
+
+    async fn position(&mut self) -> Result<Coordinates, WireError> {
+        position(self).await
+    }
+
+    async fn binlog_lacks(&mut self) -> Result<Vec<NotCarried>, CaptureError> {
+        let settings = capture::read_settings(self).await?;
+        capture::missing_from_binlog(self, &settings).await
+    }
+
+    async fn dump(self, dump: BinlogDump) -> Result<BinlogStream, WireError> {
+        self.binlog_dump(dump).await
+    }
+}
+
+impl SourceEvents for BinlogStream {
+    async fn next_event(&mut self) -> Result<BinlogEvent<'_>, WireError> {
+        BinlogStream::next_event(self).await
+    }
+
+    async fn next(&mut self) -> Result<BinlogPacket<'_>, WireError> {
+        BinlogStream::next(self).await
+    }
+}
 
 /// Who the source is.
-pub(super) async fn origin(control: &mut Connection) -> Result<StreamOrigin, WireError> {
+async fn origin(control: &mut Connection) -> Result<StreamOrigin, WireError> {
     let rows = control
         .query("SHOW GLOBAL VARIABLES WHERE Variable_name IN ('server_id', 'server_uuid', 'server_uid')")
         .await?;
@@ -50,7 +132,7 @@ pub(super) fn server_id_clash(fact: String) -> Problem {
 }
 
 /// The source's binlog files and their sizes, oldest first.
-pub(super) async fn binlog_files(control: &mut Connection) -> Result<Vec<(String, u64)>, Problem> {
+async fn binlog_files(control: &mut Connection) -> Result<Vec<(String, u64)>, Problem> {
     let rows = control.query("SHOW BINARY LOGS").await.map_err(|error| match error {
         WireError::Server { code: 1381, .. } => Problem::new(
             Code::LogBinOff,
@@ -69,8 +151,8 @@ pub(super) async fn binlog_files(control: &mut Connection) -> Result<Vec<(String
 
 /// Where a new stream begins: at the file the newest backup stands in while that is the same history, else at the
 /// newest file.
-pub(super) fn first_file(
-    context: &Context,
+pub(super) fn first_file<S>(
+    context: &Context<S>,
     cause: GapCause,
     files: &[(String, u64)],
 ) -> Result<String, Problem> {
@@ -90,8 +172,8 @@ pub(super) fn first_file(
 }
 
 /// Whether the source still has what we archived last, at the same place. `None` if so, else why a new stream begins.
-pub(super) async fn still_there(
-    context: &Context,
+pub(super) async fn still_there<S: Source>(
+    context: &Context<S>,
     known: &Cursor,
     files: &[(String, u64)],
 ) -> Result<Option<(GapCause, String)>, Problem> {
@@ -126,8 +208,8 @@ pub(super) async fn still_there(
 }
 
 /// The hash of the first event of a file, read on a connection of its own.
-async fn first_event_hash(context: &Context, file: &str) -> Result<ObjectHash, WireError> {
-    let control = Connection::connect(&context.source).await?;
+async fn first_event_hash<S: Source>(context: &Context<S>, file: &str) -> Result<ObjectHash, WireError> {
+    let control = context.source.connect().await?;
     let dump = BinlogDump {
         server_id: context.server_id,
         replica_uuid: None,
@@ -138,7 +220,7 @@ async fn first_event_hash(context: &Context, file: &str) -> Result<ObjectHash, W
         semi_sync: false,
         stop_at_end: true,
     };
-    let mut stream = control.binlog_dump(dump).await?;
+    let mut stream = control.dump(dump).await?;
     for _ in 0..4 {
         if let BinlogEvent::Whole { bytes, .. } = stream.next_event().await?
             && bytes.get(4) == Some(&EventType::FORMAT_DESCRIPTION.0)

@@ -7,13 +7,12 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use crate::durable;
+use crate::machine::{Machine, SharedMachine};
 
 const MAGIC: &[u8; 8] = b"HFSPOOL0";
 const HEAD_BYTES: usize = 40;
@@ -23,6 +22,7 @@ pub type EntryId = u64;
 
 /// The spool's folder and what is in it.
 pub struct Spool {
+    machine: SharedMachine,
     folder: PathBuf,
     limit_bytes: u64,
     entries: BTreeMap<EntryId, u64>,
@@ -31,20 +31,16 @@ pub struct Spool {
 
 impl Spool {
     /// Opens or makes the folder. Damaged entries are not in the spool; they are returned, for [`Spool::discard`].
-    pub fn open(folder: &Path, limit_bytes: u64) -> io::Result<(Self, Vec<PathBuf>)> {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)?;
+    pub fn open(machine: SharedMachine, folder: &Path, limit_bytes: u64) -> io::Result<(Self, Vec<PathBuf>)> {
         let mut spool = Self {
+            machine,
             folder: folder.to_owned(),
             limit_bytes,
             entries: BTreeMap::new(),
             next: 0,
         };
         let mut damaged = Vec::new();
-        for entry in std::fs::read_dir(folder)? {
-            let path = entry?.path();
+        for (path, bytes) in spool.machine.files(folder)? {
             let id = path
                 .file_name()
                 .and_then(|n| n.to_str())
@@ -52,23 +48,26 @@ impl Spool {
             match id {
                 Some(id) => {
                     spool.next = spool.next.max(id + 1);
-                    if load(&path).is_ok() {
-                        spool.entries.insert(id, std::fs::metadata(&path)?.len());
+                    if load(spool.machine.as_ref(), &path).is_ok() {
+                        spool.entries.insert(id, bytes);
                     } else {
                         damaged.push(path);
                     }
                 }
-                None => std::fs::remove_file(&path)?,
+                None => spool.machine.remove(&path)?,
             }
         }
-        durable::sync_folder(folder)?;
         Ok((spool, damaged))
     }
 
     /// Removes damaged entries for good.
     pub fn discard(&self, damaged: &[PathBuf]) -> io::Result<()> {
-        damaged.iter().try_for_each(std::fs::remove_file)?;
-        durable::sync_folder(&self.folder)
+        damaged.iter().try_for_each(|path| self.machine.remove(path))
+    }
+
+    /// The machine that it is on.
+    pub fn machine(&self) -> &SharedMachine {
+        &self.machine
     }
 
     /// Where an entry lies.
@@ -112,21 +111,21 @@ impl Spool {
     /// Lets go of an entry.
     pub fn remove(&mut self, id: EntryId) -> io::Result<()> {
         if self.entries.remove(&id).is_some() {
-            std::fs::remove_file(self.path(id))?;
+            self.machine.let_go(&self.path(id))?;
         }
         Ok(())
     }
 }
 
 /// Stores an object in a place that was reserved; when this returns it survives a crash.
-pub fn store(path: &Path, object: &[u8]) -> io::Result<()> {
+pub fn store(machine: &dyn Machine, path: &Path, object: &[u8]) -> io::Result<()> {
     let hash = Sha256::digest(object);
-    durable::replace_parts(path, &[MAGIC, &hash, object], 0o600)
+    machine.replace(path, &[MAGIC, &hash, object], 0o600)
 }
 
 /// Reads an object back, checked.
-pub fn load(path: &Path) -> io::Result<Bytes> {
-    let file = Bytes::from(std::fs::read(path)?);
+pub fn load(machine: &dyn Machine, path: &Path) -> io::Result<Bytes> {
+    let file = Bytes::from(machine.read(path)?);
     let torn = || io::Error::new(io::ErrorKind::InvalidData, "a torn or damaged spool entry");
     let head = file.get(..HEAD_BYTES).ok_or_else(torn)?;
     let (magic, hash) = head.split_at(8);
@@ -139,16 +138,19 @@ pub fn load(path: &Path) -> io::Result<Bytes> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::machine::ThisMachine;
 
     #[test]
     fn entries_survive_and_torn_ones_do_not() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut spool, damaged) = Spool::open(folder.path(), 200).unwrap();
+        let (mut spool, damaged) = Spool::open(Arc::new(ThisMachine), folder.path(), 200).unwrap();
         assert!(damaged.is_empty());
         let [a, b, c] = [&b"first"[..], b"second", b"third"].map(|object| {
             let (id, path) = spool.reserve(object.len() as u64);
-            store(&path, object).unwrap();
+            store(&ThisMachine, &path, object).unwrap();
             id
         });
         assert!(!spool.has_room_for(100));
@@ -159,12 +161,12 @@ mod tests {
         std::fs::write(&path, bytes).unwrap();
         let unfinished = folder.path().join(".0000000000000009.1");
         std::fs::write(&unfinished, b"half").unwrap();
-        let (spool, damaged) = Spool::open(folder.path(), 200).unwrap();
+        let (spool, damaged) = Spool::open(Arc::new(ThisMachine), folder.path(), 200).unwrap();
         assert_eq!((spool.entries(), &damaged), (vec![c], &vec![path.clone()]));
         assert!(!unfinished.exists() && path.exists());
         spool.discard(&damaged).unwrap();
         assert!(!path.exists());
-        assert_eq!(&load(&spool.path(c)).unwrap()[..], b"third");
+        assert_eq!(&load(&ThisMachine, &spool.path(c)).unwrap()[..], b"third");
         assert_eq!(
             spool.next,
             c + 1,

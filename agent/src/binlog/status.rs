@@ -20,6 +20,7 @@ use super::cursor::Cursor;
 use super::lag::{Lag, Place};
 use super::outbox::{LaneStatus, Outbox};
 use crate::backup::last::LastBackup;
+use crate::machine::SharedMachine;
 use crate::problem::Problem;
 use crate::server::inventory::NotCarried;
 use crate::words;
@@ -33,6 +34,7 @@ const MUTE_ALARM: Duration = Duration::from_secs(30);
 
 /// What the tasks of the agent tell each other and `status`.
 pub struct Board {
+    machine: SharedMachine,
     base_path: PathBuf,
     state: Mutex<State>,
     backup_wanted: Notify,
@@ -107,8 +109,8 @@ impl State {
 
 impl Board {
     /// `base_path` remembers what a backup has yet to answer; see [`Base`]. `last` is what the newest backup of this host lacks.
-    pub fn new(base_path: PathBuf, last: Option<&LastBackup>) -> Self {
-        let base = Base::read(&base_path);
+    pub fn new(machine: SharedMachine, base_path: PathBuf, last: Option<&LastBackup>) -> Self {
+        let base = Base::read(machine.as_ref(), &base_path);
         let told = last.into_iter().flat_map(|last| &last.missing);
         Self {
             state: Mutex::new(State {
@@ -118,6 +120,7 @@ impl Board {
                 told_missing: told.map(|missing| missing.object.clone()).collect(),
                 ..State::default()
             }),
+            machine,
             base_path,
             backup_wanted: Notify::new(),
         }
@@ -191,7 +194,7 @@ impl Board {
             holes: state.holes.clone(),
             answer_began_ms: state.answer_began_ms,
         };
-        base.write(&self.base_path)
+        base.write(self.machine.as_ref(), &self.base_path)
     }
 
     /// Not written down is as good as lost: then another backup is taken after a restart.
@@ -214,7 +217,7 @@ impl Board {
                 (state.durable_lag, state.received_lag) = (Lag::default(), Lag::default());
             }
             state.origin = Some(origin.clone());
-            state.heard_ms = Some(words::now_ms());
+            state.heard_ms = Some(self.machine.now_ms());
             (state.source_problem, state.source_mute) = (None, None);
         });
     }
@@ -222,7 +225,7 @@ impl Board {
     /// Bytes up to here were received.
     pub fn received(&self, file: &str, offset: u64) {
         self.with(|state| {
-            state.heard_ms = Some(words::now_ms());
+            state.heard_ms = Some(self.machine.now_ms());
             match &mut state.received {
                 Some((known, at)) if known == file => *at = offset,
                 other => *other = Some((file.to_owned(), offset)),
@@ -240,7 +243,7 @@ impl Board {
 
     /// The source cannot be asked where it is; says for how long that is so.
     pub fn source_mute(&self, reason: &str) -> Duration {
-        let now_ms = words::now_ms();
+        let now_ms = self.machine.now_ms();
         let since_ms = self.with(|state| {
             let since_ms = state.source_mute.as_ref().map_or(now_ms, |(since, _)| *since);
             state.source_mute = Some((since_ms, reason.to_owned()));
@@ -271,7 +274,7 @@ impl Board {
             tracing::warn!("the source lost events of its own (INCIDENT): a fresh backup is needed");
             self.with(|state| {
                 state.incidents += 1;
-                let now = words::moment(words::now_ms());
+                let now = words::moment(self.machine.now_ms());
                 state.hole(format!("{now}: the source lost events of its own"));
                 self.write_base(state)
             })?;
@@ -294,7 +297,7 @@ impl Board {
 
     /// History broke off. Durable with the next stream: until then every start finds it again.
     pub fn broke_off(&self, cause: GapCause, text: &str) {
-        let now = words::moment(words::now_ms());
+        let now = words::moment(self.machine.now_ms());
         self.with(|state| state.hole(format!("{now}: {cause:?}: {text}")));
     }
 
@@ -332,7 +335,7 @@ impl Board {
     pub fn backup_began(&self) {
         self.with(|state| {
             state.backup_epoch = Some(state.epoch);
-            state.answer_began_ms = Some(words::now_ms());
+            state.answer_began_ms = Some(self.machine.now_ms());
             self.write_base_or_warn(state);
         });
     }
@@ -344,7 +347,7 @@ impl Board {
             match result {
                 Ok(id) => {
                     state.last_backup = Some(id);
-                    state.last_backup_ms = Some(words::now_ms());
+                    state.last_backup_ms = Some(self.machine.now_ms());
                     state.backup_problem = None;
                     if began == Some(state.epoch) {
                         state.holes.clear();
@@ -367,7 +370,7 @@ impl Board {
     ) -> StatusRecord {
         let lanes = outbox.lanes();
         let (is_full, used_bytes, limit_bytes) = outbox.spool();
-        let now_ms = words::now_ms();
+        let now_ms = self.machine.now_ms();
         let state = self.with(|state| {
             look(state, &lanes, now_ms);
             state.clone()
@@ -510,8 +513,11 @@ impl StatusRecord {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::binlog::outbox::Durable;
+    use crate::machine::ThisMachine;
 
     const FIRST: StreamId = StreamId([1; 16]);
     const SECOND: StreamId = StreamId([2; 16]);
@@ -533,7 +539,7 @@ mod tests {
     fn what_a_backup_has_to_answer_survives_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("base.json");
-        let board = Board::new(path.clone(), None);
+        let board = Board::new(Arc::new(ThisMachine), path.clone(), None);
         board
             .begin(FIRST, GapCause::First, "binlog.000001", None)
             .unwrap();
@@ -552,20 +558,20 @@ mod tests {
             )
             .unwrap();
         assert!(is_wanted(&board));
-        let board = Board::new(path.clone(), None);
+        let board = Board::new(Arc::new(ThisMachine), path.clone(), None);
         board.backup_found("1".into(), 1, 1, 0);
         board.resume(SECOND);
         assert!(is_wanted(&board) && holes(&board) == 1);
         board.backup_began();
         board.backup_ended(Ok("2".into()));
-        let board = Board::new(path.clone(), None);
+        let board = Board::new(Arc::new(ThisMachine), path.clone(), None);
         board.backup_found("2".into(), 2, 2, 0);
         board.resume(SECOND);
         assert!(!is_wanted(&board) && holes(&board) == 0);
         // A record that is lost, or another stream's, answers nothing.
-        Board::new(path.clone(), None).resume(FIRST);
+        Board::new(Arc::new(ThisMachine), path.clone(), None).resume(FIRST);
         std::fs::remove_file(&path).unwrap();
-        let board = Board::new(path, None);
+        let board = Board::new(Arc::new(ThisMachine), path, None);
         board.backup_found("2".into(), 2, 2, 0);
         board.resume(SECOND);
         assert!(is_wanted(&board) && holes(&board) == 1);
@@ -575,7 +581,7 @@ mod tests {
     fn a_backup_that_we_were_killed_right_behind_is_found_in_the_catalog() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("base.json");
-        let board = Board::new(path.clone(), None);
+        let board = Board::new(Arc::new(ThisMachine), path.clone(), None);
         board
             .begin(FIRST, GapCause::First, "binlog.000001", None)
             .unwrap();
@@ -583,7 +589,7 @@ mod tests {
         std::thread::sleep(Duration::from_millis(2));
         board.backup_began();
         let restarted = |began_ms| {
-            let board = Board::new(path.clone(), None);
+            let board = Board::new(Arc::new(ThisMachine), path.clone(), None);
             board.backup_found("1".into(), began_ms, began_ms, 0);
             board.resume(FIRST);
             holes(&board)
@@ -597,7 +603,7 @@ mod tests {
     #[test]
     fn a_backup_does_not_answer_what_was_lost_while_it_ran() {
         let folder = tempfile::tempdir().unwrap();
-        let board = Board::new(folder.path().join("base.json"), None);
+        let board = Board::new(Arc::new(ThisMachine), folder.path().join("base.json"), None);
         board
             .begin(FIRST, GapCause::First, "binlog.000001", None)
             .unwrap();
@@ -626,16 +632,40 @@ mod tests {
         };
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        assert_eq!(begin(&Board::new(path("first"), None), GapCause::First), 0);
-        assert_eq!(begin(&Board::new(path("all lost"), None), GapCause::StateLost), 1);
         assert_eq!(
-            begin(&Board::new(path("first"), None), GapCause::StateLost),
+            begin(
+                &Board::new(Arc::new(ThisMachine), path("first"), None),
+                GapCause::First
+            ),
+            0
+        );
+        assert_eq!(
+            begin(
+                &Board::new(Arc::new(ThisMachine), path("all lost"), None),
+                GapCause::StateLost
+            ),
+            1
+        );
+        assert_eq!(
+            begin(
+                &Board::new(Arc::new(ThisMachine), path("first"), None),
+                GapCause::StateLost
+            ),
             0,
             "only the cursor was lost"
         );
-        assert_eq!(begin(&Board::new(path("reset"), None), GapCause::Reset), 1);
         assert_eq!(
-            begin(&Board::new(path("reset"), None), GapCause::StateLost),
+            begin(
+                &Board::new(Arc::new(ThisMachine), path("reset"), None),
+                GapCause::Reset
+            ),
+            1
+        );
+        assert_eq!(
+            begin(
+                &Board::new(Arc::new(ThisMachine), path("reset"), None),
+                GapCause::StateLost
+            ),
             1,
             "what was open stays open"
         );

@@ -20,15 +20,14 @@ use super::lag::Place;
 use super::outbox::{Durable, Mark, Outbox};
 use super::refusal::{Refusal, refusal};
 use super::segment::CutSegment;
-use super::source::{binlog_files, first_file, origin, refuse_same_server_id, server_id_clash, still_there};
-use super::status::Board;
-use crate::backup::snapshot::{position, source_problem};
-use crate::problem::{Code, Problem};
-use crate::server::capture;
-use crate::wire::{
-    BinlogDump, BinlogEvent, BinlogPacket, BinlogStream, ConnectOptions, Connection, WireError,
+use super::source::{
+    Source, SourceEvents, SourceSession, first_file, refuse_same_server_id, server_id_clash, still_there,
 };
-use crate::words;
+use super::status::Board;
+use crate::backup::snapshot::source_problem;
+use crate::machine::SharedMachine;
+use crate::problem::{Code, Problem};
+use crate::wire::{BinlogDump, BinlogEvent, BinlogPacket, WireError};
 
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(2);
 /// How often the source is asked where it is.
@@ -41,13 +40,15 @@ const PAUSE_LAST: Duration = Duration::from_secs(15);
 const ZSTD_LEVEL: i32 = 1;
 
 /// What the archiver works with.
-pub struct Context {
+pub(crate) struct Context<S> {
+    /// Where its clock, its chance and its disk are.
+    pub machine: SharedMachine,
     /// How to reach the source.
-    pub source: ConnectOptions,
+    pub source: S,
     /// Whose binlogs these are.
     pub cluster: ClusterId,
     /// What segments are sealed with.
-    pub sealer: Sealer,
+    pub sealer: Arc<Sealer>,
     /// This start of the agent.
     pub generation: Generation,
     /// Our number as a replica.
@@ -126,8 +127,8 @@ impl Chain {
 }
 
 /// Archives until `stop`.
-pub async fn run(context: Context, stop: CancellationToken) {
-    let mut cursor = Cursor::read(&context.cursor_path);
+pub(crate) async fn run<S: Source>(context: Context<S>, stop: CancellationToken) {
+    let mut cursor = Cursor::read(context.machine.as_ref(), &context.cursor_path);
     if let Some(known) = &cursor {
         context.board.resume(known.stream);
     }
@@ -161,15 +162,16 @@ pub async fn run(context: Context, stop: CancellationToken) {
             pause = PAUSE_FIRST;
         }
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            biased;
             () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
         }
         pause = (pause * 2).min(PAUSE_LAST);
     }
 }
 
-async fn session(
-    context: &Context,
+async fn session<S: Source>(
+    context: &Context<S>,
     cursor: &mut Option<Cursor>,
     chain: &mut Chain,
     cause: GapCause,
@@ -181,18 +183,18 @@ async fn session(
     }
 }
 
-async fn try_session(
-    context: &Context,
+async fn try_session<S: Source>(
+    context: &Context<S>,
     cursor: &mut Option<Cursor>,
     chain: &mut Chain,
     cause: GapCause,
     stop: &CancellationToken,
 ) -> Result<Ended, Problem> {
     let wire = |error: WireError| source_problem("stream the binlog", &error);
-    let mut control = Connection::connect(&context.source).await.map_err(wire)?;
-    let origin = origin(&mut control).await.map_err(wire)?;
+    let mut control = context.source.connect().await.map_err(wire)?;
+    let origin = control.origin().await.map_err(wire)?;
     refuse_same_server_id(context.server_id, origin.server_id)?;
-    let files = binlog_files(&mut control).await?;
+    let files = control.files().await?;
     let mut archive = match &cursor {
         Some(known) => {
             if let Some((cause, text)) = still_there(context, known, &files).await? {
@@ -207,7 +209,12 @@ async fn try_session(
         }
         None => {
             let first = first_file(context, cause, &files)?;
-            Archive::begin(origin.flavour, StreamId::random(), first, ZSTD_LEVEL)
+            Archive::begin(
+                origin.flavour,
+                StreamId(context.machine.random()),
+                first,
+                ZSTD_LEVEL,
+            )
         }
     };
     let asked = archive.ask_from();
@@ -221,11 +228,12 @@ async fn try_session(
         semi_sync: false,
         stop_at_end: false,
     };
-    let mut stream = control.binlog_dump(dump).await.map_err(wire)?;
+    let mut stream = control.dump(dump).await.map_err(wire)?;
     if cursor.is_none() {
         // A source that refuses must leave nothing behind in the providers: a stream begins with what it sends.
         let beginning = cursor_now(&mut archive, chain);
         let first = tokio::select! {
+            biased;
             first = take_event(&mut archive, &mut stream) => first,
             () = stop.cancelled() => return Ok(Ended::Stopped),
         };
@@ -244,8 +252,8 @@ async fn try_session(
 }
 
 /// Makes it durable that a stream begins, before anything of it is archived.
-async fn begin_stream(
-    context: &Context,
+async fn begin_stream<S: Source>(
+    context: &Context<S>,
     cursor: &mut Option<Cursor>,
     beginning: Cursor,
     origin: &StreamOrigin,
@@ -259,7 +267,9 @@ async fn begin_stream(
         .board
         .begin(beginning.stream, cause, first, backup_file)
         .map_err(disk)?;
-    beginning.write(&context.cursor_path).map_err(disk)?;
+    beginning
+        .write(context.machine.as_ref(), &context.cursor_path)
+        .map_err(disk)?;
     *cursor = Some(beginning);
     Ok(())
 }
@@ -276,12 +286,12 @@ fn durable_of(known: &Cursor) -> Durable {
 }
 
 /// Reads events until the stream ends, we are told to stop, or history turns out to be another.
-async fn follow(
-    context: &Context,
+async fn follow<S: Source>(
+    context: &Context<S>,
     archive: &mut Archive,
     chain: &mut Chain,
     cursor: &mut Option<Cursor>,
-    stream: &mut BinlogStream,
+    stream: &mut impl SourceEvents,
     asked: &(String, u64),
     stop: &CancellationToken,
 ) -> Result<Ended, Problem> {
@@ -336,12 +346,12 @@ const MUTE: Duration = Duration::from_secs(300);
 /// A stream may be silent although the source moves on: after RESET MASTER the source goes on sending heartbeats of a file
 /// that is gone. So the source is asked, beside the stream, where it is: before us is an error, and whether it stays ahead
 /// of us is watched.
-async fn look_at_source(context: &Context, archive: &Archive) -> Result<(), Problem> {
+async fn look_at_source<S: Source>(context: &Context<S>, archive: &Archive) -> Result<(), Problem> {
     let (file, offset) = archive.position();
     let asked = async {
-        let connected = Connection::connect(&context.source).await;
+        let connected = context.source.connect().await;
         let mut control = connected.map_err(|error| source_problem("connect to the source", &error))?;
-        let now = position(&mut control).await;
+        let now = control.position().await;
         let now = now.map_err(|error| source_problem("ask the source where it is", &error))?;
         Ok::<_, Problem>((control, now))
     };
@@ -363,11 +373,7 @@ async fn look_at_source(context: &Context, archive: &Archive) -> Result<(), Prob
         )));
     }
     context.board.source_at(&now.file, now.offset);
-    let lacks = async {
-        let settings = capture::read_settings(&mut control).await?;
-        capture::missing_from_binlog(&mut control, &settings).await
-    };
-    match lacks.await {
+    match control.binlog_lacks().await {
         Ok(lacks) => context.board.binlog_lacks(lacks),
         Err(error) => tracing::debug!("what the binlog lacks is not known: {error}"),
     }
@@ -383,8 +389,8 @@ fn interrupted(text: &str) -> Problem {
 }
 
 /// What a session comes to that failed; it had `asked` to begin at an archived transaction.
-fn ended(
-    context: &Context,
+fn ended<S>(
+    context: &Context<S>,
     failed: Failed,
     archive: &Archive,
     asked: &(String, u64),
@@ -426,7 +432,7 @@ enum Failed {
 /// of an event or between pieces of a large one, and called again.
 async fn take_event(
     archive: &mut Archive,
-    stream: &mut BinlogStream,
+    stream: &mut impl SourceEvents,
 ) -> Result<Option<Vec<Happened>>, Failed> {
     if !archive.is_within_event() {
         match stream.next_event().await.map_err(Failed::Wire)? {
@@ -450,8 +456,8 @@ async fn take_event(
 }
 
 /// Cuts what is open and makes it durable, with the place to go on from.
-async fn seal_open(
-    context: &Context,
+async fn seal_open<S: Source>(
+    context: &Context<S>,
     archive: &mut Archive,
     chain: &mut Chain,
     cursor: &mut Option<Cursor>,
@@ -472,7 +478,11 @@ fn disk(error: std::io::Error) -> Problem {
     )
 }
 
-async fn seal_cuts(context: &Context, archive: &mut Archive, chain: &mut Chain) -> Result<(), Problem> {
+async fn seal_cuts<S: Source>(
+    context: &Context<S>,
+    archive: &mut Archive,
+    chain: &mut Chain,
+) -> Result<(), Problem> {
     for mut cut in archive.take_cuts() {
         let (summary, index) = (cut.summary.clone(), cut.index.take());
         let (sealed, mark) = seal_segment(context, archive, chain, cut);
@@ -499,14 +509,19 @@ async fn seal_cuts(context: &Context, archive: &mut Archive, chain: &mut Chain) 
     Ok(())
 }
 
-fn seal_segment(context: &Context, archive: &Archive, chain: &mut Chain, cut: CutSegment) -> (Sealed, Mark) {
+fn seal_segment<S>(
+    context: &Context<S>,
+    archive: &Archive,
+    chain: &mut Chain,
+    cut: CutSegment,
+) -> (Sealed, Mark) {
     let summary = cut.summary;
     let level = summary.level;
     let link = chain.link(level);
     // Used up whatever comes of it: a crash of the disk may leave a part of it in the spool.
     let sequence = link.next;
     link.next += 1;
-    let now_ms = words::now_ms();
+    let now_ms = context.machine.now_ms();
     let name = ObjectName::Segment {
         cluster: context.cluster,
         level,
@@ -550,8 +565,8 @@ fn seal_segment(context: &Context, archive: &Archive, chain: &mut Chain, cut: Cu
 }
 
 /// Seals the index of the segment called `segment`.
-fn seal_index(
-    context: &Context,
+fn seal_index<S>(
+    context: &Context<S>,
     segment: &str,
     summary: &SegmentSummary,
     index: &CutIndex,
@@ -577,8 +592,8 @@ fn seal_index(
     clippy::too_many_arguments,
     reason = "the fields of a header, named at the one place each is known"
 )]
-fn core(
-    context: &Context,
+fn core<S>(
+    context: &Context<S>,
     name: ObjectName,
     kind: Kind,
     stream: StreamId,
@@ -594,7 +609,7 @@ fn core(
         sequence,
         generation: context.generation,
         writer: context.sealer.writer.public().id(),
-        created_ms: words::now_ms(),
+        created_ms: context.machine.now_ms(),
         previous,
         name: name.to_string(),
         codec: Codec::Zstd,
@@ -603,14 +618,15 @@ fn core(
     }
 }
 
-fn remember(
-    context: &Context,
+fn remember<S>(
+    context: &Context<S>,
     archive: &mut Archive,
     chain: &Chain,
     cursor: &mut Option<Cursor>,
 ) -> Result<(), Problem> {
     let now = cursor_now(archive, chain);
-    now.write(&context.cursor_path).map_err(disk)?;
+    now.write(context.machine.as_ref(), &context.cursor_path)
+        .map_err(disk)?;
     *cursor = Some(now);
     Ok(())
 }
@@ -629,14 +645,14 @@ fn cursor_now(archive: &mut Archive, chain: &Chain) -> Cursor {
 }
 
 /// Records that a stream begins, and why.
-async fn write_gap(
-    context: &Context,
+async fn write_gap<S: Source>(
+    context: &Context<S>,
     beginning: &Cursor,
     origin: &StreamOrigin,
     cause: GapCause,
 ) -> Result<(), Problem> {
     let previous = context.board.previous();
-    let now_ms = words::now_ms();
+    let now_ms = context.machine.now_ms();
     let summary = GapSummary {
         cause,
         stream: beginning.stream,

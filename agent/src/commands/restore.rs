@@ -75,9 +75,13 @@ pub(super) async fn run(config_path: &Path, args: &RestoreArgs, json: bool) -> R
     record["paused"] = (options.then == Then::Pause).into();
     let mut lines = told(&plan, &restored, &place, took);
     lines.extend(instance.as_ref().filter(|_| !stops).map(told_of_server));
-    if options.then == Then::Pause {
-        lines.extend(told_of_memory(&restored, args));
-        lines.push(PAUSED.to_owned());
+    match options.then {
+        Then::Pause => {
+            lines.extend(told_of_memory(&restored, args));
+            lines.push(PAUSED.to_owned());
+        }
+        Then::Finish if stops => lines.extend(plan.told_of_stop()),
+        Then::Finish => {}
     }
     say(json, &record, &lines);
     refuse_without(&plan, &restored)?;

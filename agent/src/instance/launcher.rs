@@ -516,7 +516,12 @@ fn work(mut stream: UnixStream, is_unit: bool) -> io::Result<()> {
             Then::Stay => {}
         }
         let door = folder.join(STAYS_AT);
-        let at_door = UnixListener::bind(&door).and_then(|door| door.set_nonblocking(true).map(|()| door));
+        // One that was killed has left its own; the lock says that it is gone.
+        let at_door = match std::fs::remove_file(&door) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => UnixListener::bind(&door),
+        };
+        let at_door = at_door.and_then(|door| door.set_nonblocking(true).map(|()| door));
         let at_door = match at_door {
             Ok(at_door) => at_door,
             Err(error) => return send(&mut stream, &failed("stay with its server", &error)),

@@ -20,7 +20,7 @@ pub(super) fn tables(inventory: &Inventory) -> BTreeSet<Name> {
         .collect()
 }
 
-fn named(table: &TableName) -> Name {
+pub(super) fn named(table: &TableName) -> Name {
     (table.schema.as_str().to_owned(), table.name.as_str().to_owned())
 }
 

@@ -324,7 +324,7 @@ impl Following<'_> {
         let committed = committed.map(|set| set.to_string()).unwrap_or_default();
         let details = self.replica.worker_errors(self.control).await.unwrap_or_default();
         let at = match self.plan.has_gtids() {
-            true => format!(" (GTID {committed})"),
+            true => format!(" (after GTID {committed})"),
             false => String::new(),
         };
         let error = status
@@ -342,16 +342,41 @@ impl Following<'_> {
         {
             hint = temporary;
         }
+        if let Some(lacking) = details.iter().chain([&error]).find_map(|error| lacks(error)) {
+            hint = format!("{lacking}\n{hint}");
+        }
         let details: String = details.iter().map(|detail| format!("; {detail}")).collect();
         Problem::new(
             Code::Load,
             format!(
-                "the target server cannot apply the transaction behind {}:{}{at}: {error}{details}",
+                "the target server cannot apply the transaction that comes next after {}:{}{at}: {error}{details}",
                 status.file, status.offset
             ),
             hint,
         )
     }
+}
+
+/// What the target server lacks, by what it says, and how it gets that.
+fn lacks(error: &str) -> Option<&'static str> {
+    let says = |texts: &[&str]| texts.iter().any(|text| error.contains(text));
+    if says(&["Unknown or incorrect time zone"]) {
+        return Some(
+            "fill the target server's time zone tables (mariadb-tzinfo-to-sql or mysql_tzinfo_to_sql /usr/share/zoneinfo, piped into its client with \
+             the schema mysql and SET sql_log_bin = 0 in front); then the same command goes on",
+        );
+    }
+    if says(&["errno: 140", "Can't find master key", "MY-003185", "error 3185"]) {
+        return Some(
+            "tables that came after the backup are encrypted, and this server has no keys: restore anew with --keyring FILE, or with --unencrypted",
+        );
+    }
+    if says(&["is not loaded", "Unknown storage engine"]) {
+        return Some(
+            "install the plugin on the target server (INSTALL SONAME, INSTALL PLUGIN); then the same command goes on",
+        );
+    }
+    None
 }
 
 /// Whether an applier failed at a statement about accounts, by what the server says of it.

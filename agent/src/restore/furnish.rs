@@ -109,7 +109,7 @@ fn scratch_arguments(plan: &RestorePlan) -> Vec<String> {
         Flavour::MySql => "--innodb-redo-log-capacity=1G".to_owned(),
     });
     options.extend(statement_settings::arguments(&plan.inventory.server.settings));
-    options.extend(plugins::arguments(&plan.inventory));
+    options.extend(plugins::arguments(&plan.inventory, plan.replay.is_some()));
     if plan.manifest.source.flavour == Flavour::MariaDb {
         // Tables are made in its own folder, wherever they lay at the source: it may run on the source's host. MySQL allows no other
         // folders by itself.

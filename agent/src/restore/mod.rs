@@ -345,10 +345,7 @@ impl<'plan> Begun<'plan> {
                 .await?;
             (compared, misses) = (Some(made), found);
         }
-        let Compared {
-            mut exceptions,
-            definitions_differ,
-        } = compared.unwrap_or_default();
+        let mut compared = compared.unwrap_or_default();
         let plan = &*self.plan;
         let mut replayed = None;
         if let Some(replay) = &plan.replay {
@@ -369,7 +366,11 @@ impl<'plan> Begun<'plan> {
                 }
                 Means::Statements => statements::run(replay, plan, target, journal, options.stall).await?,
             };
-            exceptions.extend(after_replay(target, inventory, replay, &done).await?);
+            let found = after_replay(target, inventory, replay, &done).await?;
+            compared.add(found);
+            // Who goes on from there replays nothing of this again, and is told of it all the same.
+            let text = serde_json::json!(compared).to_string();
+            self.journal.write(Entry::Compared, &text).await?;
             if let Err(error) = system_rows::take_effect(target, &done.system_rows).await {
                 self.warnings
                     .push(format!("run FLUSH PRIVILEGES on the target server: {error}"));
@@ -388,9 +389,9 @@ impl<'plan> Begun<'plan> {
             tables: plan.manifest.tables.len() as u64,
             rows: plan.manifest.tables.iter().map(|table| table.digest.rows).sum(),
             misses,
-            exceptions,
+            exceptions: compared.exceptions,
             warnings: Vec::new(),
-            definitions_differ,
+            definitions_differ: compared.definitions_differ,
             phases: phases.done,
             reads: repository.reads.summary(),
             in_memory: self.in_memory(replayed.is_some())?,
@@ -546,6 +547,17 @@ fn read_entry<T: DeserializeOwned>(journal: &Journal, entry: Entry) -> Result<Op
 struct Compared {
     exceptions: Vec<apply::Exception>,
     definitions_differ: Vec<String>,
+}
+
+impl Compared {
+    /// What was found of a replay; a part of it may have been found before.
+    fn add(&mut self, found: Vec<apply::Exception>) {
+        for exception in found {
+            if !self.exceptions.contains(&exception) {
+                self.exceptions.push(exception);
+            }
+        }
+    }
 }
 
 /// How long each phase took.

@@ -1,6 +1,7 @@
 //! What of a replay reaches out of the server: what statements may name that does, and what is said of those that were replayed.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use crate::server::apply::{Exception, ExceptionKind};
 use crate::server::inventory::{Inventory, ProgramKind};
@@ -28,7 +29,23 @@ pub(super) fn known(inventory: &Inventory) -> Outside {
     Outside::of(
         tables.chain(programs),
         functions.map(|what| what.object.to_lowercase()),
+        procedures(inventory),
     )
+}
+
+/// The names that only procedures have.
+fn procedures(inventory: &Inventory) -> impl Iterator<Item = String> {
+    let (procedures, others): (Vec<_>, Vec<_>) = inventory
+        .programs
+        .iter()
+        .partition(|program| program.kind == ProgramKind::Procedure);
+    let others = others.into_iter().map(|program| &program.name);
+    let others = others.chain(inventory.tables.iter().map(|table| &table.name));
+    let others: BTreeSet<String> = others.map(|name| name.name.as_str().to_lowercase()).collect();
+    let names = procedures
+        .into_iter()
+        .map(|program| program.name.name.as_str().to_lowercase());
+    names.filter(move |name| !others.contains(name))
 }
 
 /// What people should know of statements that were replayed.

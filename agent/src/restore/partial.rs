@@ -15,7 +15,7 @@ use super::moment::ReplayPlan;
 use super::scan::{Scanner, Seen};
 use super::select::RestorePlan;
 use crate::problem::{Code, Problem};
-use crate::server::identifiers::TablePattern;
+use crate::server::identifiers::{TableName, TablePattern};
 use crate::server::indexes::foreign_keys;
 use crate::server::inventory::Inventory;
 use crate::server::named::{Name, object_kind, tables_in};
@@ -34,6 +34,8 @@ pub struct Narrowed {
     pub tables: BTreeSet<Name>,
     /// Of the tables asked for, those that the backup or the binlog knows.
     pub wanted: BTreeSet<Name>,
+    /// Tables that were asked for and that the backup lacks, as its exceptions name them.
+    pub lacking: BTreeSet<String>,
     /// Statements that are not replayed.
     left_out: BTreeSet<LeftOut>,
     /// What people should know.
@@ -107,6 +109,14 @@ impl RestorePlan {
         };
         let is_wanted = |(schema, name): &&Name| patterns.iter().any(|pattern| pattern.is(schema, name));
         narrowed.wanted = walked.known.iter().filter(is_wanted).cloned().collect();
+        for table in &self.inventory.missing_tables {
+            if patterns.iter().any(|pattern| pattern.is_one(table)) {
+                return Err(self.lacks_table(table));
+            }
+            if is_wanted(&&elsewhere::named(table)) {
+                narrowed.lacking.insert(table.quoted());
+            }
+        }
         if let Some(missing) = patterns.iter().find(|pattern| {
             !narrowed
                 .wanted
@@ -127,19 +137,9 @@ impl RestorePlan {
                 "name other tables",
             ));
         }
-        let is_missing = |name: &&Name| elsewhere::not_replayed(&self.inventory).contains(name);
-        if let Some((schema, name)) = narrowed.wanted.iter().find(is_missing) {
-            return Err(Problem::new(
-                Code::BackupLacks,
-                format!(
-                    "backup {} lacks {schema}.{name}: the source could not read it",
-                    self.manifest.backup
-                ),
-                "an older backup may have it: `holdfast list --kit`, then --backup ID",
-            ));
-        }
-        narrowed.tables = closure(&narrowed.wanted, &self.inventory, &walked);
         let not_replayed = elsewhere::not_replayed(&self.inventory);
+        narrowed.wanted.retain(|name| !not_replayed.contains(name));
+        narrowed.tables = closure(&narrowed.wanted, &self.inventory, &walked);
         narrowed.tables.retain(|name| !not_replayed.contains(name));
         narrowed.left_out = left_out(&narrowed, &walked);
         narrowed.notes = notes(&narrowed, &walked);
@@ -149,6 +149,19 @@ impl RestorePlan {
         }
         self.narrowed = Some(narrowed);
         Ok(self)
+    }
+
+    fn lacks_table(&self, table: &TableName) -> Problem {
+        Problem::new(
+            Code::BackupLacks,
+            format!(
+                "backup {} lacks {}.{}: the source could not read it",
+                self.manifest.backup,
+                table.schema.as_str(),
+                table.name.as_str()
+            ),
+            "an older backup may have it: `holdfast list --kit`, then --backup ID",
+        )
     }
 
     /// Takes everything else out of the plan.

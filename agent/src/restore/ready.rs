@@ -365,8 +365,6 @@ fn refuse_out_of_reach(
 /// that nobody can give it.
 fn allow(findings: &mut Vec<Finding>, plan: &RestorePlan, means: Means, whose: &Whose) {
     let is_no_matter = |finding: &Finding| match finding.code {
-        // Its events are exceptions by name; a replay may end there.
-        "time-zones" => plan.replay.is_none(),
         // What our package lacks is lacking whatever we do: its tables are exceptions by name.
         "engines" | "collations" => *whose != Whose::Theirs,
         _ => false,

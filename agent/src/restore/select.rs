@@ -231,13 +231,31 @@ impl RestorePlan {
     pub fn lacks(&self) -> impl Iterator<Item = &holdfast_proto::manifest::Exception> {
         let is_meant = |e: &&holdfast_proto::manifest::Exception| match e.kind.as_str() {
             FROM_BINLOG => self.replay.is_some(),
-            _ => self.narrowed.is_none(),
+            _ => match &self.narrowed {
+                Some(narrowed) => narrowed.lacking.contains(&e.object),
+                None => true,
+            },
         };
         self.manifest
             .exceptions
             .iter()
             .filter(|e| e.is_missing())
             .filter(is_meant)
+    }
+}
+
+impl RestorePlan {
+    /// What the stop of a server that was restored takes, for people.
+    pub fn told_of_stop(&self) -> Option<String> {
+        let in_memory = self.inventory.tables.iter();
+        let in_memory = in_memory.filter(|table| table.engine.eq_ignore_ascii_case("MEMORY"));
+        let names: Vec<String> = in_memory.map(|table| table.name.to_string()).collect();
+        (!names.is_empty()).then(|| {
+            format!(
+                "warning    {} had their rows in the server's memory (ENGINE=MEMORY): they are empty once it is stopped",
+                names.join(", ")
+            )
+        })
     }
 }
 

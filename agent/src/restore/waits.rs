@@ -85,9 +85,13 @@ impl Session {
 
     /// Whether it waits for others that commit before it.
     fn waits_for_its_turn(&self) -> bool {
-        ["prior transaction", "preceding transaction", "dependent transaction"]
-            .iter()
-            .any(|what| self.state.contains(what))
+        [
+            "prior transaction",
+            "preceding transaction",
+            "dependent transaction",
+        ]
+        .iter()
+        .any(|what| self.state.contains(what))
     }
 
     /// For people.

@@ -170,6 +170,11 @@ impl TablePattern {
         let fits = |pattern: &str, name: &str| pattern == "*" || pattern.eq_ignore_ascii_case(name);
         fits(&self.schema, schema) && fits(&self.table, table)
     }
+
+    /// Whether it stands for this table and no other.
+    pub fn is_one(&self, table: &TableName) -> bool {
+        self.schema != "*" && self.table != "*" && self.is(table.schema.as_str(), table.name.as_str())
+    }
 }
 
 /// Quotes an identifier with backticks, which mean an identifier under every sql_mode.

@@ -208,10 +208,36 @@ pub fn libraries(inventory: &Inventory) -> Vec<&'static str> {
     needed(inventory).iter().map(|known| known.1).collect()
 }
 
-/// Options of a server of ours by which it has what the source's accounts and tables need, as far as its package does: where that lacks a
-/// library, the server says so in its log and goes on.
-pub fn arguments(inventory: &Inventory) -> Vec<String> {
-    needed(inventory)
+/// What a source's administrator may load at any time, and a binlog then needs: plugins that do nothing until something names them.
+const MAY_COME: [(Flavour, &str); 7] = [
+    (MariaDb, "ed25519"),
+    (MariaDb, "parsec"),
+    (MariaDb, "caching_sha2_password"),
+    (MariaDb, "ARCHIVE"),
+    (MariaDb, "BLACKHOLE"),
+    (MySql, "auth_socket"),
+    (MySql, "mysql_no_login"),
+];
+
+/// Plugins that binlogs may need beside those in [`needed`].
+fn may_come(flavour: Flavour) -> impl Iterator<Item = Known> {
+    let engines = ENGINES
+        .iter()
+        .map(|(flavour, name, _, means)| (*flavour, *name, *means));
+    let known = AUTHENTICATION.iter().copied().chain(engines);
+    known.filter(move |(of, name, _)| *of == flavour && MAY_COME.contains(&(*of, *name)))
+}
+
+/// Options of a server of ours by which it has what the source's accounts and tables need, or a replay may, as far as its package does: where
+/// that lacks a library, the server says so in its log and goes on.
+pub fn arguments(inventory: &Inventory, is_replayed: bool) -> Vec<String> {
+    let mut plugins = needed(inventory);
+    if is_replayed {
+        plugins.extend(may_come(inventory.server.flavour));
+        plugins.sort_by_key(|known| known.1);
+        plugins.dedup_by_key(|known| known.1);
+    }
+    plugins
         .into_iter()
         .flat_map(|(flavour, name, means)| options_of(flavour, name, means))
         .chain(engines_of_others(inventory))
@@ -260,6 +286,12 @@ mod tests {
             names.dedup_by(|a, b| a.0 == b.0 && a.1.eq_ignore_ascii_case(b.1));
             assert_eq!(names.len(), count);
         }
+    }
+
+    #[test]
+    fn what_may_come_is_known() {
+        let count = may_come(MariaDb).count() + may_come(MySql).count();
+        assert_eq!(count, MAY_COME.len());
     }
 
     #[test]

@@ -191,10 +191,9 @@ async fn zones(connection: &mut Connection, inventory: &Inventory) -> Result<Fin
         .iter()
         .flat_map(|zone| zone.names.values().flatten());
     if let Some(any) = known.min() {
-        wanted
-            .entry(any)
-            .or_default()
-            .push("statements that are replayed".to_owned());
+        wanted.entry(any).or_default().push(
+            "as an example; a statement that is replayed and names one stops the restore there".to_owned(),
+        );
     }
     let mut unknown: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (zone, users) in wanted {
@@ -208,10 +207,10 @@ async fn zones(connection: &mut Connection, inventory: &Inventory) -> Result<Fin
     }
     Ok(match unknown.is_empty() {
         true => ok,
-        false => Finding::fail(
+        false => Finding::warn(
             CODE,
             format!(
-                "the target server does not know time zones: {}",
+                "the target server does not know named time zones: {}",
                 with_users(&unknown)
             ),
             "Fill its time zone tables: mariadb-tzinfo-to-sql (mysql_tzinfo_to_sql) /usr/share/zoneinfo, piped into its client with the schema mysql.",

@@ -1,7 +1,7 @@
 //! Statements that reach out of the server that runs them: to files of its host, and to its shared libraries.
 //!
 //! Rows travel as they are; a statement that makes rows by itself, out of a file that the source's host had, makes others elsewhere.
-//! Pure: judges by words, and takes a statement that only mentions such a thing for one that does it.
+//! Pure: judges by words, those in texts left out, and takes a statement that only mentions such a thing for one that does it.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -30,16 +30,24 @@ pub struct Outside {
     readers: BTreeSet<String>,
     writers: BTreeSet<String>,
     functions: BTreeSet<String>,
+    /// Only programs call these: a source logs what they did, not the call.
+    procedures: BTreeSet<String>,
 }
+
+/// The bits of a session's sql_mode that matter to texts.
+const ANSI_QUOTES: u64 = 1 << 2;
+const NO_BACKSLASH_ESCAPES: u64 = 1 << 20;
 
 impl Outside {
     /// `definitions`: names of objects, with what makes them: programs, views, tables. `functions`: names of those from shared libraries.
     pub fn of<'a>(
         definitions: impl Iterator<Item = (Vec<String>, Cow<'a, str>)> + Clone,
         functions: impl Iterator<Item = String>,
+        procedures: impl Iterator<Item = String>,
     ) -> Self {
         let mut known = Self {
             functions: functions.collect(),
+            procedures: procedures.collect(),
             ..Self::default()
         };
         // What names a reader is one itself.
@@ -74,6 +82,19 @@ impl Outside {
             || self.writers.iter().any(|name| has_word(text, name))
     }
 
+    fn judge_rows(&self, text: &str, sql_mode: Option<u64>) -> Option<Reach> {
+        let code = without_texts(text, sql_mode);
+        let has = |words: &[&str]| words.iter().any(|word| has_word(&code, word));
+        let names = |names: &BTreeSet<String>| {
+            let mut used = names.iter().filter(|name| !self.procedures.contains(*name));
+            used.any(|name| has_word(&code, name))
+        };
+        if has(&["OUTFILE", "DUMPFILE", "GLOBAL"]) || names(&self.writers) {
+            return Some(Reach::Writes);
+        }
+        (has(&["LOAD_FILE"]) || names(&self.readers)).then_some(Reach::ReadsFiles)
+    }
+
     /// What a statement does, besides what it does in its server.
     pub(super) fn judge(&mut self, query: &Query<'_>) -> Option<Reach> {
         let sql = query.sql(STATEMENT_BYTES_MAX).ok()?;
@@ -98,10 +119,42 @@ impl Outside {
                 None
             }
             ["DROP" | "RENAME" | "TRUNCATE" | "GRANT" | "REVOKE", ..] => None,
-            _ if self.writes(&text) => Some(Reach::Writes),
-            _ => self.reads(&text).then_some(Reach::ReadsFiles),
+            _ => self.judge_rows(&text, query.session.sql_mode),
         }
     }
+}
+
+/// A statement without the texts in it. Where it is not certain where one ends, it stays as it is.
+fn without_texts(sql: &str, sql_mode: Option<u64>) -> Cow<'_, str> {
+    let Some(sql_mode) = sql_mode else {
+        return Cow::from(sql);
+    };
+    let (has_escapes, is_text) = (sql_mode & NO_BACKSLASH_ESCAPES == 0, sql_mode & ANSI_QUOTES == 0);
+    let mut code = String::with_capacity(sql.len());
+    let mut chars = sql.chars();
+    while let Some(c) = chars.next() {
+        code.push(c);
+        let begins = match c {
+            '\'' => true,
+            '"' => is_text,
+            // In a name or a remark a quote begins no text.
+            '`' | '#' => return Cow::from(sql),
+            '-' | '/' if chars.as_str().starts_with(['-', '*']) => return Cow::from(sql),
+            _ => false,
+        };
+        if begins {
+            loop {
+                match chars.next() {
+                    Some('\\') if has_escapes => drop(chars.next()),
+                    Some(end) if end == c => break,
+                    Some(_) => {}
+                    None => return Cow::from(sql),
+                }
+            }
+            code.push(c);
+        }
+    }
+    Cow::from(code)
 }
 
 /// `DATA DIRECTORY [=] 'folder'`, `INDEX DIRECTORY …`
@@ -185,6 +238,23 @@ mod tests {
     }
 
     #[test]
+    fn words_in_texts_are_no_names() {
+        for (sql, mode, code) in [
+            (r"a('it''s \' w()', w)", Some(0), "a('''', w)"),
+            (r"a('\', w(), ')", Some(NO_BACKSLASH_ESCAPES), r"a('\', w(), ')"),
+            (r"a('\', w(), 'x')", Some(NO_BACKSLASH_ESCAPES), "a('', w(), '')"),
+            (r#"a("w()")"#, Some(0), r#"a("")"#),
+            (r#"a("w"())"#, Some(ANSI_QUOTES), r#"a("w"())"#),
+            ("a('w')", None, "a('w')"),
+            ("a('w', `it's`)", Some(0), "a('w', `it's`)"),
+            ("a(/* ' */ w(), 'x')", Some(0), "a(/* ' */ w(), 'x')"),
+            ("a('w", Some(0), "a('w"),
+        ] {
+            assert_eq!(without_texts(sql, mode), code, "{sql}");
+        }
+    }
+
+    #[test]
     fn statements_are_judged_by_what_they_name() {
         let definitions = [
             (
@@ -192,6 +262,14 @@ mod tests {
                 "CREATE FUNCTION f() RETURNS TEXT RETURN load_file('/x')",
             ),
             (vec!["v".to_owned()], "CREATE VIEW v AS SELECT f()"),
+            (
+                vec!["report".to_owned()],
+                "CREATE PROCEDURE report() SELECT 1 INTO OUTFILE '/x'",
+            ),
+            (
+                vec!["calls".to_owned()],
+                "CREATE FUNCTION calls() RETURNS INT BEGIN CALL report(); RETURN 1; END",
+            ),
             (
                 vec!["audited".to_owned()],
                 "CREATE TRIGGER t BEFORE INSERT ON audited FOR EACH ROW SET NEW.a = `f`()",
@@ -201,7 +279,8 @@ mod tests {
             .iter()
             .map(|(names, text)| (names.clone(), Cow::from(*text)))
             .rev();
-        let mut outside = Outside::of(definitions, ["udf".to_owned()].into_iter());
+        let procedures = ["report".to_owned()].into_iter();
+        let mut outside = Outside::of(definitions, ["udf".to_owned()].into_iter(), procedures);
         for (statement, reach) in [
             (
                 "INSERT INTO t VALUES (LOAD_FILE('/etc/passwd'))",
@@ -214,6 +293,8 @@ mod tests {
                 Some(Reach::ReadsFiles),
             ),
             ("INSERT INTO other VALUES ('load_files')", None),
+            ("INSERT INTO other (report) VALUES (1)", None),
+            ("INSERT INTO other VALUES (calls())", Some(Reach::Writes)),
             ("BEGIN", None),
             ("DROP TABLE audited", None),
             ("DROP FUNCTION IF EXISTS shop.`udf`", Some(Reach::LoadsLibrary)),
