@@ -27,11 +27,12 @@ test: ## set up everything, then every check and every test
 	step cargo nextest run --locked --workspace
 	echo "test: everything passed in $$SECONDS s"
 
-nightly: ## long matrices and more lots: 200 target points, 200 kills of restores, each odd setting alone
+nightly: ## long matrices and more lots: 200 target points, 200 kills of restores, each odd setting alone, 2000 simulated stories
 	@tests/set-up/install.sh build mariadb mariadb118 mysql
 	$(ENVIRONMENT)
 	HOLDFAST_POINTS=200 HOLDFAST_KILLS=200 HOLDFAST_SETTINGS=each \
 		cargo nextest run --locked --profile nightly -p holdfast-tests -E 'test(/points::/) + test(/odd_settings::/)'
+	HOLDFAST_SIMULATIONS=2000 cargo nextest run --locked --profile nightly -p holdfast-agent --features testing -E 'test(/simulation::/)'
 
 lint: ## format check and clippy
 	@cargo fmt --all --check

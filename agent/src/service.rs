@@ -47,6 +47,7 @@ pub async fn run(config: Config, repository: Repository, stop: CancellationToken
         board: Arc::new(Board::new(machine.clone(), base, last.as_ref())),
         sealer: Arc::new(repository.sealer(kit::host_signing_key(&config.state_dir)?)),
         generation: Generation::random(),
+        cursor_path: config.state_dir.join(archiving::CURSOR),
         machine,
         repository,
         cluster,
@@ -56,7 +57,6 @@ pub async fn run(config: Config, repository: Repository, stop: CancellationToken
     let settings = archiving::Settings {
         server_id: config.binlog.server_id,
         flush_interval: config.binlog.flush_interval,
-        state_dir: &config.state_dir,
     };
     let context = archiving.context(source, &settings).await?;
     let agent = Arc::new(Agent { config, archiving });

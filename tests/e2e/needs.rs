@@ -209,13 +209,9 @@ fn named_time_zones_come_back(kind: Kind) {
     // same command goes on. Where nothing is replayed, it is the event alone.
     let target = Server::start(kind, ServerOptions::default());
     let told = restore(&site, &to_server(&target), &[]).fails();
-    told.says(&[
-        "does not know named time zones",
-        "Moon/Base",
-        "event `shop`.`e`",
-        "tzinfo",
-        "HF-E043",
-    ]);
+    told.says(&["tzinfo", "HF-E043"]);
+    let warned = "does not know named time zones: Moon/Base (event `shop`.`e`";
+    assert!(told.stdout.contains(warned), "{told}");
     target.sql(&format!("SET SESSION sql_log_bin = 0; {MOON}"));
     let told = restore(&site, &to_server(&target), &[]).fails();
     assert_eq!(told.status.code(), Some(48), "{told}");

@@ -1,5 +1,6 @@
 //! What the tasks of archiving share, and how they begin: with what an earlier start left on the disk.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,20 +14,24 @@ use holdfast_proto::stream::SegmentSummary;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::cursor::{Cursor, Recent};
 use super::heads::write_heads;
 use super::levelling::level_lanes;
 use super::outbox::{Durable, Mark, Outbox};
 use super::spool::Spool;
 use super::status::Board;
 use super::stream::Context;
+use super::writers::Writers;
 use crate::machine::{Machine, SharedMachine};
 use crate::problem::Problem;
 use crate::repository::{OpenProvider, Repository};
 
 /// The durable state of archiving, in the state folder.
-const CURSOR: &str = "cursor.json";
+pub(crate) const CURSOR: &str = "cursor.json";
 const SPOOL: &str = "spool";
 const LAGGING: &str = "lagging.json";
+/// How often somebody else is looked for who archives the same cluster.
+const WRITERS_LOOK: Duration = Duration::from_secs(60);
 
 /// See the module.
 pub(crate) struct Archiving {
@@ -38,6 +43,8 @@ pub(crate) struct Archiving {
     pub cluster: ClusterId,
     /// This start of the agent.
     pub generation: Generation,
+    /// Where the durable state lies.
+    pub cursor_path: PathBuf,
     /// What is on its way.
     pub outbox: Outbox,
     /// Where the tasks say how things are.
@@ -47,21 +54,31 @@ pub(crate) struct Archiving {
 }
 
 /// What an operator sets about archiving.
-pub(crate) struct Settings<'a> {
+pub(crate) struct Settings {
     /// Our number as a replica.
     pub server_id: u32,
     /// A small segment is cut so long after its first byte.
     pub flush_interval: Duration,
-    /// Where the durable state lies.
-    pub state_dir: &'a Path,
 }
 
 impl Archiving {
+    /// The newest segments that every provider must have.
+    pub(crate) fn known(&self) -> Vec<Recent> {
+        // Those that are on their way are looked for first: one that has arrived meanwhile is there.
+        let waiting: BTreeSet<String> = self.outbox.names().into_iter().collect();
+        let cursor = Cursor::read(self.machine.as_ref(), &self.cursor_path);
+        let recent = cursor.map(|cursor| cursor.recent).unwrap_or_default();
+        recent
+            .into_iter()
+            .filter(|recent| !waiting.contains(&recent.name))
+            .collect()
+    }
+
     /// What the archiver of `source` works with, after a look at what the providers have.
     ///
     /// # Errors
     /// [`Problem`], where no provider can be asked.
-    pub(crate) async fn context<S>(&self, source: S, settings: &Settings<'_>) -> Result<Context<S>, Problem> {
+    pub(crate) async fn context<S>(&self, source: S, settings: &Settings) -> Result<Context<S>, Problem> {
         let catalog = self.repository.catalog(Some(self.cluster)).await?;
         let newest = catalog.backups.last();
         if let Some(newest) = newest {
@@ -84,7 +101,7 @@ impl Archiving {
             generation: self.generation,
             server_id: settings.server_id,
             flush_interval: settings.flush_interval,
-            cursor_path: settings.state_dir.join(CURSOR),
+            cursor_path: self.cursor_path.clone(),
             outbox: self.outbox.clone(),
             board: self.board.clone(),
             backup_file: newest.map(|listed| listed.summary.position.file.clone()),
@@ -102,8 +119,30 @@ impl Archiving {
             }
         }
         tasks.spawn(write_heads(self.clone(), stop.clone()));
+        let spooled = self.outbox.names().into_iter();
+        let writers = Writers::new(spooled.filter_map(|name| name.parse().ok()));
+        tasks.spawn(watch_writers(self.clone(), writers, stop.clone()));
         tasks.spawn(level_lanes(self.clone(), stop.clone()));
         tasks
+    }
+}
+
+/// Looks now and then whether somebody else archives this cluster.
+async fn watch_writers(agent: Arc<Archiving>, mut writers: Writers, stop: CancellationToken) {
+    loop {
+        let written = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            written = writers.look(&agent) => written,
+        };
+        if !written.is_empty() {
+            agent.board.another_writer(&written);
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(WRITERS_LOOK) => {}
+        }
     }
 }
 
@@ -148,6 +187,7 @@ fn spooled(object: &Bytes) -> Option<(String, Mark)> {
         ObjectName::Segment { level, .. } => {
             let summary = SegmentSummary::decode(&core.summary.0).ok()?;
             let durable = (level == Level::Small).then_some(Durable {
+                stream: summary.stream,
                 boundary: summary.boundary.unwrap_or(0),
                 file: summary.file,
                 file_index: summary.file_index,

@@ -41,6 +41,20 @@ pub struct Restart {
     pub digest: ObjectHash,
 }
 
+/// So many of the newest segments are remembered, of both levels.
+pub(crate) const RECENT_MAX: usize = 16;
+
+/// A segment that was sealed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recent {
+    /// Its name.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Its hash.
+    pub hash: ObjectHash,
+}
+
 /// The durable state of archiving.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor {
@@ -60,6 +74,12 @@ pub struct Cursor {
     pub gtid: String,
     /// … and when the last of it was committed, in microseconds since 1970.
     pub commit_us: Option<u64>,
+    /// The greatest time by which something was named, in milliseconds since 1970.
+    #[serde(default)]
+    pub named_ms: u64,
+    /// The newest segments: what every provider must have, but for what is on its way.
+    #[serde(default)]
+    pub recent: Vec<Recent>,
 }
 
 impl Cursor {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_proto::container::{Codec, Core, Kind, Summary, seal};
 use holdfast_proto::ids::ObjectHash;
-use holdfast_proto::names::{Day, ObjectName};
+use holdfast_proto::names::ObjectName;
 use holdfast_proto::record::Record as _;
 use holdfast_proto::stream::HeadSummary;
 use tokio_util::sync::CancellationToken;
@@ -49,9 +49,8 @@ pub(crate) async fn write_heads(agent: Arc<Archiving>, stop: CancellationToken) 
 
 fn head_of(agent: &Archiving, lane: &LaneStatus) -> Option<HeadSummary> {
     let durable = lane.durable.clone()?;
-    let stream = agent.board.stream()?;
     Some(HeadSummary {
-        stream,
+        stream: durable.stream,
         provider: lane.provider.clone(),
         file: durable.file,
         file_index: durable.file_index,
@@ -78,7 +77,7 @@ async fn write_head(
     let name = ObjectName::Head {
         cluster,
         stream,
-        day: Day::of(now_ms),
+        day: agent.board.day(),
         generation,
         sequence,
     };

@@ -4,11 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_proto::ids::ObjectHash;
+use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::archiving::Archiving;
-use crate::repository::{OpenProvider, level};
+use super::cursor::Recent;
+use crate::problem::Problem;
+use crate::repository::{OpenProvider, level, store_problem};
+use crate::store::StoreError;
 use crate::words;
 
 /// How often the lanes are looked at for one that needs levelling.
@@ -17,6 +22,10 @@ const LEVEL_LOOK: Duration = Duration::from_secs(2);
 const LEVEL_PAUSE: Duration = Duration::from_secs(20);
 /// … and one that could not be levelled is tried again after this, which doubles with every failure …
 const LEVEL_RETRY_FIRST: Duration = Duration::from_secs(4);
+/// Of the newest segments those up to this size are read back, larger ones are looked at.
+const READ_BACK_BYTES_MAX: u64 = 4 << 20;
+/// What was there once may be gone: every provider is looked at again after this.
+const LOOK_AGAIN: Duration = Duration::from_secs(24 * 3600);
 /// … up to this, or when it comes back.
 const LEVEL_RETRY_LAST: Duration = Duration::from_secs(300);
 
@@ -28,7 +37,12 @@ pub(crate) async fn level_lanes(agent: Arc<Archiving>, stop: CancellationToken) 
     let mut not_before: BTreeMap<String, Instant> = BTreeMap::new();
     let mut retries: BTreeMap<String, Duration> = BTreeMap::new();
     let mut away = BTreeSet::new();
+    let mut looked = Instant::now();
     loop {
+        if looked.elapsed() >= LOOK_AGAIN {
+            todo.extend(providers.iter().map(|provider| provider.name.clone()));
+            looked = Instant::now();
+        }
         for lane in agent.outbox.lanes() {
             if lane.needs_levelling {
                 todo.insert(lane.provider.clone());
@@ -73,8 +87,23 @@ async fn level_lane(agent: &Archiving, provider: &OpenProvider) -> bool {
     let lanes = agent.outbox.lanes();
     let lane = lanes.iter().find(|lane| lane.provider == provider.name);
     let let_go = lane.map_or(0, |lane| lane.let_go);
-    match level::level(&agent.repository, provider, agent.cluster).await {
-        Ok((objects, bytes)) => {
+    let known = agent.known();
+    let hashes = known
+        .iter()
+        .map(|recent| (recent.name.clone(), recent.hash))
+        .collect();
+    let levelled = level::level(&agent.repository, provider, agent.cluster, &hashes).await;
+    let levelled = match levelled {
+        Ok(levelled) => missing(provider, &known).await.map(|lost| (levelled, lost)),
+        Err(problem) => Err(problem),
+    };
+    match levelled {
+        Ok((_, Some(lost))) => {
+            tracing::warn!(provider = provider.name, "{lost}");
+            agent.board.archive_lost(lost);
+            false
+        }
+        Ok(((objects, bytes), None)) => {
             if objects > 0 {
                 let size = words::bytes(bytes);
                 tracing::info!(provider = provider.name, "levelled: {objects} objects, {size}");
@@ -92,5 +121,33 @@ async fn level_lane(agent: &Archiving, provider: &OpenProvider) -> bool {
             );
             false
         }
+    }
+}
+
+/// What of the newest segments a provider that was levelled does not have as it was sealed: then none has it, or it stands there as
+/// something else, and no name can be written again.
+async fn missing(provider: &OpenProvider, known: &[Recent]) -> Result<Option<String>, Problem> {
+    for segment in known {
+        if !is_there(provider, segment)
+            .await
+            .map_err(|error| store_problem(&provider.name, &error))?
+        {
+            return Ok(Some(format!(
+                "{} was archived, and is missing or damaged in provider {}",
+                segment.name, provider.name
+            )));
+        }
+    }
+    Ok(None)
+}
+
+async fn is_there(provider: &OpenProvider, segment: &Recent) -> Result<bool, StoreError> {
+    if segment.bytes > READ_BACK_BYTES_MAX {
+        return Ok(provider.store.size(&segment.name).await? == Some(segment.bytes));
+    }
+    match provider.store.get(&segment.name, segment.bytes).await {
+        Ok(bytes) => Ok(ObjectHash(Sha256::digest(&bytes).into()) == segment.hash),
+        Err(StoreError::NotFound { .. } | StoreError::TooLarge { .. }) => Ok(false),
+        Err(error) => Err(error),
     }
 }

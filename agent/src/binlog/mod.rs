@@ -19,3 +19,4 @@ pub mod source;
 pub mod spool;
 pub mod status;
 pub mod stream;
+pub(crate) mod writers;

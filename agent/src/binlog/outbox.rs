@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_proto::container::Sealed;
+use holdfast_proto::ids::StreamId;
 use holdfast_proto::names::Level;
 use holdfast_proto::stream::LevelHead;
 use serde::Serialize;
@@ -30,6 +31,8 @@ const PAUSE_LAST: Duration = Duration::from_secs(15);
 /// How far a stream is durable somewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Durable {
+    /// The stream that this is a place in.
+    pub stream: StreamId,
     /// The binlog file.
     pub file: String,
     /// Its place among the stream's files.
@@ -99,6 +102,8 @@ struct Inner {
     /// By lane, then small and large.
     queues: Vec<[VecDeque<EntryId>; 2]>,
     lanes: Vec<LaneStatus>,
+    /// The stream that is archived. What is on its way of others says nothing of it.
+    stream: Option<StreamId>,
     is_full: bool,
     /// Names the providers that need levelling, over restarts.
     lagging_path: PathBuf,
@@ -148,6 +153,7 @@ impl Outbox {
             entries: BTreeMap::new(),
             queues: providers.iter().map(|_| Default::default()).collect(),
             lanes: lanes.collect(),
+            stream: None,
             is_full: false,
             spool,
             lagging_path: lagging_path.to_owned(),
@@ -216,6 +222,12 @@ impl Outbox {
         Ok(())
     }
 
+    /// The names of all that is on its way.
+    pub fn names(&self) -> Vec<String> {
+        let inner = self.lock();
+        inner.entries.values().map(|entry| entry.name.clone()).collect()
+    }
+
     /// Whether the spool is full, how much it holds, how much it may.
     pub fn spool(&self) -> (bool, u64, u64) {
         let inner = self.lock();
@@ -235,14 +247,20 @@ impl Outbox {
             .collect()
     }
 
-    /// A new stream begins: what was durable of the one before, or is on its way still, says nothing of it.
-    pub fn begin_stream(&self) {
+    /// This stream is archived from now on: what was durable of another one says nothing of it.
+    pub fn follow_stream(&self, stream: StreamId) {
         let mut inner = self.lock();
+        if inner.stream.replace(stream) == Some(stream) {
+            return;
+        }
+        let is_other = |durable: &Durable| durable.stream != stream;
         for lane in &mut inner.lanes {
-            (lane.durable, lane.ahead, lane.small, lane.large) = (None, None, None, None);
+            lane.durable.take_if(|durable| is_other(durable));
+            lane.ahead.take_if(|durable| is_other(durable));
+            (lane.small, lane.large) = (None, None);
         }
         for entry in inner.entries.values_mut() {
-            (entry.mark.head, entry.mark.durable) = (None, None);
+            entry.mark.head = None;
         }
     }
 
@@ -332,6 +350,12 @@ impl Outbox {
                     self.room.notify_waiters();
                 }
                 Err(error) => {
+                    if matches!(error, crate::store::StoreError::NotInitialised) {
+                        // Whatever comes in its place has nothing of what was there.
+                        if let Err(error) = self.lags(&provider.name) {
+                            tracing::warn!("who needs levelling cannot be written down: {error}");
+                        }
+                    }
                     let first = self.lock().lanes[lane]
                         .trouble
                         .replace(error.to_string())
@@ -393,7 +417,10 @@ impl Inner {
             Level::Small => status.small = entry.mark.head.clone().or(status.small.take()),
             Level::Large => status.large = entry.mark.head.clone().or(status.large.take()),
         }
-        if let Some(durable) = entry.mark.durable.clone() {
+        let durable = entry.mark.durable.clone();
+        if let Some(durable) =
+            durable.filter(|durable| self.stream.is_none_or(|stream| stream == durable.stream))
+        {
             // Behind a hole nothing counts as durable until the hole is filled.
             if status.needs_levelling {
                 status.ahead = Some(durable);

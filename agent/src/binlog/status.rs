@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use holdfast_proto::ids::StreamId;
 use holdfast_proto::manifest::Exception;
+use holdfast_proto::names::Day;
 use holdfast_proto::stream::{GapCause, StreamOrigin};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -31,6 +32,8 @@ const LAG_ALARM: Duration = Duration::from_secs(30);
 const SILENCE_ALARM: Duration = Duration::from_secs(20);
 /// The source may not be asked where it is for so long.
 const MUTE_ALARM: Duration = Duration::from_secs(30);
+/// Another agent that was seen to write is an alarm for so long.
+const WRITER_ALARM: Duration = Duration::from_secs(600);
 
 /// What the tasks of the agent tell each other and `status`.
 pub struct Board {
@@ -70,6 +73,12 @@ struct State {
     durable_lag: Lag,
     /// What the source has and was not received.
     received_lag: Lag,
+    /// When another agent was last seen to write, in milliseconds since 1970.
+    other_writer_ms: Option<u64>,
+    /// Why our stream cannot be gone on with, if something else than the source says so.
+    broken: Option<String>,
+    /// The greatest time by which something was named; see [`Board::day`].
+    named_ms: u64,
     /// What the source keeps out of its binlog.
     binlog_lacks: Vec<NotCarried>,
     /// What backups are known to lack, by object.
@@ -241,6 +250,48 @@ impl Board {
         });
     }
 
+    /// Another agent has written into these streams.
+    pub(crate) fn another_writer(&self, streams: &BTreeSet<StreamId>) {
+        let now_ms = self.machine.now_ms();
+        self.with(|state| {
+            if state.other_writer_ms.replace(now_ms).is_none() {
+                tracing::warn!("another agent archives into this cluster");
+            }
+            if state.stream.is_some_and(|stream| streams.contains(&stream)) {
+                let text = "another agent writes into its stream: a copy of this host?";
+                state.broken = Some(text.to_owned());
+            }
+        });
+    }
+
+    /// What is archived of the stream is not all there any more.
+    pub(crate) fn archive_lost(&self, what: String) {
+        self.with(|state| state.broken = Some(what));
+    }
+
+    /// Why the stream cannot be gone on with; says it once.
+    pub(crate) fn take_broken(&self) -> Option<String> {
+        self.with(|state| state.broken.take())
+    }
+
+    /// The day by which something of the archive is named now. It never goes backwards, whatever the clock does: readers look for what comes
+    /// later on later days.
+    pub(crate) fn day(&self) -> Day {
+        let now_ms = self.machine.now_ms();
+        Day::of(self.with(|state| {
+            state.named_ms = state.named_ms.max(now_ms);
+            state.named_ms
+        }))
+    }
+
+    /// The greatest time by which something was named, in milliseconds since 1970; `earlier`: by an earlier start.
+    pub(crate) fn named_ms(&self, earlier: u64) -> u64 {
+        self.with(|state| {
+            state.named_ms = state.named_ms.max(earlier);
+            state.named_ms
+        })
+    }
+
     /// The source cannot be asked where it is; says for how long that is so.
     pub fn source_mute(&self, reason: &str) -> Duration {
         let now_ms = self.machine.now_ms();
@@ -333,6 +384,8 @@ impl Board {
 
     /// A backup began.
     pub fn backup_began(&self) {
+        // What comes behind the backup is named by its day, or a later one.
+        self.day();
         self.with(|state| {
             state.backup_epoch = Some(state.epoch);
             state.answer_began_ms = Some(self.machine.now_ms());
@@ -436,6 +489,13 @@ fn alarms(state: &State, lanes: &[LaneStatus], now_ms: u64) -> Vec<String> {
         alarms.push(format!(
             "the source cannot be asked where it is, so what it does not send is not noticed: {reason}"
         ));
+    }
+    if let Some(other_ms) = state.other_writer_ms
+        && now_ms.abs_diff(other_ms) < WRITER_ALARM.as_millis() as u64
+    {
+        alarms.push(
+            "another agent archives into this cluster: a copy of this host must not run the agent with the same configuration".into(),
+        );
     }
     if state.received_lag.is_over(LAG_ALARM, now_ms) {
         alarms.push("the source has committed what does not come over the binlog stream".into());
@@ -684,6 +744,7 @@ mod tests {
             let lane = LaneStatus {
                 required: true,
                 durable: Some(Durable {
+                    stream: FIRST,
                     file: "binlog.000001".into(),
                     file_index: 0,
                     end: durable,

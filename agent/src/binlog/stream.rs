@@ -1,20 +1,21 @@
 //! Streams the source's binlog into the archive: connects as a replica, decides where to go on, feeds the state machine,
 //! seals what it cuts, and notices when history is not what it was.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_proto::container::{Codec, Core, Kind, Sealed, Sealer, Summary, seal};
 use holdfast_proto::ids::{ClusterId, Generation, ObjectHash, StreamId};
-use holdfast_proto::names::{Day, Level, ObjectName};
+use holdfast_proto::names::{Level, ObjectName};
 use holdfast_proto::record::Record as _;
 use holdfast_proto::stream::{GapCause, GapSummary, LevelHead, SegmentSummary, StreamOrigin};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::archive::{Archive, ArchiveError, Happened};
-use super::cursor::{Cursor, LevelCursor};
+use super::cursor::{Cursor, LevelCursor, RECENT_MAX, Recent};
 use super::index::CutIndex;
 use super::lag::Place;
 use super::outbox::{Durable, Mark, Outbox};
@@ -82,6 +83,8 @@ enum Ended {
 struct Chain {
     small: Link,
     large: Link,
+    /// The newest segments.
+    recent: VecDeque<Recent>,
 }
 
 struct Link {
@@ -104,6 +107,7 @@ impl Chain {
         Self {
             small: link(),
             large: link(),
+            recent: VecDeque::new(),
         }
     }
 
@@ -117,6 +121,9 @@ impl Chain {
     /// A session goes on from what `known` says is sealed. An earlier start's sequences are not ours: only the hash links
     /// back to them.
     fn resume(&mut self, known: &Cursor) {
+        if self.recent.is_empty() {
+            self.recent.extend(known.recent.iter().cloned());
+        }
         for (link, known) in [(&mut self.small, &known.small), (&mut self.large, &known.large)] {
             (link.at.file_index, link.at.end) = (known.file_index, known.end);
             if link.next == 0 {
@@ -130,6 +137,7 @@ impl Chain {
 pub(crate) async fn run<S: Source>(context: Context<S>, stop: CancellationToken) {
     let mut cursor = Cursor::read(context.machine.as_ref(), &context.cursor_path);
     if let Some(known) = &cursor {
+        context.board.named_ms(known.named_ms);
         context.board.resume(known.stream);
     }
     let mut cause = if context.has_history {
@@ -201,6 +209,7 @@ async fn try_session<S: Source>(
                 return Ok(Ended::NewStream(cause, text));
             }
             chain.resume(known);
+            context.outbox.follow_stream(known.stream);
             context.outbox.resume_at(&durable_of(known));
             match Archive::resume(origin.flavour, known, ZSTD_LEVEL) {
                 Ok(archive) => archive,
@@ -231,7 +240,7 @@ async fn try_session<S: Source>(
     let mut stream = control.dump(dump).await.map_err(wire)?;
     if cursor.is_none() {
         // A source that refuses must leave nothing behind in the providers: a stream begins with what it sends.
-        let beginning = cursor_now(&mut archive, chain);
+        let beginning = cursor_now(context, &mut archive, chain);
         let first = tokio::select! {
             biased;
             first = take_event(&mut archive, &mut stream) => first,
@@ -259,7 +268,7 @@ async fn begin_stream<S: Source>(
     origin: &StreamOrigin,
     cause: GapCause,
 ) -> Result<(), Problem> {
-    context.outbox.begin_stream();
+    context.outbox.follow_stream(beginning.stream);
     write_gap(context, &beginning, origin, cause).await?;
     let first = &beginning.restart.file;
     let backup_file = context.backup_file.as_ref();
@@ -276,6 +285,7 @@ async fn begin_stream<S: Source>(
 
 fn durable_of(known: &Cursor) -> Durable {
     Durable {
+        stream: known.stream,
         file: known.restart.file.clone(),
         file_index: known.restart.file_index,
         end: known.restart.digested_to,
@@ -311,6 +321,9 @@ async fn follow<S: Source>(
                 flush_at = None;
             }
             _ = look.tick() => {
+                if let Some(why) = context.board.take_broken() {
+                    return Ok(Ended::NewStream(GapCause::StateLost, why));
+                }
                 look_at_source(context, archive).await?;
             }
             taken = take_event(archive, stream) => {
@@ -498,7 +511,16 @@ async fn seal_cuts<S: Source>(
             }
         }
         let (hash, head) = (sealed.hash, mark.head.clone());
+        let recent = Recent {
+            name: sealed.name.clone(),
+            bytes: sealed.bytes.len() as u64,
+            hash,
+        };
         context.outbox.push(sealed, mark).await.map_err(disk)?;
+        chain.recent.push_back(recent);
+        while chain.recent.len() > RECENT_MAX {
+            chain.recent.pop_front();
+        }
         chain.link(summary.level).at = LevelCursor {
             file_index: summary.file_index,
             end: summary.end,
@@ -521,12 +543,11 @@ fn seal_segment<S>(
     // Used up whatever comes of it: a crash of the disk may leave a part of it in the spool.
     let sequence = link.next;
     link.next += 1;
-    let now_ms = context.machine.now_ms();
     let name = ObjectName::Segment {
         cluster: context.cluster,
         level,
         stream: summary.stream,
-        day: Day::of(now_ms),
+        day: context.board.day(),
         generation: context.generation,
         sequence,
     };
@@ -547,6 +568,7 @@ fn seal_segment<S>(
         hash: sealed.hash,
     };
     let durable = (level == Level::Small).then(|| Durable {
+        stream: summary.stream,
         boundary: summary.boundary.unwrap_or(0),
         file: summary.file,
         file_index: summary.file_index,
@@ -624,15 +646,17 @@ fn remember<S>(
     chain: &Chain,
     cursor: &mut Option<Cursor>,
 ) -> Result<(), Problem> {
-    let now = cursor_now(archive, chain);
+    let now = cursor_now(context, archive, chain);
     now.write(context.machine.as_ref(), &context.cursor_path)
         .map_err(disk)?;
     *cursor = Some(now);
     Ok(())
 }
 
-fn cursor_now(archive: &mut Archive, chain: &Chain) -> Cursor {
+fn cursor_now<S>(context: &Context<S>, archive: &mut Archive, chain: &Chain) -> Cursor {
     Cursor {
+        named_ms: context.board.named_ms(0),
+        recent: chain.recent.iter().cloned().collect(),
         stream: archive.stream(),
         restart: archive.restart(),
         format_hash: archive.format_hash(),
@@ -669,7 +693,7 @@ async fn write_gap<S: Source>(
     let name = ObjectName::Gap {
         cluster: context.cluster,
         stream: beginning.stream,
-        day: Day::of(now_ms),
+        day: context.board.day(),
         generation: context.generation,
         sequence: 0,
     };

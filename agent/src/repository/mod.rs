@@ -5,6 +5,7 @@
 //! bytes are `proto`'s, how a provider stores them is `store`'s. Writing many objects at once is [`upload`]'s.
 
 pub mod catalog;
+mod initialised;
 pub mod level;
 pub mod reads;
 mod reopening;
@@ -23,6 +24,7 @@ use holdfast_proto::keys::{Certificate, Descriptor, Identity, Trust, WriterKey};
 use holdfast_proto::names::ObjectName;
 use tokio::task::JoinSet;
 
+use initialised::Initialised;
 use reads::Reads;
 use reopening::Reopening;
 
@@ -142,6 +144,11 @@ pub fn store_problem(provider: &str, error: &StoreError) -> Problem {
             fact,
             "another provider may have it; `holdfast list` shows what is where",
         ),
+        StoreError::NotInitialised => Problem::new(
+            Code::NotInitialised,
+            fact,
+            "mount it or bring the bucket back; if it is new, `holdfast init` on this host makes it a provider, and it is levelled from the others",
+        ),
         error if error.is_transient() => Problem::new(
             Code::ProviderUnreachable,
             fact,
@@ -172,10 +179,14 @@ impl Repository {
                 }
             }
         }
+        let guarded = |provider: OpenProvider| OpenProvider {
+            store: Arc::new(Initialised::new(provider.store)),
+            ..provider
+        };
         match (initialised, last_failure) {
             (true, _) => Ok(Self {
                 trust: Arc::new(trust),
-                providers,
+                providers: providers.into_iter().map(guarded).collect(),
                 reads: Arc::default(),
             }),
             (false, Some(problem)) => Err(problem),

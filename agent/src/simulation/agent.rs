@@ -76,6 +76,7 @@ impl Agent {
             board: Arc::new(Board::new(machine.clone(), base, None)),
             sealer: Arc::new(repository.sealer(world.writer())),
             generation: Generation(machine.random()),
+            cursor_path: Path::new(STATE).join(archiving::CURSOR),
             machine,
             repository,
             cluster: world.cluster,
@@ -84,7 +85,6 @@ impl Agent {
         let settings = Settings {
             server_id: 99,
             flush_interval: Duration::from_secs(1),
-            state_dir: Path::new(STATE),
         };
         let context = archiving.context(source.clone(), &settings).await?;
         let (stop, lanes_stop) = (CancellationToken::new(), CancellationToken::new());

@@ -10,7 +10,7 @@ use super::World;
 use super::agent::Status;
 use super::provider::Provider;
 use super::server::History;
-use crate::binlog::lag::Place;
+use crate::problem::Problem;
 use crate::repository::{OpenProvider, Repository};
 use crate::restore::moment::{self, ReplayPlan};
 use crate::restore::target_point::TargetPoint;
@@ -21,26 +21,34 @@ pub(super) struct Led {
     stream: Option<String>,
     file: String,
     offset: u64,
+    gtid: String,
 }
 
-/// Restores the latest from these providers, and compares it with all histories. `Err`: why it is refused.
-pub(super) async fn restore(world: &World, providers: &[&Provider]) -> Result<Led, String> {
+/// Why nothing is restored.
+pub(super) enum Refused {
+    /// It is refused, for this reason.
+    Said(String),
+    /// What would be restored was on no server.
+    NoHistory(String),
+}
+
+impl From<Problem> for Refused {
+    fn from(problem: Problem) -> Self {
+        Self::Said(problem.fact)
+    }
+}
+
+/// Restores the latest from these providers, and compares it with all histories.
+pub(super) async fn restore(world: &World, providers: &[&Provider]) -> Result<Led, Refused> {
     let open = providers.iter().map(|provider| OpenProvider {
         name: provider.name.to_owned(),
         required: true,
         store: Arc::new(provider.copy()),
     });
-    let repository = Repository::open(world.descriptor.clone(), open.collect())
-        .await
-        .map_err(|problem| problem.fact)?;
-    let catalog = repository
-        .catalog(Some(world.cluster))
-        .await
-        .map_err(|problem| problem.fact)?;
+    let repository = Repository::open(world.descriptor.clone(), open.collect()).await?;
+    let catalog = repository.catalog(Some(world.cluster)).await?;
     let identities: &Arc<Vec<Identity>> = &world.identities;
-    let choice = moment::choose(&repository, identities, &catalog, None, &TargetPoint::Latest)
-        .await
-        .map_err(|problem| problem.fact)?;
+    let choice = moment::choose(&repository, identities, &catalog, None, &TargetPoint::Latest).await?;
     let base = world.bases.lock().unwrap()[&choice.listed.backup.to_string()];
     let position = choice.listed.summary.position.clone();
     let Some(replay) = choice.replay else {
@@ -48,6 +56,7 @@ pub(super) async fn restore(world: &World, providers: &[&Provider]) -> Result<Le
             stream: None,
             file: position.file,
             offset: position.offset,
+            gtid: position.gtid,
         });
     };
     let bytes = read(&replay).await?;
@@ -56,6 +65,7 @@ pub(super) async fn restore(world: &World, providers: &[&Provider]) -> Result<Le
         stream: replay.archive.stream().map(|stream| stream.to_string()),
         file: replay.archive.file_name(target.file_sequence).to_owned(),
         offset: target.position_bytes,
+        gtid: replay.resolved.target.gtid.to_string(),
     };
     let is_one = world.servers.histories(|histories| {
         let base = &histories[base];
@@ -67,19 +77,25 @@ pub(super) async fn restore(world: &World, providers: &[&Provider]) -> Result<Le
     });
     match is_one {
         true => Ok(led),
-        false => panic!(
+        false => Err(Refused::NoHistory(format!(
             "what is restored to {}:{} is no history of a server",
             led.file, led.offset
-        ),
+        ))),
     }
+}
+
+/// The number of the last transaction.
+fn number(gtid: &str) -> u64 {
+    let number = gtid.rsplit('-').next().unwrap_or_default();
+    number.parse().unwrap_or(0)
 }
 
 type Read = BTreeMap<String, Vec<(u64, Vec<u8>)>>;
 
-async fn read(replay: &ReplayPlan) -> Result<Read, String> {
+async fn read(replay: &ReplayPlan) -> Result<Read, Problem> {
     let mut read = Read::new();
     let mut reader = replay.archive.read(replay.pieces.clone());
-    while let Some(chunk) = reader.next().await.map_err(|problem| problem.fact)? {
+    while let Some(chunk) = reader.next().await? {
         let file = replay.archive.file_name(chunk.file).to_owned();
         read.entry(file)
             .or_default()
@@ -110,9 +126,11 @@ pub(super) async fn contradiction(world: &World, status: &Status, provider: &Pro
         durable.file, durable.boundary, status.stream
     );
     match restore(world, &[provider]).await {
-        Err(refused) => Some(format!("{} has {claim}, but: {refused}", provider.name)),
+        Err(Refused::Said(refused) | Refused::NoHistory(refused)) => {
+            Some(format!("{} has {claim}, but: {refused}", provider.name))
+        }
         Ok(led) => {
-            let is_reached = Place::new(&led.file, led.offset) >= Place::new(&durable.file, durable.boundary);
+            let is_reached = number(&led.gtid) >= number(&durable.gtid);
             let is_same = led.stream.as_ref().is_none_or(|stream| *stream == status.stream);
             (!is_reached || !is_same).then(|| {
                 format!(

@@ -27,7 +27,6 @@ use provider::Provider;
 use server::{Reached, Servers};
 
 use crate::repository::OpenProvider;
-use crate::store::Store as _;
 
 /// So long a status may be green although something is broken.
 const BOUND: Duration = Duration::from_secs(180);
@@ -86,20 +85,20 @@ impl World {
             bases: Bases::default(),
         };
         for provider in &world.providers {
-            world.initialise(provider).await;
+            world.initialise(provider);
         }
         world
     }
 
     /// What `init` puts there.
-    async fn initialise(&self, provider: &Provider) {
+    fn initialise(&self, provider: &Provider) {
         let descriptor = ObjectName::Descriptor.to_string();
         let objects = [
             (descriptor, &self.descriptor_bytes),
             (self.certificate.0.clone(), &self.certificate.1),
         ];
         for (name, bytes) in objects {
-            provider.put_new(&name, bytes.clone().into()).await.unwrap();
+            provider.initialise(&name, bytes.clone().into());
         }
     }
 

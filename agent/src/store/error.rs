@@ -51,6 +51,11 @@ pub enum StoreError {
         /// What happened.
         detail: String,
     },
+    /// The place does not hold our repository. Reaction: a human; no retry that writes.
+    #[error(
+        "it does not hold this repository (a share that is not mounted? a bucket that was replaced?): nothing is written there"
+    )]
+    NotInitialised,
     /// The object or listing is larger than the caller allows. Reaction: treat as damaged or hostile.
     #[error("{name} is larger than the allowed {max_bytes} bytes")]
     TooLarge {

@@ -115,6 +115,8 @@ fn all_sealed(archive: &mut Archive) -> Cursor {
         head: None,
     };
     Cursor {
+        named_ms: 0,
+        recent: Vec::new(),
         stream: STREAM,
         format_hash: archive.format_hash(),
         small: level.clone(),
