@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use holdfast_tests::process::{Signal, wait_until};
 use holdfast_tests::server::{Kind, Server, ServerOptions};
-use holdfast_tests::site::Site;
+use holdfast_tests::site::{Site, write};
 
-use crate::moments::{MYSQL, start_archiving};
+use crate::moments::{MYSQL, end_archived, start_archiving};
 use crate::stream::{PATIENCE, status, wait_for_manifests};
 
 fn is_green(site: &Site) -> bool {
@@ -53,5 +53,93 @@ fn a_source_that_cannot_be_asked_is_red_mysql() {
     });
     source.sql("ALTER USER agent@localhost ACCOUNT UNLOCK");
     wait_until("all is well again", PATIENCE, || is_green(&site));
+    assert!(archiving.terminate(Duration::from_secs(30)).success());
+}
+
+fn objects(site: &Site) -> usize {
+    let found = std::process::Command::new("find")
+        .arg(site.path("b"))
+        .args(["-type", "f"])
+        .output();
+    found.unwrap().stdout.split(|byte| *byte == b'\n').count()
+}
+
+fn alarms(site: &Site) -> String {
+    status(site).map_or_else(String::new, |record| record["alarms"].to_string())
+}
+
+/// A provider that is not what it was (not mounted, replaced) takes nothing until it is initialised; then it gets all there is.
+#[test]
+fn a_provider_without_our_repository_is_never_written() {
+    let source = Server::start(Kind::MariaDb1011, ServerOptions::default());
+    source.sql("CREATE DATABASE shop; CREATE TABLE shop.t (id INT PRIMARY KEY)");
+    let site = Site::new(&source);
+    let archiving = start_archiving(&site);
+    wait_for_manifests(&site, "b", 1);
+    wait_until("all is well", PATIENCE, || is_green(&site));
+    for entry in std::fs::read_dir(site.path("b")).unwrap() {
+        let path = entry.unwrap().path();
+        let removed = if path.is_dir() {
+            std::fs::remove_dir_all(&path)
+        } else {
+            std::fs::remove_file(&path)
+        };
+        removed.unwrap();
+    }
+    let mut id = 0;
+    wait_until("an alarm", Duration::from_secs(90), || {
+        id += 1;
+        source.sql(&format!("INSERT INTO shop.t VALUES ({id})"));
+        alarms(&site).contains("does not hold this repository")
+    });
+    let before = objects(&site);
+    source.sql("INSERT INTO shop.t VALUES (1000)");
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(objects(&site), before);
+    site.agent(&["init"]).succeeds();
+    wait_until("all is well again", Duration::from_secs(120), || is_green(&site));
+    end_archived(archiving, &site, &source);
+    let target = Server::start(Kind::MariaDb1011, ServerOptions::default());
+    site.restore_into(&["b"], &target);
+    let rows = "SELECT COUNT(*), MAX(id) FROM shop.t";
+    assert_eq!(source.query(rows), target.query(rows));
+}
+
+/// A host that was copied with its agent: both notice, neither goes on in the stream that they share.
+#[test]
+fn agents_of_a_copied_host_part() {
+    let source = Server::start(Kind::MariaDb1011, ServerOptions::default());
+    source.sql("CREATE DATABASE shop; CREATE TABLE shop.t (id INT PRIMARY KEY)");
+    let site = Site::new(&source);
+    let mut archiving = start_archiving(&site);
+    wait_for_manifests(&site, "a", 1);
+    wait_until("all is well", PATIENCE, || is_green(&site));
+    let stream = status(&site).unwrap()["stream"].clone();
+    let copied = site.path("copied");
+    let copy = std::process::Command::new("cp")
+        .arg("-a")
+        .arg(site.path("state"))
+        .arg(&copied)
+        .status();
+    assert!(copy.unwrap().success());
+    let text = site
+        .configuration()
+        .replace("state_dir = \"state\"", "state_dir = \"copied\"");
+    let text = format!("{text}\n[binlog]\nserver_id = 99881\n");
+    write(&site.path("copy.toml"), text.as_bytes());
+    let config = site.shown("copy.toml");
+    let mut other = site
+        .bare(&["--config", &config, "run"])
+        .start(&site.path("copy.log"));
+    let mut id = 0;
+    wait_until("an alarm", Duration::from_secs(180), || {
+        id += 1;
+        source.sql(&format!("INSERT INTO shop.t VALUES ({id})"));
+        alarms(&site).contains("another agent archives into this cluster")
+    });
+    wait_until("another stream", PATIENCE, || {
+        status(&site).is_some_and(|record| record["stream"] != stream)
+    });
+    other.kill();
     assert!(archiving.terminate(Duration::from_secs(30)).success());
 }
