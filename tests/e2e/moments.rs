@@ -383,7 +383,11 @@ fn an_applier_error_names_the_transaction(kind: Kind) {
         &backup.id,
     ];
     let refused = site.restore(&["a"], &to).fails();
-    refused.says(&["HF-E043", "cannot apply the transaction that comes next after", "--to-position"]);
+    refused.says(&[
+        "HF-E043",
+        "cannot apply the transaction that comes next after",
+        "--to-position",
+    ]);
     if kind.is_mariadb() {
         // MySQL's coordinator may stand further back than its workers; it names the transaction instead.
         refused.says(&[&format!("{file}:{offset_bytes}")]);

@@ -510,6 +510,9 @@ async fn attach_to(listed: &ListedBackup, archive: Archive) -> Result<Option<His
     let Some(base_last) = goes_on_from(&archive, &base).await? else {
         return Ok(None);
     };
+    if base.gtid.is_empty() && began_later(&archive, file, listed.summary.taken_ms).await? {
+        return Ok(None);
+    }
     let coverage = coverage::cover(&archive.summaries(), base.place);
     Ok(Some(History {
         archive,
@@ -518,6 +521,22 @@ async fn attach_to(listed: &ListedBackup, archive: Archive) -> Result<Option<His
         coverage,
         flavour,
     }))
+}
+
+/// Whether a file was begun after a backup was taken that names it, both by the source's clock: where no GTID tells files apart that a reset
+/// gave the same name, this one is another.
+async fn began_later(archive: &Archive, file: u64, taken_ms: u64) -> Result<bool, Problem> {
+    const SLACK_MS: u64 = 2000;
+    let format = match archive.format(file).await {
+        Ok(format) => format,
+        // Its beginning is not archived: nothing is known of it.
+        Err(problem) if problem.code == Code::TargetPoint => return Ok(false),
+        Err(problem) => return Err(problem),
+    };
+    let began_s = format
+        .first_chunk()
+        .map_or(0, |header: &[u8; 4]| u32::from_le_bytes(*header));
+    Ok(taken_ms != 0 && u64::from(began_s) * 1000 > taken_ms + SLACK_MS)
 }
 
 /// Refuses a stream that was archived from another server than the backup was taken from, as far as that can be told.

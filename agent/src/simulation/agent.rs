@@ -181,7 +181,7 @@ async fn backup(archiving: &Archiving, source: &Reached, bases: &Bases) -> Resul
     let summary = ManifestSummary {
         started_ms,
         finished_ms: archiving.machine.now_ms(),
-        taken_ms: started_ms,
+        taken_ms: source.servers.now_ms(),
         flavour: holdfast_proto::Flavour::MariaDb,
         version: "10.11".into(),
         position,

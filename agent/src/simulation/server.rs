@@ -13,6 +13,7 @@ use holdfast_proto::stream::StreamOrigin;
 use tokio::sync::watch;
 
 use super::chance::Chance;
+use super::host::BEGINS_MS;
 use crate::binlog::source::{Source, SourceEvents, SourceSession};
 use crate::problem::{Code, Problem};
 use crate::server::capture::CaptureError;
@@ -167,7 +168,7 @@ impl Servers {
             inner: Arc::new(Mutex::new(Inner {
                 histories: Vec::new(),
                 servers: Vec::new(),
-                now_s: 1_795_390_329,
+                now_s: u32::try_from(BEGINS_MS / 1000).expect("before 2106"),
                 chance,
             })),
             moved: Arc::new(watch::channel(0).0),
@@ -366,6 +367,11 @@ impl Servers {
             };
             (position, at)
         })
+    }
+
+    /// What the clock of every server shows, in milliseconds since 1970.
+    pub(super) fn now_ms(&self) -> u64 {
+        self.look(|inner| u64::from(inner.now_s) * 1000)
     }
 
     pub(super) fn is_up(&self, server: usize) -> bool {

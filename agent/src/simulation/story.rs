@@ -45,8 +45,8 @@ const TROUBLES: [Trouble; 13] = [
     Trouble::LostState,
 ];
 
-/// What a story draws from. Not every mixture is survived yet: those that are not in one cast, and no story at all of swaps, damage and
-/// clones. `HOLDFAST_SIMULATION_TROUBLES=all`, or names of them, plays others.
+/// What a story draws from. Not every mixture is survived yet: those that are not in one cast, and no story at all of roll-backs, swaps, damage
+/// and clones. `HOLDFAST_SIMULATION_TROUBLES=all`, or names of them, plays others.
 const CASTS: [&[Trouble]; 4] = [
     &[
         Trouble::Moods,
@@ -55,7 +55,6 @@ const CASTS: [&[Trouble]; 4] = [
         Trouble::Purges,
         Trouble::FullDisk,
         Trouble::Locks,
-        Trouble::Resets,
     ],
     &[
         Trouble::Moods,
@@ -66,7 +65,7 @@ const CASTS: [&[Trouble]; 4] = [
         Trouble::Clock,
     ],
     &[Trouble::LostState, Trouble::Kills, Trouble::Moods],
-    &[Trouble::RollBacks, Trouble::Kills],
+    &[Trouble::Resets, Trouble::Moods, Trouble::Kills, Trouble::Crashes],
 ];
 
 fn cast(seed: u64) -> Vec<Trouble> {
