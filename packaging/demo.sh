@@ -227,6 +227,7 @@ restore() {
 # Not the restored server is looked at, but whether the backups can be restored: in new servers, which are wiped afterwards.
 prove() {
     mkdir "$folder/first" # a new, empty account in place of the lost one, for the report; the proof is of the second alone
+    verifier init         # nothing is written to a provider before it holds the repository
     verifier drill --provider second
 }
 

@@ -72,6 +72,15 @@ pub fn moment_us(microseconds: u64) -> String {
     format!("{text} (local {})", local.format("%Y-%m-%d %H:%M:%S %z"))
 }
 
+/// The first names of a list, and how many more there are.
+pub fn some_of(names: &[String], shown: usize) -> String {
+    let first = names.get(..shown).unwrap_or(names).join(", ");
+    match names.len().saturating_sub(shown) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
 /// Now, in milliseconds since 1970 UTC.
 pub fn now_ms() -> u64 {
     u64::try_from(Utc::now().timestamp_millis()).unwrap_or(0)

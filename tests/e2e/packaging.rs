@@ -47,6 +47,19 @@ fn value<'a>(unit: &'a str, key: &str) -> &'a str {
     }
 }
 
+/// What `make demo` runs, which is the first thing that a newcomer sees.
+#[test]
+fn the_demo_runs_to_its_end() {
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/demo.sh");
+    let output = Command::new(demo).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("PASS"),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
 /// Runs `systemd-analyze`, whose absence is a failure: nothing else here reads units.
 fn analyze(arguments: &[&str], unit: &Path) -> Output {
     Command::new("systemd-analyze")

@@ -135,7 +135,7 @@ fn agents_of_a_copied_host_part() {
     wait_until("an alarm", Duration::from_secs(180), || {
         id += 1;
         source.sql(&format!("INSERT INTO shop.t VALUES ({id})"));
-        alarms(&site).contains("another agent archives into this cluster")
+        alarms(&site).contains("another agent uses this host's signing key")
     });
     wait_until("another stream", PATIENCE, || {
         status(&site).is_some_and(|record| record["stream"] != stream)

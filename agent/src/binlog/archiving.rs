@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_proto::container::{Sealer, peek};
-use holdfast_proto::ids::{ClusterId, Generation};
+use holdfast_proto::ids::{ClusterId, Generation, StreamId};
 use holdfast_proto::names::{Level, ObjectName};
 use holdfast_proto::record::Record as _;
 use holdfast_proto::stream::SegmentSummary;
@@ -30,7 +30,7 @@ use crate::repository::{OpenProvider, Repository};
 pub(crate) const CURSOR: &str = "cursor.json";
 const SPOOL: &str = "spool";
 const LAGGING: &str = "lagging.json";
-/// How often somebody else is looked for who archives the same cluster.
+/// How often the providers are checked for segments of another agent.
 const WRITERS_LOOK: Duration = Duration::from_secs(60);
 
 /// See the module.
@@ -62,16 +62,15 @@ pub(crate) struct Settings {
 }
 
 impl Archiving {
-    /// The newest segments that every provider must have.
-    pub(crate) fn known(&self) -> Vec<Recent> {
-        // Those that are on their way are looked for first: one that has arrived meanwhile is there.
+    /// The newest segments that every provider must have, and the stream that they belong to. `None` before the first one.
+    pub(crate) fn known(&self) -> Option<(StreamId, Vec<Recent>)> {
+        // In this order: what the cursor names is in the spool already, or has left it for the providers. The other way round, a segment
+        // that is cut in between would seem to be in neither.
+        let cursor = Cursor::read(self.machine.as_ref(), &self.cursor_path)?;
         let waiting: BTreeSet<String> = self.outbox.names().into_iter().collect();
-        let cursor = Cursor::read(self.machine.as_ref(), &self.cursor_path);
-        let recent = cursor.map(|cursor| cursor.recent).unwrap_or_default();
-        recent
-            .into_iter()
-            .filter(|recent| !waiting.contains(&recent.name))
-            .collect()
+        let mut recent = cursor.recent;
+        recent.retain(|recent| !waiting.contains(&recent.name));
+        Some((cursor.stream, recent))
     }
 
     /// What the archiver of `source` works with, after a look at what the providers have.
@@ -127,7 +126,7 @@ impl Archiving {
     }
 }
 
-/// Looks now and then whether somebody else archives this cluster.
+/// Checks every minute whether another agent writes where this one does.
 async fn watch_writers(agent: Arc<Archiving>, mut writers: Writers, stop: CancellationToken) {
     loop {
         let written = tokio::select! {

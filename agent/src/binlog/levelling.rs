@@ -22,12 +22,12 @@ const LEVEL_LOOK: Duration = Duration::from_secs(2);
 const LEVEL_PAUSE: Duration = Duration::from_secs(20);
 /// … and one that could not be levelled is tried again after this, which doubles with every failure …
 const LEVEL_RETRY_FIRST: Duration = Duration::from_secs(4);
-/// Of the newest segments those up to this size are read back, larger ones are looked at.
-const READ_BACK_BYTES_MAX: u64 = 4 << 20;
-/// What was there once may be gone: every provider is looked at again after this.
-const LOOK_AGAIN: Duration = Duration::from_secs(24 * 3600);
 /// … up to this, or when it comes back.
 const LEVEL_RETRY_LAST: Duration = Duration::from_secs(300);
+/// Objects may disappear later: every provider is checked again after this.
+const CHECK_AGAIN: Duration = Duration::from_secs(24 * 3600);
+/// The newest segments are read back up to this size. Of larger ones only the size is checked.
+const READ_BACK_BYTES_MAX: u64 = 4 << 20;
 
 /// Copies to providers that lag what others hold: at the start, and soon after a lane had to let go of something and works
 /// again.
@@ -39,7 +39,7 @@ pub(crate) async fn level_lanes(agent: Arc<Archiving>, stop: CancellationToken) 
     let mut away = BTreeSet::new();
     let mut looked = Instant::now();
     loop {
-        if looked.elapsed() >= LOOK_AGAIN {
+        if looked.elapsed() >= CHECK_AGAIN {
             todo.extend(providers.iter().map(|provider| provider.name.clone()));
             looked = Instant::now();
         }
@@ -87,20 +87,22 @@ async fn level_lane(agent: &Archiving, provider: &OpenProvider) -> bool {
     let lanes = agent.outbox.lanes();
     let lane = lanes.iter().find(|lane| lane.provider == provider.name);
     let let_go = lane.map_or(0, |lane| lane.let_go);
-    let known = agent.known();
+    let (stream, known) = agent.known().unzip();
+    let known = known.unwrap_or_default();
     let hashes = known
         .iter()
         .map(|recent| (recent.name.clone(), recent.hash))
         .collect();
-    let levelled = level::level(&agent.repository, provider, agent.cluster, &hashes).await;
-    let levelled = match levelled {
-        Ok(levelled) => missing(provider, &known).await.map(|lost| (levelled, lost)),
-        Err(problem) => Err(problem),
+    let levelled = async {
+        let levelled = level::level(&agent.repository, provider, agent.cluster, &hashes).await?;
+        Ok::<_, Problem>((levelled, missing(provider, &known).await?))
     };
-    match levelled {
+    match levelled.await {
         Ok((_, Some(lost))) => {
             tracing::warn!(provider = provider.name, "{lost}");
-            agent.board.archive_lost(lost);
+            if let Some(stream) = stream {
+                agent.board.stream_broken(stream, lost);
+            }
             false
         }
         Ok(((objects, bytes), None)) => {
@@ -145,6 +147,11 @@ async fn is_there(provider: &OpenProvider, segment: &Recent) -> Result<bool, Sto
     if segment.bytes > READ_BACK_BYTES_MAX {
         return Ok(provider.store.size(&segment.name).await? == Some(segment.bytes));
     }
+    // One bad read is not damage yet.
+    Ok(is_whole(provider, segment).await? || is_whole(provider, segment).await?)
+}
+
+async fn is_whole(provider: &OpenProvider, segment: &Recent) -> Result<bool, StoreError> {
     match provider.store.get(&segment.name, segment.bytes).await {
         Ok(bytes) => Ok(ObjectHash(Sha256::digest(&bytes).into()) == segment.hash),
         Err(StoreError::NotFound { .. } | StoreError::TooLarge { .. }) => Ok(false),

@@ -75,8 +75,8 @@ struct State {
     received_lag: Lag,
     /// When another agent was last seen to write, in milliseconds since 1970.
     other_writer_ms: Option<u64>,
-    /// Why our stream cannot be gone on with, if something else than the source says so.
-    broken: Option<String>,
+    /// A stream that must not be continued, and why, where something else than the source says so.
+    broken: Option<(StreamId, String)>,
     /// The greatest time by which something was named; see [`Board::day`].
     named_ms: u64,
     /// What the source keeps out of its binlog.
@@ -255,23 +255,24 @@ impl Board {
         let now_ms = self.machine.now_ms();
         self.with(|state| {
             if state.other_writer_ms.replace(now_ms).is_none() {
-                tracing::warn!("another agent archives into this cluster");
+                tracing::warn!("another agent uses this host's signing key or writes to its stream");
             }
-            if state.stream.is_some_and(|stream| streams.contains(&stream)) {
-                let text = "another agent writes into its stream: a copy of this host?";
-                state.broken = Some(text.to_owned());
+            if let Some(stream) = state.stream.filter(|stream| streams.contains(stream)) {
+                let text = "another agent writes to the same stream: this host may have been copied";
+                state.broken = Some((stream, text.to_owned()));
             }
         });
     }
 
-    /// What is archived of the stream is not all there any more.
-    pub(crate) fn archive_lost(&self, what: String) {
-        self.with(|state| state.broken = Some(what));
+    /// A stream must not be continued, for this reason.
+    pub(crate) fn stream_broken(&self, stream: StreamId, reason: String) {
+        self.with(|state| state.broken = Some((stream, reason)));
     }
 
-    /// Why the stream cannot be gone on with; says it once.
-    pub(crate) fn take_broken(&self) -> Option<String> {
-        self.with(|state| state.broken.take())
+    /// Why this stream must not be continued. What was said of another one is dropped.
+    pub(crate) fn take_broken(&self, stream: StreamId) -> Option<String> {
+        let broken = self.with(|state| state.broken.take());
+        broken.filter(|(of, _)| *of == stream).map(|(_, reason)| reason)
     }
 
     /// The day by which something of the archive is named now. It never goes backwards, whatever the clock does: readers look for what comes
@@ -494,7 +495,7 @@ fn alarms(state: &State, lanes: &[LaneStatus], now_ms: u64) -> Vec<String> {
         && now_ms.abs_diff(other_ms) < WRITER_ALARM.as_millis() as u64
     {
         alarms.push(
-            "another agent archives into this cluster: a copy of this host must not run the agent with the same configuration".into(),
+            "another agent uses this host's signing key or writes to its stream: if the host was copied, stop the agent on the copy".into(),
         );
     }
     if state.received_lag.is_over(LAG_ALARM, now_ms) {

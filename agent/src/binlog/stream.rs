@@ -321,7 +321,7 @@ async fn follow<S: Source>(
                 flush_at = None;
             }
             _ = look.tick() => {
-                if let Some(why) = context.board.take_broken() {
+                if let Some(why) = context.board.take_broken(archive.stream()) {
                     return Ok(Ended::NewStream(GapCause::StateLost, why));
                 }
                 look_at_source(context, archive).await?;

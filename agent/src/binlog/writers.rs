@@ -1,7 +1,8 @@
-//! Whether somebody else archives this cluster: most often a copy of this host, with our key, our cursor and our state. What both archive looks
-//! alike and fits together, and is no history of one server (see [`crate::restore::forks`]).
+//! Whether another agent writes to this one's stream, or with its key: most often a copy of this host, with the same key, cursor and state.
+//! What the two archive looks alike, and together it is not the history of one server (see [`crate::restore::forks`]).
 //!
-//! What is there at the start is ours from before. A generation that comes later and is not ours, or one that grows, is another agent's.
+//! What exists when the agent starts is its own, from earlier starts. A generation that appears later, or grows, is another agent's. Other
+//! hosts of a cluster may archive it too, each with its own key and in its own stream.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,26 +40,37 @@ impl Writers {
         writers
     }
 
-    /// Looks into all providers. Returns the streams that another agent has written into since the last look.
+    /// Checks all providers. Returns the streams that another agent has written since the last check: ours, or others with our key.
     pub(crate) async fn look(&mut self, agent: &Archiving) -> BTreeSet<StreamId> {
-        let mut written = BTreeSet::new();
+        let mut written: BTreeMap<StreamId, ObjectName> = BTreeMap::new();
         for provider in &agent.repository.providers {
             match self.news(agent, provider).await {
                 Ok(names) => {
                     let is_first = self.looked_into.insert(provider.name.clone());
                     for name in names {
                         if let (Some(stream), false) = (self.learn(&name), is_first) {
-                            written.insert(stream);
+                            written.insert(stream, name);
                         }
                     }
                 }
                 Err(error) => tracing::debug!(
                     provider = provider.name,
-                    "whether somebody else writes is not known: {error}"
+                    "cannot be checked for another agent: {error}"
                 ),
             }
         }
-        written
+        let (own, key) = (agent.board.stream(), agent.sealer.writer.public().id());
+        let mut streams = BTreeSet::new();
+        for (stream, name) in written {
+            let is_of_our_key = async {
+                let header = agent.repository.header(&name).await;
+                header.is_ok_and(|header| header.core.writer == key)
+            };
+            if Some(stream) == own || is_of_our_key.await {
+                streams.insert(stream);
+            }
+        }
+        streams
     }
 
     /// Takes note of a segment. Returns its stream, where it is new.

@@ -147,7 +147,7 @@ pub fn store_problem(provider: &str, error: &StoreError) -> Problem {
         StoreError::NotInitialised => Problem::new(
             Code::NotInitialised,
             fact,
-            "mount it or bring the bucket back; if it is new, `holdfast init` on this host makes it a provider, and it is levelled from the others",
+            "mount the share or restore the bucket. If it is a new, empty one, run `holdfast init` (on a verifier: `holdfast-verifier init`); the agent then copies everything there from the other providers",
         ),
         error if error.is_transient() => Problem::new(
             Code::ProviderUnreachable,

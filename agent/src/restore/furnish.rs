@@ -10,6 +10,7 @@ use crate::instance::{Bounds, InstanceOptions, Keyring};
 use crate::problem::{Code, Problem};
 use crate::server::zone::SYSTEM_ZONE;
 use crate::server::{encryption, needs, plugins, statement_settings, time_zones};
+use crate::words;
 
 /// Options of a server that we start to restore into: those of the source that decide what it can hold.
 ///
@@ -46,20 +47,11 @@ pub fn refuse_without_keys(plan: &RestorePlan, has_keyring: bool) -> Result<(), 
     if has_keyring || encrypted.is_empty() {
         return Ok(());
     }
-    let more = match encrypted.len() {
-        count if count > SHOWN => format!(" and {} more", count - SHOWN),
-        _ => String::new(),
-    };
-    let shown = encrypted
-        .iter()
-        .take(SHOWN)
-        .cloned()
-        .collect::<Vec<_>>()
-        .join(", ");
+    let shown = words::some_of(&encrypted, SHOWN);
     Err(Problem::new(
         Code::TargetServer,
         format!(
-            "a new server has no keys to encrypt tables with, and the source had encrypted: {shown}{more}"
+            "a new server has no keys to encrypt tables with, and these are encrypted on the source: {shown}"
         ),
         "name the file in which a server finds its keyring: --keyring FILE (a verifier: mariadb_keyring or mysql_keyring in [scratch]); \
          or restore without encryption, where that will do: --unencrypted (a verifier: unencrypted = true in [scratch])",

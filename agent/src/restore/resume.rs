@@ -22,6 +22,7 @@ use crate::server::preflight;
 use crate::server::rebuild::{Phase, Step, StepKind};
 use crate::server::session::Settings;
 use crate::wire::{Connection, WireError};
+use crate::words;
 
 /// A privilege is needed.
 const ACCESS_DENIED: u16 = 1227;
@@ -256,11 +257,7 @@ fn is_not_exact(how: &str, why: &str) -> Problem {
 }
 
 fn named(tables: &[String]) -> String {
-    let mut named = tables[..tables.len().min(NAMED_MAX)].join(", ");
-    if tables.len() > NAMED_MAX {
-        named.push_str(&format!(" and {} more", tables.len() - NAMED_MAX));
-    }
-    named
+    words::some_of(tables, NAMED_MAX)
 }
 
 /// Tables that hold rows without transactions.

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use super::encryption;
 use super::inventory::Inventory;
 use super::plugins;
+use crate::words;
 
 /// Settings that a data folder keeps from when it was made, and their usual values.
 const OF_THE_FOLDER: [(&str, &str); 2] = [("innodb_page_size", "16384"), ("lower_case_table_names", "0")];
@@ -25,17 +26,8 @@ pub fn of(inventory: &Inventory) -> Vec<String> {
     let zones = (!inventory.time_zones.is_empty()).then(|| "time zone tables".to_owned());
     let encrypted = encryption::encrypted(inventory);
     let keys = (!encrypted.is_empty()).then(|| {
-        let more = match encrypted.len() {
-            count if count > SHOWN => format!(" and {} more", count - SHOWN),
-            _ => String::new(),
-        };
-        let shown = encrypted
-            .iter()
-            .take(SHOWN)
-            .cloned()
-            .collect::<Vec<_>>()
-            .join(", ");
-        format!("a keyring, for what is encrypted on the disk: {shown}{more}")
+        let shown = words::some_of(&encrypted, SHOWN);
+        format!("a keyring, for what is encrypted at rest: {shown}")
     });
     settings.chain(plugins).chain(zones).chain(keys).collect()
 }

@@ -6,6 +6,7 @@ use super::capture::{CaptureError, first_of, optional, read_settings};
 use super::inventory::Inventory;
 use super::session::Settings;
 use crate::wire::{Connection, WireError};
+use crate::words;
 use holdfast_proto::Flavour;
 use serde::Serialize;
 
@@ -111,10 +112,5 @@ fn version_finding(flavour: Flavour, version: &str) -> Finding {
 
 /// At most a few of many, for a sentence.
 fn some_of(names: &[String]) -> String {
-    const SHOWN: usize = 5;
-    let shown = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
-    match names.len() {
-        n if n > SHOWN => format!("{shown} and {} more", n - SHOWN),
-        _ => shown,
-    }
+    words::some_of(names, 5)
 }

@@ -53,7 +53,7 @@ pub enum StoreError {
     },
     /// The place does not hold our repository. Reaction: a human; no retry that writes.
     #[error(
-        "it does not hold this repository (a share that is not mounted? a bucket that was replaced?): nothing is written there"
+        "it does not hold this repository (an unmounted share, or a replaced bucket?), so nothing is written to it"
     )]
     NotInitialised,
     /// The object or listing is larger than the caller allows. Reaction: treat as damaged or hostile.
