@@ -2,13 +2,14 @@
 //!
 //! Named by the file in which an operator's own server finds it: MariaDB's options for its key management plugin, or the configuration of MySQL's
 //! keyring component, called like that. What these point to is copied into the server's folder, since the server sees nothing else; it
-//! needs no key of the source, as rows come back by statements. Keys are never logged.
+//! needs no key of the source, as rows come back by statements. Keys are never logged, and wiped when they are dropped.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use holdfast_proto::Flavour;
 use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::Programs;
 use crate::problem::{Code, Problem};
@@ -21,19 +22,19 @@ const FILE_BYTES_MAX: u64 = 128 << 10;
 const HERE: &str = "<here>";
 
 /// What is put into the server's folder.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 pub enum Content {
     /// A file of these bytes, in hex.
     File(String),
     /// A link to what is there on this machine.
-    Link(PathBuf),
+    Link(#[zeroize(skip)] PathBuf),
 }
 
 /// See the module.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Keyring {
     /// By their paths below the server's folder; [`HERE`] in a file's text stands for that folder.
-    files: BTreeMap<String, Vec<u8>>,
+    files: BTreeMap<String, Zeroizing<Vec<u8>>>,
     arguments: Vec<String>,
     /// The component of MySQL.
     component: Option<String>,
@@ -55,14 +56,14 @@ fn refused(path: &Path, fact: impl std::fmt::Display) -> Problem {
     )
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Problem> {
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Problem> {
     let read = std::fs::metadata(path).and_then(|data| match data.len() > FILE_BYTES_MAX {
         true => Err(std::io::Error::other(format!(
             "it is larger than {FILE_BYTES_MAX} bytes"
         ))),
         false => std::fs::read(path),
     });
-    read.map_err(|error| refused(path, error))
+    read.map(Zeroizing::new).map_err(|error| refused(path, error))
 }
 
 impl Keyring {
@@ -71,10 +72,11 @@ impl Keyring {
     /// # Errors
     /// [`Problem`] where a file cannot be read, or is not about keys.
     pub fn read(flavour: Flavour, path: &Path) -> Result<Self, Problem> {
-        let text = String::from_utf8(read(path)?).map_err(|_| refused(path, "it is no text"))?;
+        let bytes = read(path)?;
+        let text = std::str::from_utf8(&bytes).map_err(|_| refused(path, "it is not text"))?;
         match flavour {
-            Flavour::MariaDb => Self::of_options(path, &text),
-            Flavour::MySql => Self::of_component(path, &text),
+            Flavour::MariaDb => Self::of_options(path, text),
+            Flavour::MySql => Self::of_component(path, text),
         }
     }
 
@@ -141,7 +143,7 @@ impl Keyring {
         Ok(format!("{prefix}{HERE}/{}", self.add(file, bytes)))
     }
 
-    fn add(&mut self, file: &Path, bytes: Vec<u8>) -> String {
+    fn add(&mut self, file: &Path, bytes: Zeroizing<Vec<u8>>) -> String {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         let name = format!("{FOLDER}/{}-{name}", self.files.len());
         self.files.insert(name.clone(), bytes);
@@ -188,7 +190,7 @@ impl Keyring {
         }
         let config = serde_json::Value::Object(config).to_string();
         let name = format!("{FOLDER}/plugins/{stem}.cnf");
-        keyring.files.insert(name, config.into_bytes());
+        keyring.files.insert(name, config.into_bytes().into());
         Ok(keyring)
     }
 
@@ -325,21 +327,22 @@ pub(super) fn put(
     Ok(())
 }
 
-fn bytes_of(hex: &str) -> Option<Vec<u8>> {
+fn bytes_of(hex: &str) -> Option<Zeroizing<Vec<u8>>> {
     let digits = hex.as_bytes();
     let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
     digits.len().is_multiple_of(2).then_some(())?;
     digits
         .chunks_exact(2)
         .map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?))
-        .collect()
+        .collect::<Option<Vec<u8>>>()
+        .map(Zeroizing::new)
 }
 
 /// Only what is ours to write is text with [`HERE`] in it.
-fn with_folder(bytes: Vec<u8>, folder: &Path) -> Vec<u8> {
-    match String::from_utf8(bytes) {
-        Ok(text) => text.replace(HERE, &folder.display().to_string()).into_bytes(),
-        Err(bytes) => bytes.into_bytes(),
+fn with_folder(bytes: Zeroizing<Vec<u8>>, folder: &Path) -> Zeroizing<Vec<u8>> {
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => Zeroizing::new(text.replace(HERE, &folder.display().to_string()).into_bytes()),
+        Err(_) => bytes,
     }
 }
 
@@ -387,12 +390,12 @@ mod tests {
     fn the_configuration_of_a_component_is_taken_over() {
         let name = "component_keyring_file.cnf";
         let keyring = read_as(Flavour::MySql, name, r#"{"path": "KEYS", "read_only": true}"#).unwrap();
-        let config = String::from_utf8(keyring.files[&format!("keyring/plugins/{name}")].clone()).unwrap();
+        let config = String::from_utf8(keyring.files[&format!("keyring/plugins/{name}")].to_vec()).unwrap();
         assert_eq!(
             config,
             r#"{"path":"<here>/keyring/0-keys.enc","read_only":false}"#
         );
-        assert_eq!(keyring.files["keyring/0-keys.enc"], b"secret");
+        assert_eq!(&keyring.files["keyring/0-keys.enc"][..], b"secret");
         for (name, bad) in [
             ("my.cnf", "{}"),
             (name, "plugin_load_add=x"),
