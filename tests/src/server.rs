@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::certificates::Certificates;
 use crate::installed;
@@ -134,6 +134,15 @@ impl Drop for LeftRunning {
     fn drop(&mut self) {
         // An error means that it has ended already.
         let _ = rustix::process::kill_process(self.id, Signal::KILL);
+        // Until it is dead, whoever takes it over finds it running.
+        let process = PathBuf::from(format!("/proc/{}", self.id.as_raw_nonzero()));
+        let threads = || fs::read_dir(process.join("task")).map_or(0, Iterator::count);
+        let is_zombie = || fs::read_to_string(process.join("stat")).is_ok_and(|stat| stat.contains(") Z "));
+        let is_alive = || threads() > 1 || (threads() == 1 && !is_zombie());
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while is_alive() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 

@@ -510,6 +510,10 @@ impl Instance {
                 problem
                     .fact
                     .push_str(&format!("; the server in {} ended: {how}", self.folder.display()));
+                problem.hint = format!(
+                    "read {}; then give the same command again: it starts the server and goes on where that is exact",
+                    self.folder.join("error.log").display()
+                );
                 self.launcher = None;
             }
             _ => {
