@@ -352,16 +352,16 @@ async fn list(config_path: &Path, args: &ReaderArgs, json: bool) -> Result<()> {
     let (mut lines, mut backups) = (Vec::new(), Vec::new());
     for listed in &catalog.backups {
         let summary = &listed.summary;
-        let missing: Vec<&str> = all
+        let (not_asked, missing): (Vec<&str>, Vec<&str>) = all
             .iter()
-            .filter(|p| !listed.providers.contains(&p.name))
-            .map(|p| p.name.as_str())
-            .collect();
-        let lacking = if missing.is_empty() {
-            String::new()
-        } else {
-            format!("  NOT IN {}", missing.join(", "))
+            .map(|provider| provider.name.as_str())
+            .filter(|name| !listed.providers.iter().any(|has| has == name))
+            .partition(|name| catalog.not_asked.iter().any(|silent| silent == name));
+        let told = |what: &str, names: &[&str]| match names.is_empty() {
+            true => String::new(),
+            false => format!("  {what} {}", names.join(", ")),
         };
+        let lacking = told("NOT IN", &missing) + &told("could not ask", &not_asked);
         lines.push(format!(
             "{}  {}  {} {}  {}  {}:{}  in {}{lacking}",
             &listed.backup.to_string()[..12],
@@ -391,7 +391,7 @@ async fn list(config_path: &Path, args: &ReaderArgs, json: bool) -> Result<()> {
     );
     say(
         json,
-        &serde_json::json!({ "backups": backups, "troubles": catalog.troubles }),
+        &serde_json::json!({ "backups": backups, "troubles": catalog.troubles, "not_asked": catalog.not_asked }),
         &lines,
     );
     Ok(())

@@ -3,14 +3,20 @@
 //! Changes nothing but a probe object in each provider.
 
 use std::path::Path;
+use std::time::Duration;
+
+use futures_util::future::join_all;
 
 use crate::config::Config;
 use crate::problem::{Problem, Result};
 use crate::server::capture;
 use crate::server::preflight::{self, Finding, Severity};
-use crate::store;
+use crate::store::{self, SharedStore, StoreError};
 use crate::wire::Connection;
 use crate::{backup, binlog, commands, kit, repository, words};
+
+/// A provider has so long for a probe of a few bytes.
+const PROBE_PATIENCE: Duration = Duration::from_secs(20);
 
 /// How one check ended.
 enum Verdict {
@@ -72,22 +78,51 @@ fn verdict<T>(result: Result<T, Problem>, good: impl FnOnce(T) -> String) -> Ver
 
 async fn providers(config: &Config) -> Vec<(String, Verdict)> {
     let mut checks = Vec::new();
-    for provider in &config.providers {
+    let mut probes = Vec::new();
+    let proved = join_all(config.providers.iter().map(|provider| prove(&provider.store))).await;
+    for (provider, proved) in config.providers.iter().zip(proved) {
         let name = provider.store.name();
-        let opened = store::config::open(&provider.store, &store::secret::from_file).await;
-        let probed = match opened {
-            Ok(store) => store::probe::prove_conditional_writes(store.as_ref())
-                .await
-                .map(|()| store.describe()),
-            Err(error) => Err(error),
-        };
-        let probed = probed.map_err(|error| repository::store_problem(name, &error));
-        checks.push((
-            format!("provider {name}"),
-            verdict(probed, |place| format!("{place}, never overwrites")),
-        ));
+        let check = format!("provider {name}");
+        match proved {
+            Ok((store, probe)) => {
+                let text = format!(
+                    "{}, takes objects of every size and never overwrites",
+                    store.describe()
+                );
+                checks.push((check, Verdict::Good(text)));
+                probes.push((name, store, probe));
+            }
+            Err(error) => checks.push((check, Verdict::Bad(repository::store_problem(name, &error)))),
+        }
+    }
+    let probes: Vec<_> = probes
+        .iter()
+        .map(|(name, store, probe)| (*name, store.as_ref(), probe.clone()))
+        .collect();
+    if let Err(problem) = repository::refuse_same_place(&probes).await {
+        checks.push(("providers".into(), Verdict::Bad(problem)));
     }
     checks
+}
+
+/// Opens a provider and proves that it does what is needed of it; returns it with the name of its probe.
+async fn prove(provider: &store::config::ProviderConfig) -> Result<(SharedStore, String), StoreError> {
+    let proved = async {
+        let store = store::config::open(provider, &store::secret::from_file).await?;
+        let probe = store::probe::prove(store.as_ref()).await?;
+        store::probe::prove_size(store.as_ref()).await?;
+        Ok((store, probe))
+    };
+    tokio::time::timeout(PROBE_PATIENCE, proved)
+        .await
+        .unwrap_or_else(|_| {
+            Err(StoreError::Unanswered {
+                detail: format!(
+                    "it was not done with a probe within {} s",
+                    PROBE_PATIENCE.as_secs()
+                ),
+            })
+        })
 }
 
 async fn source(config: &Config) -> Result<Vec<(String, Verdict)>, Problem> {

@@ -160,7 +160,10 @@ fn ended_backup_is_none(kind: Kind) {
         }
         assert_eq!(site.manifests("a").len() + site.manifests("b").len(), 0);
         let list = site.agent(&["list", "--json"]).succeeds().json();
-        assert_eq!(list, serde_json::json!({ "backups": [], "troubles": [] }));
+        assert_eq!(
+            list,
+            serde_json::json!({ "backups": [], "troubles": [], "not_asked": [] })
+        );
     }
     let refused = site.restore(&["a", "b"], &["--scratch", "none"]).fails();
     assert_eq!(refused.status.code(), Some(24), "{refused}");

@@ -32,6 +32,7 @@ mod partial;
 mod pauses;
 mod permissions;
 mod points;
+mod providers;
 mod reader;
 mod replays;
 mod restore;

@@ -14,10 +14,13 @@ use tokio_util::sync::CancellationToken;
 use super::archiving::Archiving;
 use super::outbox::LaneStatus;
 use crate::repository::OpenProvider;
-use crate::repository::upload::put_with_patience_bytes;
+use crate::store;
 
 /// Heads are at most this far apart.
 const HEAD_PERIOD: Duration = Duration::from_secs(60);
+
+/// The next provider's head waits no longer for one.
+const HEAD_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Writes a head to every provider now and then, and at the end.
 pub(crate) async fn write_heads(agent: Arc<Archiving>, stop: CancellationToken) {
@@ -36,7 +39,8 @@ pub(crate) async fn write_heads(agent: Arc<Archiving>, stop: CancellationToken) 
             .zip(agent.outbox.lanes())
             .zip(&mut previous)
         {
-            if let Some(head) = head_of(&agent, &lane) {
+            // Nor would one that takes nothing take a head, and the others do not wait for that.
+            if let (Some(head), None) = (head_of(&agent, &lane), &lane.trouble) {
                 write_head(&agent, provider, &head, sequence, previous).await;
             }
         }
@@ -97,15 +101,10 @@ async fn write_head(
     };
     let sealed = seal(&core, &[], sealer);
     let hash = sealed.hash;
-    match put_with_patience_bytes(
-        provider,
-        &sealed.name,
-        &Bytes::from(sealed.bytes),
-        Duration::from_secs(5),
-    )
-    .await
-    {
-        Ok(()) => *previous = hash,
-        Err(error) => tracing::debug!(provider = provider.name, "no head could be written: {error}"),
+    let put = store::create(provider.store.as_ref(), &sealed.name, Bytes::from(sealed.bytes));
+    match tokio::time::timeout(HEAD_PATIENCE, put).await {
+        Ok(Ok(())) => *previous = hash,
+        Ok(Err(error)) => tracing::debug!(provider = provider.name, "no head could be written: {error}"),
+        Err(_) => tracing::debug!(provider = provider.name, "no head could be written in time"),
     }
 }

@@ -21,10 +21,10 @@ use tokio_util::sync::CancellationToken;
 use super::spool::{self, EntryId, Spool};
 use crate::machine::{SharedMachine, on_disk};
 use crate::repository::OpenProvider;
-use crate::repository::upload::put_with_patience_bytes;
+use crate::store::{self, StoreError};
 
-/// One try at an object may take so long; then it is shown as trouble and tried again.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// An object that is on its way for so long is shown as trouble; it may take as long as it needs.
+const LONG: Duration = Duration::from_secs(20);
 const PAUSE_FIRST: Duration = Duration::from_millis(500);
 const PAUSE_LAST: Duration = Duration::from_secs(15);
 
@@ -332,14 +332,23 @@ impl Outbox {
                 continue; // it was let go of meanwhile
             }
             let put = async {
-                let bytes =
-                    read.map_err(|error| crate::store::StoreError::other(format!("the spool: {error}")))?;
-                put_with_patience_bytes(&provider, &name, &bytes, PATIENCE).await
+                let bytes = read.map_err(|error| StoreError::other(format!("the spool: {error}")))?;
+                store::create(provider.store.as_ref(), &name, bytes).await
             };
+            tokio::pin!(put);
             let result = tokio::select! {
                 biased;
-                result = put => result,
+                result = &mut put => result,
                 () = stop.cancelled() => return,
+                () = tokio::time::sleep(LONG) => {
+                    let text = format!("{name} is on its way for more than {} s", LONG.as_secs());
+                    self.trouble(lane, &provider, text);
+                    tokio::select! {
+                        biased;
+                        result = put => result,
+                        () = stop.cancelled() => return,
+                    }
+                }
             };
             match result {
                 Ok(()) => {
@@ -350,22 +359,13 @@ impl Outbox {
                     self.room.notify_waiters();
                 }
                 Err(error) => {
-                    if matches!(error, crate::store::StoreError::NotInitialised) {
+                    if matches!(error, StoreError::NotInitialised) {
                         // Whatever comes in its place has nothing of what was there.
                         if let Err(error) = self.lags(&provider.name) {
                             tracing::warn!("who needs levelling cannot be written down: {error}");
                         }
                     }
-                    let first = self.lock().lanes[lane]
-                        .trouble
-                        .replace(error.to_string())
-                        .is_none();
-                    if first {
-                        tracing::warn!(
-                            provider = provider.name,
-                            "takes no segments, trying again: {error}"
-                        );
-                    }
+                    self.trouble(lane, &provider, error.to_string());
                     tokio::select! {
                         biased;
                         () = tokio::time::sleep(pause) => {}
@@ -374,6 +374,19 @@ impl Outbox {
                     pause = (pause * 2).min(PAUSE_LAST);
                 }
             }
+        }
+    }
+}
+
+impl Outbox {
+    /// A provider does not take what it is sent: said once, shown until it does.
+    fn trouble(&self, lane: usize, provider: &OpenProvider, text: String) {
+        let before = self.lock().lanes[lane].trouble.replace(text.clone());
+        if before.is_none() {
+            tracing::warn!(
+                provider = provider.name,
+                "takes no segments, trying again: {text}"
+            );
         }
     }
 }

@@ -43,7 +43,10 @@ impl Writers {
     /// Checks all providers. Returns the streams that another agent has written since the last check: ours, or others with our key.
     pub(crate) async fn look(&mut self, agent: &Archiving) -> BTreeSet<StreamId> {
         let mut written: BTreeMap<StreamId, ObjectName> = BTreeMap::new();
-        for provider in &agent.repository.providers {
+        for (provider, lane) in agent.repository.providers.iter().zip(agent.outbox.lanes()) {
+            if lane.trouble.is_some() {
+                continue; // the others are not to wait for it
+            }
             match self.news(agent, provider).await {
                 Ok(names) => {
                     let is_first = self.looked_into.insert(provider.name.clone());
@@ -63,7 +66,7 @@ impl Writers {
         let mut streams = BTreeSet::new();
         for (stream, name) in written {
             let is_of_our_key = async {
-                let header = agent.repository.header(&name).await;
+                let header = agent.repository.header(&name, None).await;
                 header.is_ok_and(|header| header.core.writer == key)
             };
             if Some(stream) == own || is_of_our_key.await {

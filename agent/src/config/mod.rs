@@ -365,13 +365,18 @@ pub fn providers(root: &Section<'_>) -> Option<Vec<Provider>> {
     (providers.len() == count).then_some(providers)
 }
 
-/// Whether two providers are one folder.
+/// Whether two providers are written down as one place. One place under two names is found by `init` and `doctor`.
 fn same_place(a: &ProviderConfig, b: &ProviderConfig) -> bool {
-    let place = |store: &ProviderConfig| match store {
-        ProviderConfig::File(file) => Some((file.path.clone(), file.prefix.clone())),
-        _ => None,
-    };
-    place(a).is_some_and(|place_a| place(b) == Some(place_a))
+    use ProviderConfig::{Azure, File, S3};
+    match (a, b) {
+        (File(a), File(b)) => (&a.path, &a.prefix) == (&b.path, &b.prefix),
+        (S3(a), S3(b)) => (&a.endpoint, &a.bucket, &a.prefix) == (&b.endpoint, &b.bucket, &b.prefix),
+        (Azure(a), Azure(b)) => {
+            (&a.endpoint, &a.account, &a.container, &a.prefix)
+                == (&b.endpoint, &b.account, &b.container, &b.prefix)
+        }
+        _ => false,
+    }
 }
 
 fn provider(section: &Section<'_>) -> Option<Provider> {

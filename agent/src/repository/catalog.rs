@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::future::join_all;
 use holdfast_proto::ids::{BackupId, ClusterId};
 use holdfast_proto::manifest::ManifestSummary;
 use holdfast_proto::names::{Day, ObjectName};
 use holdfast_proto::record::Record as _;
+use tokio::task::JoinSet;
 
+use super::segments::HEADERS_AT_ONCE;
 use super::{Repository, store_problem};
 use crate::problem::{Code, Problem};
 
@@ -43,6 +46,8 @@ pub struct Catalog {
     pub backups: Vec<ListedBackup>,
     /// Providers that could not be listed and manifests that could not be read, for people.
     pub troubles: Vec<String>,
+    /// The providers that could not be listed: nothing is known of what they hold.
+    pub not_asked: Vec<String>,
     /// The manifests of which no provider has a good header.
     pub unreadable: Vec<Unreadable>,
     /// Whose history is followed where two agents archived different ones: beginnings of the ids of their starts.
@@ -54,31 +59,56 @@ impl Repository {
     /// as long as one can.
     pub async fn catalog(&self, cluster: Option<ClusterId>) -> Result<Catalog, Problem> {
         let mut catalog = Catalog::default();
-        let mut names: BTreeMap<ObjectName, Vec<String>> = BTreeMap::new();
+        let mut names: BTreeMap<ObjectName, (u64, Vec<String>)> = BTreeMap::new();
         let mut failed = None;
-        let mut listed = 0;
-        for provider in &self.providers {
-            match self.manifest_names(provider, cluster).await {
-                Ok(found) => {
-                    listed += 1;
-                    found
-                        .into_iter()
-                        .for_each(|name| names.entry(name).or_default().push(provider.name.clone()));
-                }
+        let listed = self
+            .providers
+            .iter()
+            .map(|provider| self.manifest_names(provider, cluster));
+        for (provider, listed) in self.providers.iter().zip(join_all(listed).await) {
+            match listed {
+                Ok(found) => found.into_iter().for_each(|(name, bytes)| {
+                    let (largest, providers) = names.entry(name).or_default();
+                    *largest = bytes.max(*largest);
+                    providers.push(provider.name.clone());
+                }),
                 Err(problem) => {
                     catalog.troubles.push(problem.fact.clone());
+                    catalog.not_asked.push(provider.name.clone());
                     failed = Some(problem);
                 }
             }
         }
-        if let (0, Some(problem)) = (listed, failed) {
+        if let (true, Some(problem)) = (catalog.not_asked.len() == self.providers.len(), failed) {
             return Err(problem);
         }
-        for (name, providers) in names {
+        self.add_manifests(names, &mut catalog).await;
+        catalog
+            .backups
+            .sort_by_key(|listed| (listed.summary.started_ms, listed.backup));
+        Ok(catalog)
+    }
+
+    /// Reads the headers of manifests, each with its size in bytes and the providers that list it.
+    async fn add_manifests(&self, names: BTreeMap<ObjectName, (u64, Vec<String>)>, catalog: &mut Catalog) {
+        let mut waiting = names.into_iter();
+        let mut reading = JoinSet::new();
+        loop {
+            while reading.len() < HEADERS_AT_ONCE {
+                let Some((name, (bytes, providers))) = waiting.next() else {
+                    break;
+                };
+                let this = self.clone();
+                reading.spawn(async move { (name, providers, this.manifest_summary(&name, bytes).await) });
+            }
+            let Some(read) = reading.join_next().await else {
+                return;
+            };
+            let (name, providers, summary) = read.expect("reading a header does not panic");
             let ObjectName::Manifest { cluster, day, backup } = name else {
                 continue;
             };
-            match self.manifest_summary(&name).await {
+            match summary {
                 Ok(summary) => catalog.backups.push(ListedBackup {
                     cluster,
                     backup,
@@ -92,17 +122,13 @@ impl Repository {
                 }
             }
         }
-        catalog
-            .backups
-            .sort_by_key(|listed| (listed.summary.started_ms, listed.backup));
-        Ok(catalog)
     }
 
     async fn manifest_names(
         &self,
         provider: &super::OpenProvider,
         cluster: Option<ClusterId>,
-    ) -> Result<Vec<ObjectName>, Problem> {
+    ) -> Result<Vec<(ObjectName, u64)>, Problem> {
         let fail = |error| store_problem(&provider.name, &error);
         let clusters = match cluster {
             Some(cluster) => vec![cluster],
@@ -125,14 +151,14 @@ impl Repository {
             names.extend(
                 listed
                     .iter()
-                    .filter_map(|object| object.name.parse::<ObjectName>().ok()),
+                    .filter_map(|object| Some((object.name.parse().ok()?, object.bytes))),
             );
         }
         Ok(names)
     }
 
-    async fn manifest_summary(&self, name: &ObjectName) -> Result<ManifestSummary, Problem> {
-        let header = self.header(name).await?;
+    async fn manifest_summary(&self, name: &ObjectName, bytes: u64) -> Result<ManifestSummary, Problem> {
+        let header = self.header(name, Some(bytes)).await?;
         ManifestSummary::decode(&header.core.summary.0).map_err(|error| {
             Problem::new(
                 Code::ObjectCorrupt,

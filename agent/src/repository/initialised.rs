@@ -70,6 +70,14 @@ impl Store for Initialised {
         self.store.list_folders(folder).await
     }
 
+    fn is_local(&self) -> bool {
+        self.store.is_local()
+    }
+
+    fn give_up(&self, error: &StoreError) {
+        self.store.give_up(error);
+    }
+
     fn describe(&self) -> String {
         self.store.describe()
     }

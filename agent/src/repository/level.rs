@@ -156,6 +156,6 @@ async fn told_by_next(
         matches!(name, ObjectName::Segment { level: l, stream: s, generation: g, sequence: n, .. }
             if (*l, *s, *g, *n) == (level, stream, generation, sequence + 1))
     });
-    let header = repository.header(&next.next()?).await.ok()?;
+    let header = repository.header(&next.next()?, None).await.ok()?;
     (header.core.previous != ObjectHash::NONE).then_some(header.core.previous)
 }

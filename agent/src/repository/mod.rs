@@ -4,11 +4,11 @@
 //! Every provider holds the same objects under the same names; the catalog is the union of their listings. Names and
 //! bytes are `proto`'s, how a provider stores them is `store`'s. Writing many objects at once is [`upload`]'s.
 
+mod breaker;
 pub mod catalog;
 mod initialised;
 pub mod level;
 pub mod reads;
-mod reopening;
 pub mod reports;
 pub mod segments;
 pub mod upload;
@@ -17,20 +17,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use holdfast_proto::FormatError;
 use holdfast_proto::container::{self, Expect, Header, Kind, OBJECT_BYTES_MAX, Opened, Sealer};
 use holdfast_proto::ids::ObjectHash;
 use holdfast_proto::keys::{Certificate, Descriptor, Identity, Trust, WriterKey};
 use holdfast_proto::names::ObjectName;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
+use breaker::Breaker;
 use initialised::Initialised;
 use reads::Reads;
-use reopening::Reopening;
 
 use crate::config::Provider;
 use crate::problem::{Code, Problem};
-use crate::store::{self, SharedStore, StoreError};
+use crate::store::{self, SharedStore, Store, StoreError};
 
 /// One provider, open.
 #[derive(Clone)]
@@ -95,12 +97,16 @@ impl std::fmt::Display for MissReason {
 pub async fn open_providers(
     providers: &[Provider],
 ) -> Result<(Vec<OpenProvider>, Vec<(String, StoreError)>), Problem> {
+    let stores: Vec<Breaker> = providers
+        .iter()
+        .map(|provider| Breaker::new(provider.store.clone()))
+        .collect();
+    let opened = ask_all(stores.iter().map(|store| (store as &dyn Store, store.open()))).await;
     let mut open = Vec::new();
     let mut failed = Vec::new();
-    for provider in providers {
+    for ((provider, store), opened) in providers.iter().zip(stores).zip(opened) {
         let name = provider.store.name().to_owned();
-        let store = Reopening::new(provider.store.clone());
-        if let Err(error) = store.opened().await {
+        if let Err(error) = opened {
             failed.push((name.clone(), error));
         }
         open.push(OpenProvider {
@@ -118,6 +124,36 @@ pub async fn open_providers(
         )),
         _ => Ok((open, failed)),
     }
+}
+
+/// Once one has answered, the others are waited for until so long after the question.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// Asks all at once. Once one has given an answer, those that have not answered [`ANSWER`] after the question are given up. In the order of
+/// `asked`: each store with the question to it.
+async fn ask_all<'a, T, F>(asked: impl Iterator<Item = (&'a dyn Store, F)>) -> Vec<Result<T, StoreError>>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let has_answer = CancellationToken::new();
+    let one = async |(store, question): (&dyn Store, F)| {
+        let is_late = async { tokio::join!(has_answer.cancelled(), tokio::time::sleep(ANSWER)) };
+        tokio::select! {
+            biased;
+            answer = question => {
+                if answer.is_ok() {
+                    has_answer.cancel();
+                }
+                answer
+            }
+            _ = is_late => {
+                let error = StoreError::unanswered(format!("nothing came within {} s", ANSWER.as_secs()));
+                store.give_up(&error);
+                Err(error)
+            }
+        }
+    };
+    join_all(asked.map(one)).await
 }
 
 /// What a failure of a provider means to a person.
@@ -167,17 +203,31 @@ impl Repository {
     /// providers' copies of the descriptor must be the same: another one means another repository lies there.
     pub async fn open(descriptor: Descriptor, providers: Vec<OpenProvider>) -> Result<Self, Problem> {
         let mut trust = Trust::new(descriptor);
-        let mut initialised = false;
         let mut last_failure = None;
-        for provider in &providers {
-            match load_trust(provider, &mut trust).await {
-                Ok(found) => initialised |= found,
-                Err(problem) if problem.code == Code::ForeignRepository => return Err(problem),
-                Err(problem) => {
-                    tracing::warn!(provider = provider.name, "{}", problem.fact);
-                    last_failure = Some(problem);
+        let mut ours = Vec::new();
+        for (provider, stored) in providers.iter().zip(descriptors(&providers).await) {
+            match stored {
+                Ok(Some(stored)) => {
+                    check_descriptor(&provider.name, &stored, trust.descriptor())?;
+                    ours.push(provider);
                 }
+                Ok(None) => {}
+                Err(error) => last_failure = Some(store_problem(&provider.name, &error)),
             }
+        }
+        let found = join_all(ours.iter().map(|provider| certificates(provider))).await;
+        let mut initialised = false;
+        for (provider, found) in ours.into_iter().zip(found) {
+            match found {
+                Ok(found) => {
+                    initialised = true;
+                    believe(&provider.name, found, &mut trust);
+                }
+                Err(error) => last_failure = Some(store_problem(&provider.name, &error)),
+            }
+        }
+        if let Some(problem) = &last_failure {
+            tracing::warn!("{}", problem.fact);
         }
         let guarded = |provider: OpenProvider| OpenProvider {
             store: Arc::new(Initialised::new(provider.store)),
@@ -286,11 +336,12 @@ impl Repository {
             .map_err(MissReason::Format)
     }
 
-    /// Reads and verifies the header of one object, from the first provider that has a good one.
-    pub async fn header(&self, name: &ObjectName) -> Result<Header, Problem> {
+    /// Reads and verifies the header of one object, from the first provider that has a good one. `bytes` is its size, where a listing told
+    /// it.
+    pub async fn header(&self, name: &ObjectName, bytes: Option<u64>) -> Result<Header, Problem> {
         let mut misses = Vec::new();
         for provider in &self.providers {
-            match self.header_from(provider, name).await {
+            match self.header_from(provider, name, bytes).await {
                 Ok(header) => return Ok(header),
                 Err(reason) => misses.push(Miss {
                     provider: provider.name.clone(),
@@ -301,9 +352,17 @@ impl Repository {
         Err(misses_problem(name, &misses))
     }
 
-    async fn header_from(&self, provider: &OpenProvider, name: &ObjectName) -> Result<Header, MissReason> {
+    async fn header_from(
+        &self,
+        provider: &OpenProvider,
+        name: &ObjectName,
+        bytes: Option<u64>,
+    ) -> Result<Header, MissReason> {
         let text = name.to_string();
-        let size = provider.store.size(&text).await.map_err(MissReason::Store)?;
+        let size = match bytes {
+            Some(bytes) => Some(bytes),
+            None => provider.store.size(&text).await.map_err(MissReason::Store)?,
+        };
         let size = size.ok_or_else(|| MissReason::Store(StoreError::NotFound { name: text.clone() }))?;
         // Headers without a long GTID set fit in the first read.
         for limit in [16 << 10, container::HEADER_BYTES_MAX as u64] {
@@ -400,32 +459,37 @@ pub fn misses_problem(name: &ObjectName, misses: &[Miss]) -> Problem {
     )
 }
 
-/// Loads the certificates one provider holds. Says whether the repository was found there at all.
-async fn load_trust(provider: &OpenProvider, trust: &mut Trust) -> Result<bool, Problem> {
-    let fail = |error: StoreError| store_problem(&provider.name, &error);
+/// What each provider has under the name of the descriptor; `None` where there is none.
+async fn descriptors(providers: &[OpenProvider]) -> Vec<Result<Option<Bytes>, StoreError>> {
     let name = ObjectName::Descriptor.to_string();
-    let stored = match provider.store.get(&name, 1 << 20).await {
-        Ok(bytes) => bytes,
-        Err(StoreError::NotFound { .. }) => return Ok(false),
-        Err(error) => return Err(fail(error)),
+    let get = async |store: &dyn Store| match store.get(&name, 1 << 20).await {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(StoreError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error),
     };
-    check_descriptor(&provider.name, &stored, trust.descriptor())?;
-    for listed in provider
-        .store
-        .list(ObjectName::CERTIFICATES, None)
+    ask_all(providers.iter().map(|provider| {
+        let store = provider.store.as_ref();
+        (store, get(store))
+    }))
+    .await
+}
+
+/// The certificates that one provider holds, by their names.
+async fn certificates(provider: &OpenProvider) -> Result<Vec<(String, Bytes)>, StoreError> {
+    let listed = provider.store.list(ObjectName::CERTIFICATES, None).await?;
+    let get = async |name: String| Ok((name.clone(), provider.store.get(&name, 1 << 20).await?));
+    join_all(listed.into_iter().map(|listed| get(listed.name)))
         .await
-        .map_err(fail)?
-    {
-        let bytes = provider.store.get(&listed.name, 1 << 20).await.map_err(fail)?;
+        .into_iter()
+        .collect()
+}
+
+fn believe(provider: &str, certificates: Vec<(String, Bytes)>, trust: &mut Trust) {
+    for (object, bytes) in certificates {
         if let Err(error) = trust.add(&bytes) {
-            tracing::warn!(
-                provider = provider.name,
-                object = listed.name,
-                "a certificate is not believed: {error}"
-            );
+            tracing::warn!(provider, object, "a certificate is not believed: {error}");
         }
     }
-    Ok(true)
 }
 
 fn check_descriptor(provider: &str, stored: &[u8], ours: &Descriptor) -> Result<(), Problem> {
@@ -446,6 +510,45 @@ fn check_descriptor(provider: &str, stored: &[u8], ours: &Descriptor) -> Result<
             "something else under the name of a repository ({error})"
         ))),
     }
+}
+
+/// Proves that each provider does what is needed of it, and that they are not one place under several names.
+async fn prove(providers: &[OpenProvider]) -> Result<(), Problem> {
+    let mut probes = Vec::new();
+    for provider in providers {
+        let fail = |error: StoreError| store_problem(&provider.name, &error);
+        let store = provider.store.as_ref();
+        probes.push((
+            provider.name.as_str(),
+            store,
+            store::probe::prove(store).await.map_err(fail)?,
+        ));
+        store::probe::prove_size(store).await.map_err(fail)?;
+    }
+    refuse_same_place(&probes).await
+}
+
+/// Looks for the probe of each provider in the others.
+pub async fn refuse_same_place(probes: &[(&str, &dyn Store, String)]) -> Result<(), Problem> {
+    for (index, (name, store, _)) in probes.iter().enumerate() {
+        for (other, _, probe) in &probes[..index] {
+            if store
+                .size(probe)
+                .await
+                .map_err(|error| store_problem(name, &error))?
+                .is_some()
+            {
+                return Err(Problem::new(
+                    Code::Configuration,
+                    format!(
+                        "providers {other} and {name} are one place: what was stored in one of them is in the other"
+                    ),
+                    "give each provider a place of its own: two copies need two places",
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Makes sure that every open provider holds this repository's descriptor and this host's certificate.
@@ -469,11 +572,9 @@ pub async fn initialise(
             Err(error) => return Err(store_problem(&provider.name, &error)),
         }
     }
+    prove(providers).await?;
     for provider in providers {
         let fail = |error: StoreError| store_problem(&provider.name, &error);
-        store::probe::prove_conditional_writes(provider.store.as_ref())
-            .await
-            .map_err(fail)?;
         let name = ObjectName::Descriptor.to_string();
         let put = store::put_new_settled(
             provider.store.as_ref(),

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures_util::future::join_all;
 use holdfast_proto::ids::{ClusterId, Generation, KeyId, ObjectHash, StreamId};
 use holdfast_proto::names::{Day, Level, ObjectName};
 use holdfast_proto::record::Record;
@@ -18,13 +19,15 @@ use crate::store::StoreError;
 use crate::wire::source::Place;
 
 /// Headers that are read at once.
-const HEADERS_AT_ONCE: usize = 16;
+pub(super) const HEADERS_AT_ONCE: usize = 32;
 
 /// An object of a stream, as listings tell it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedObject {
     /// Its name.
     pub name: ObjectName,
+    /// Its size in bytes; the largest where providers list different ones.
+    pub bytes: u64,
     /// The providers that list it.
     pub providers: Vec<String>,
 }
@@ -136,8 +139,12 @@ impl Repository {
     }
 
     async fn segment(&self, listed: ListedObject) -> Result<Segment, Problem> {
-        let ListedObject { name, providers } = listed;
-        let header = self.header(&name).await?;
+        let ListedObject {
+            name,
+            bytes,
+            providers,
+        } = listed;
+        let header = self.header(&name, Some(bytes)).await?;
         let corrupt = |what: String| {
             Problem::new(
                 Code::ObjectCorrupt,
@@ -220,13 +227,20 @@ impl Repository {
         since: Option<Day>,
         troubles: &mut Vec<String>,
     ) -> Result<Vec<ListedObject>, Problem> {
-        let mut objects: BTreeMap<ObjectName, Vec<String>> = BTreeMap::new();
+        let mut objects: BTreeMap<ObjectName, (u64, Vec<String>)> = BTreeMap::new();
         let mut failed = None;
-        for provider in &self.providers {
-            match list_days(provider, &ObjectName::segments(&cluster, level), since).await {
-                Ok(names) => names
-                    .into_iter()
-                    .for_each(|name| objects.entry(name).or_default().push(provider.name.clone())),
+        let prefix = ObjectName::segments(&cluster, level);
+        let listed = self
+            .providers
+            .iter()
+            .map(|provider| list_days(provider, &prefix, since));
+        for (provider, listed) in self.providers.iter().zip(join_all(listed).await) {
+            match listed {
+                Ok(names) => names.into_iter().for_each(|(name, bytes)| {
+                    let (largest, providers) = objects.entry(name).or_default();
+                    *largest = bytes.max(*largest);
+                    providers.push(provider.name.clone());
+                }),
                 Err(error) => {
                     let problem = store_problem(&provider.name, &error);
                     troubles.push(problem.fact.clone());
@@ -238,7 +252,11 @@ impl Repository {
             Some((count, problem)) if count == self.providers.len() => Err(problem),
             _ => Ok(objects
                 .into_iter()
-                .map(|(name, providers)| ListedObject { name, providers })
+                .map(|(name, (bytes, providers))| ListedObject {
+                    name,
+                    bytes,
+                    providers,
+                })
                 .collect()),
         }
     }
@@ -246,11 +264,12 @@ impl Repository {
     /// The names of the indexes that providers list. One that cannot be listed is told of where segments are.
     pub async fn indexes(&self, cluster: ClusterId) -> BTreeSet<ObjectName> {
         let prefix = ObjectName::indexes(&cluster);
-        let mut names = BTreeSet::new();
-        for provider in &self.providers {
-            names.extend(list_days(provider, &prefix, None).await.unwrap_or_default());
-        }
-        names
+        let listed = self
+            .providers
+            .iter()
+            .map(|provider| list_days(provider, &prefix, None));
+        let listed = join_all(listed).await.into_iter().flatten().flatten();
+        listed.map(|(name, _)| name).collect()
     }
 
     /// The gaps that open the streams of a cluster, by stream; what cannot be read is left out.
@@ -263,12 +282,14 @@ impl Repository {
     pub async fn heads(&self, cluster: ClusterId) -> Result<Vec<HeadSummary>, Problem> {
         let prefix = ObjectName::heads(&cluster);
         let mut heads = Vec::new();
-        for provider in &self.providers {
-            let Ok(names) = newest_of_each_run(provider, &prefix).await else {
-                continue; // that it cannot be listed is told where segments are listed
-            };
-            for name in names {
-                let header = self.header_from(provider, &name).await;
+        let newest = self
+            .providers
+            .iter()
+            .map(|provider| newest_of_each_run(provider, &prefix));
+        for (provider, names) in self.providers.iter().zip(join_all(newest).await) {
+            // That it cannot be listed is told where segments are listed.
+            for (name, bytes) in names.unwrap_or_default() {
+                let header = self.header_from(provider, &name, Some(bytes)).await;
                 let head = header.map(|header| HeadSummary::decode(&header.core.summary.0));
                 match head {
                     Ok(Ok(head)) => heads.push(head),
@@ -281,10 +302,14 @@ impl Repository {
     }
 
     async fn summaries<R: Record>(&self, prefix: &str) -> Result<Vec<(ObjectName, R)>, Problem> {
-        let mut names = BTreeSet::new();
+        let mut names: BTreeMap<ObjectName, u64> = BTreeMap::new();
         let mut failed = None;
-        for provider in &self.providers {
-            match newest_of_each_run(provider, prefix).await {
+        let newest = self
+            .providers
+            .iter()
+            .map(|provider| newest_of_each_run(provider, prefix));
+        for (provider, newest) in self.providers.iter().zip(join_all(newest).await) {
+            match newest {
                 Ok(found) => names.extend(found),
                 Err(error) => failed = Some(store_problem(&provider.name, &error)),
             }
@@ -293,9 +318,9 @@ impl Repository {
             return Err(problem);
         }
         let mut found = Vec::new();
-        for name in names {
+        for (name, bytes) in names {
             match self
-                .header(&name)
+                .header(&name, Some(bytes))
                 .await
                 .map(|header| R::decode(&header.core.summary.0))
             {
@@ -351,12 +376,12 @@ fn large_coverage_end(large: &[Segment]) -> Place {
     end
 }
 
-/// The names below `prefix`, whose folders are streams, and below them days from `since` on.
+/// What lies below `prefix`, whose folders are streams, and below them days from `since` on, with sizes in bytes.
 async fn list_days(
     provider: &OpenProvider,
     prefix: &str,
     since: Option<Day>,
-) -> Result<Vec<ObjectName>, StoreError> {
+) -> Result<Vec<(ObjectName, u64)>, StoreError> {
     let mut names = Vec::new();
     for stream in provider.store.list_folders(prefix).await? {
         for day in provider.store.list_folders(&format!("{prefix}{stream}/")).await? {
@@ -371,7 +396,7 @@ async fn list_days(
                 names.extend(
                     listed
                         .iter()
-                        .filter_map(|object| object.name.parse::<ObjectName>().ok()),
+                        .filter_map(|object| Some((object.name.parse().ok()?, object.bytes))),
                 );
             }
         }
@@ -379,8 +404,11 @@ async fn list_days(
     Ok(names)
 }
 
-/// The last name of each generation of each stream below `prefix`, on the last day that has any.
-async fn newest_of_each_run(provider: &OpenProvider, prefix: &str) -> Result<Vec<ObjectName>, StoreError> {
+/// The last name of each generation of each stream below `prefix`, on the last day that has any, with its size in bytes.
+async fn newest_of_each_run(
+    provider: &OpenProvider,
+    prefix: &str,
+) -> Result<Vec<(ObjectName, u64)>, StoreError> {
     let mut newest = BTreeMap::new();
     for stream in provider.store.list_folders(prefix).await? {
         let Some(day) = provider
@@ -412,12 +440,14 @@ async fn newest_of_each_run(provider: &OpenProvider, prefix: &str) -> Result<Vec
                 else {
                     continue;
                 };
-                let kept = newest.entry((stream, generation)).or_insert((sequence, name));
+                let this = (sequence, name, object.bytes);
+                let kept = newest.entry((stream, generation)).or_insert(this);
                 if kept.0 <= sequence {
-                    *kept = (sequence, name);
+                    *kept = this;
                 }
             }
         }
     }
-    Ok(newest.into_values().map(|(_, name)| name).collect())
+    let newest = newest.into_values();
+    Ok(newest.map(|(_, name, bytes)| (name, bytes)).collect())
 }

@@ -23,6 +23,8 @@ const WAITING_BYTES_MAX: usize = 64 << 20;
 const PUTS_PER_LANE: usize = 2;
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_LAST: Duration = Duration::from_secs(10);
+/// An object is given up after so many attempts at the earliest.
+const ATTEMPTS_MIN: u32 = 3;
 
 #[derive(Clone)]
 struct Item {
@@ -189,7 +191,8 @@ async fn run_lane(
     }
 }
 
-/// Puts one object, trying again what may pass by itself until `stall` is over.
+/// Puts one object. An upload that moves may take as long as it needs; what fails and may pass by itself is tried again, until nothing was
+/// taken for `stall`.
 pub async fn put_with_patience_bytes(
     provider: &OpenProvider,
     name: &str,
@@ -198,22 +201,22 @@ pub async fn put_with_patience_bytes(
 ) -> Result<(), StoreError> {
     let started = Instant::now();
     let mut pause = RETRY_FIRST;
-    loop {
-        let left = stall.saturating_sub(started.elapsed());
+    for attempt in 1.. {
         let put = store::create(provider.store.as_ref(), name, bytes.clone());
-        let error = match tokio::time::timeout(left.max(RETRY_FIRST), put).await {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) if error.is_transient() => error,
-            Ok(Err(error)) => return Err(error),
-            Err(_) => StoreError::transient(format!("no answer within {} s", stall.as_secs())),
+        let error = match put.await {
+            Ok(()) => return Ok(()),
+            Err(error) if error.is_transient() => error,
+            Err(error) => return Err(error),
         };
-        if started.elapsed() + pause >= stall {
+        // On a slow line one attempt may take longer than that.
+        if attempt >= ATTEMPTS_MIN && started.elapsed() + pause >= stall {
             return Err(error);
         }
         tracing::debug!(provider = provider.name, "trying again in {pause:?}: {error}");
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(RETRY_LAST);
     }
+    unreachable!("it is left by its returns")
 }
 
 async fn put_with_patience(provider: &OpenProvider, item: &Item, stall: Duration) -> Result<(), StoreError> {

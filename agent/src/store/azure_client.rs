@@ -12,7 +12,7 @@ use object_store::client::{HttpRequest, HttpResponse, HttpResponseBody, HttpServ
 
 use super::StoreError;
 use super::error::clean;
-use super::http::{BoxError, Transport, chain, clock_skew, transport_error};
+use super::http::{BoxError, TOO_LARGE, Transport, chain, clock_skew, transport_error};
 
 /// Header with the error code of an answer; there also for HEAD.
 const ERROR_CODE: &str = "x-ms-error-code";
@@ -99,12 +99,14 @@ impl Failure {
             (_, "AccountIsDisabled" | "AccountBeingDeleted" | "ContainerDisabled") => {
                 StoreError::other(format!("{place}: {said}"))
             }
-            (_, "ServerBusy" | "OperationTimedOut" | "InternalError" | "Md5Mismatch" | "Crc64Mismatch")
+            (503 | 429, _) | (_, "ServerBusy") => StoreError::busy(format!("{place}: {said}")),
+            (_, "OperationTimedOut" | "InternalError" | "Md5Mismatch" | "Crc64Mismatch")
             | (_, "ContainerBeingDeleted" | "AccountBeingCreated")
-            | (408 | 429, _) => StoreError::transient(format!("{place}: {said}")),
+            | (408, _) => StoreError::transient(format!("{place}: {said}")),
             (507, _) => StoreError::NoSpace { detail: said },
             (403, _) => StoreError::denied(operation, name, &said),
             (404, _) => StoreError::not_found(name),
+            (413, "") => StoreError::other(format!("{place}: {said}; {TOO_LARGE}")),
             (412, _) => StoreError::other(format!("{name} changed while it was read")),
             (416, _) => StoreError::other(format!("{operation} {name}: the range ends behind the object")),
             (300..=399, _) => StoreError::other(format!(

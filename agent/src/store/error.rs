@@ -45,6 +45,18 @@ pub enum StoreError {
         /// What happened.
         detail: String,
     },
+    /// The provider says that it takes no more for now: nothing was stored. Reaction: retry slowly.
+    #[error("the provider is busy: {detail}")]
+    Busy {
+        /// What it said.
+        detail: String,
+    },
+    /// No byte of an answer came: whoever asks again soon waits as long. Reaction: use others meanwhile.
+    #[error("provider does not answer: {detail}")]
+    Unanswered {
+        /// How long it was waited for.
+        detail: String,
+    },
     /// The provider has no room left. Reaction: retry slowly and raise an alarm.
     #[error("the provider has no space left: {detail}")]
     NoSpace {
@@ -96,7 +108,10 @@ impl StoreError {
     ///
     /// Decides retries everywhere. [`StoreError::NoSpace`] counts: space is freed at the provider.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Transient { .. } | Self::NoSpace { .. })
+        matches!(
+            self,
+            Self::Transient { .. } | Self::Busy { .. } | Self::Unanswered { .. } | Self::NoSpace { .. }
+        )
     }
 
     pub(crate) fn not_found(name: &str) -> Self {
@@ -115,6 +130,18 @@ impl StoreError {
 
     pub(crate) fn transient(detail: impl AsRef<str>) -> Self {
         Self::Transient {
+            detail: clean(detail.as_ref()),
+        }
+    }
+
+    pub(crate) fn busy(detail: impl AsRef<str>) -> Self {
+        Self::Busy {
+            detail: clean(detail.as_ref()),
+        }
+    }
+
+    pub(crate) fn unanswered(detail: impl AsRef<str>) -> Self {
+        Self::Unanswered {
             detail: clean(detail.as_ref()),
         }
     }

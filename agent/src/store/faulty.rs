@@ -201,6 +201,14 @@ impl Store for FaultyStore {
         }
     }
 
+    fn is_local(&self) -> bool {
+        self.inner.is_local()
+    }
+
+    fn give_up(&self, error: &StoreError) {
+        self.inner.give_up(error);
+    }
+
     fn describe(&self) -> String {
         format!("{} with faults", self.inner.describe())
     }

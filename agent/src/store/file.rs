@@ -137,6 +137,10 @@ impl Store for FileStore {
         self.run(move |inner| inner.list_folders(&folder)).await
     }
 
+    fn is_local(&self) -> bool {
+        true
+    }
+
     fn describe(&self) -> String {
         format!("folder {}", self.0.path.display())
     }

@@ -43,6 +43,9 @@ const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Most bytes of any answer: an object and some room, also for listings and error texts.
 const ANSWER_BYTES_MAX: usize = OBJECT_BYTES_MAX as usize + (1 << 20);
 
+/// What a status 413 means, which stores do not answer to objects of ours.
+pub(crate) const TOO_LARGE: &str = "something before the store takes no objects of this size; they are 33 MiB at most (nginx: client_max_body_size)";
+
 /// Any error below HTTP.
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type RequestBody = UnsyncBoxBody<Bytes, BoxError>;
@@ -210,7 +213,20 @@ pub(crate) fn transport_error(host: &str, error: &(dyn std::error::Error + 'stat
     if let Some(rustls::Error::InvalidCertificate(_)) = tls_error(error) {
         return StoreError::other(format!("TLS certificate of {host} refused: {}", chain(error)));
     }
-    StoreError::transient(format!("{host}: {}", chain(error)))
+    let text = format!("{host}: {}", chain(error));
+    match is_silence(error) {
+        true => StoreError::unanswered(text),
+        false => StoreError::transient(text),
+    }
+}
+
+/// Whether a connection was given up because nothing came.
+fn is_silence(error: &(dyn std::error::Error + 'static)) -> bool {
+    if let Some(error) = error.downcast_ref::<io::Error>() {
+        return error.kind() == io::ErrorKind::TimedOut
+            || error.get_ref().is_some_and(|inner| is_silence(inner));
+    }
+    error.source().is_some_and(is_silence)
 }
 
 /// The error of rustls among the causes of `error`. It travels inside of `io::Error`s, which do not show as a source what

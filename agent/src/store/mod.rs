@@ -102,6 +102,14 @@ pub trait Store: Send + Sync + 'static {
     /// only the part between the slashes, sorted, each once.
     async fn list_folders(&self, folder: &str) -> Result<Vec<String>, StoreError>;
 
+    /// Whether it is a folder, with no proxy or limit of a service before it.
+    fn is_local(&self) -> bool {
+        false
+    }
+
+    /// The caller waited in vain. Whoever shares this store need not; a store that keeps no account of that does nothing.
+    fn give_up(&self, _error: &StoreError) {}
+
     /// What and where this is, for people and logs. Never contains secrets.
     fn describe(&self) -> String;
 }
@@ -114,6 +122,8 @@ pub async fn put_new_settled(store: &dyn Store, name: &str, body: Bytes) -> Resu
     let unsettled = match store.put_new(name, body.clone()).await {
         Ok(PutOutcome::Created) => return Ok(PutOutcome::Created),
         Ok(PutOutcome::AlreadyExists) => StoreError::transient(format!("{name} existed and then did not")),
+        // It says itself that it stored nothing.
+        Err(error @ StoreError::Busy { .. }) => return Err(error),
         Err(error) if error.is_transient() => error,
         Err(error) => return Err(error),
     };

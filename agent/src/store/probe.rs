@@ -1,22 +1,31 @@
-//! The start-up probe: proves that a store really refuses to overwrite.
+//! Probes: prove that a store does what backups and restores will need of it.
 //!
-//! Some stores accept `If-None-Match: *` and overwrite all the same (`faults.md` §3); everything here relies on the
-//! opposite. Each probe leaves one object of 64 bytes under `probe/`, as the agent cannot delete.
+//! Some stores accept `If-None-Match: *` and overwrite all the same; some permit an account to write and not to list; a proxy may refuse
+//! large objects. Each probe leaves one object of 64 bytes under `probe/`, as the agent cannot delete.
 
 use bytes::Bytes;
 
-use super::{PutOutcome, Store, StoreError, put_new_settled};
+use super::{PutOutcome, Store, StoreError, create, put_new_settled};
 
 /// Folder of the probe objects.
 pub const PROBE_FOLDER: &str = "probe/";
 /// Size of a probe object: random, so that no two probes are equal.
 const PROBE_BYTES: usize = 64;
+/// A whole object: 32 MiB and what is around it.
+const LARGEST_BYTES: u64 = 33 << 20;
 
-/// Puts two different bodies under one new name: the second must be refused and the first must still be there.
+/// Puts two different bodies under one new name: the second must be refused, the first must still be there, and listings must show it.
+/// Returns the name.
 ///
-/// [`StoreError::ConditionalWritesNotEnforced`] if not; any other error says that the probe could not be made.
-pub async fn prove_conditional_writes(store: &dyn Store) -> Result<(), StoreError> {
-    let (name, first, second) = (probe_name()?, random_body()?, random_body()?);
+/// [`StoreError::ConditionalWritesNotEnforced`] if a store overwrites; any other error says that it lacks something else, or that the
+/// probe could not be made.
+pub async fn prove(store: &dyn Store) -> Result<String, StoreError> {
+    let folder = probe_folder()?;
+    let (name, first, second) = (
+        format!("{PROBE_FOLDER}{folder}/probe"),
+        random_body()?,
+        random_body()?,
+    );
     if put_new_settled(store, &name, first.clone()).await? != PutOutcome::Created {
         return Err(StoreError::other(format!(
             "{name} is a fresh random name and exists already"
@@ -24,21 +33,40 @@ pub async fn prove_conditional_writes(store: &dyn Store) -> Result<(), StoreErro
     }
     let outcome = store.put_new(&name, second).await?;
     let stored = store.get(&name, PROBE_BYTES as u64).await?;
-    if outcome == PutOutcome::AlreadyExists && stored == first {
-        return Ok(());
+    if outcome != PutOutcome::AlreadyExists || stored != first {
+        return Err(StoreError::ConditionalWritesNotEnforced {
+            store: store.describe(),
+            name,
+        });
     }
-    Err(StoreError::ConditionalWritesNotEnforced {
-        store: store.describe(),
-        name,
-    })
+    let listed = store.list(&format!("{PROBE_FOLDER}{folder}/"), None).await?;
+    let folders = store.list_folders(PROBE_FOLDER).await?;
+    let is_listed = matches!(&listed[..], [one] if one.name == name && one.bytes == PROBE_BYTES as u64);
+    match is_listed && folders.contains(&folder) {
+        true => Ok(name),
+        false => Err(StoreError::other(format!(
+            "its listing does not show {name}, which was just stored there: a restore would not find backups"
+        ))),
+    }
 }
 
-fn probe_name() -> Result<String, StoreError> {
-    let hex: String = random_bytes::<16>()?
+/// Proves that a store reached over a network takes the largest objects there are, once: the object stays there.
+pub async fn prove_size(store: &dyn Store) -> Result<(), StoreError> {
+    if store.is_local() {
+        return Ok(());
+    }
+    let name = format!("{PROBE_FOLDER}largest");
+    match store.size(&name).await? {
+        Some(LARGEST_BYTES) => Ok(()),
+        _ => create(store, &name, Bytes::from(vec![0; LARGEST_BYTES as usize])).await,
+    }
+}
+
+fn probe_folder() -> Result<String, StoreError> {
+    Ok(random_bytes::<16>()?
         .iter()
         .map(|byte| format!("{byte:02x}"))
-        .collect();
-    Ok(format!("{PROBE_FOLDER}{hex}"))
+        .collect())
 }
 
 fn random_body() -> Result<Bytes, StoreError> {
@@ -113,14 +141,14 @@ mod tests {
     #[tokio::test]
     async fn a_store_that_refuses_passes() {
         let (_dir, store) = folder();
-        prove_conditional_writes(store.as_ref()).await.unwrap();
+        prove(store.as_ref()).await.unwrap();
         assert_eq!(store.list(PROBE_FOLDER, None).await.unwrap().len(), 1);
     }
 
     #[tokio::test]
     async fn a_store_that_accepts_the_second_put_is_refused() {
         let (_dir, inner) = folder();
-        let error = prove_conditional_writes(&Careless {
+        let error = prove(&Careless {
             inner,
             overwrites: false,
         })
@@ -140,7 +168,7 @@ mod tests {
             overwrites: true,
         });
         // The first put is settled by its answer here, so only the read after the second put can see it.
-        let error = prove_conditional_writes(careless.as_ref()).await.unwrap_err();
+        let error = prove(careless.as_ref()).await.unwrap_err();
         assert!(
             matches!(error, StoreError::ConditionalWritesNotEnforced { .. }),
             "{error}"
@@ -151,7 +179,7 @@ mod tests {
     async fn a_lost_answer_to_the_first_put_is_settled() {
         let (_dir, inner) = folder();
         let faulty = FaultyStore::at(inner, [(0, Fault::LoseReply)]);
-        prove_conditional_writes(&faulty).await.unwrap();
+        prove(&faulty).await.unwrap();
         assert_eq!(faulty.injected().len(), 1);
     }
 }

@@ -12,6 +12,9 @@ use super::StoreError;
 /// Longest pause a provider can ask for.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
+/// Attempts in all at what is not answered: each takes its full time.
+const UNANSWERED_MAX: u32 = 2;
+
 /// How often and how patiently a call is tried.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Retry {
@@ -93,8 +96,12 @@ impl<'a> Tries<'a> {
         }
         self.failed += 1;
         let wait = self.retry.wait(self.failed).max(self.pause.left());
-        if self.failed >= self.retry.attempts_max || self.started.elapsed() + wait > self.retry.give_up_after
-        {
+        let attempts_max = match error {
+            // Once more, over a new connection: the old one may have been dead.
+            StoreError::Unanswered { .. } => UNANSWERED_MAX,
+            _ => self.retry.attempts_max,
+        };
+        if self.failed >= attempts_max || self.started.elapsed() + wait > self.retry.give_up_after {
             return Err(error);
         }
         tracing::debug!(attempt = self.failed, %error, "storage call failed, trying again");

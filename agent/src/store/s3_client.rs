@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::StoreError;
 use super::error::clean;
-use super::http::{BoxError, Transport, chain, clock_skew, transport_error};
+use super::http::{BoxError, TOO_LARGE, Transport, chain, clock_skew, transport_error};
 
 /// Our transport as the SDK wants it.
 #[derive(Debug, Clone)]
@@ -127,25 +127,41 @@ impl Answer<'_> {
             (_, "QuotaExceeded" | "XMinioStorageFull" | "InsufficientStorage") | (507, _) => {
                 StoreError::NoSpace { detail: said }
             }
-            (_, "RequestTimeout" | "BadDigest" | "XAmzContentSHA256Mismatch" | "SlowDown") | (429, _) => {
-                StoreError::transient(format!("{place}: {said}"))
-            }
+            (503 | 429, _) => StoreError::busy(format!("{place}: {said}")),
+            (_, code) if asks_for_less(code) => StoreError::busy(format!("{place}: {said}")),
+            // With a status of success the document is an error all the same: what became of the request is not known.
+            (_, "RequestTimeout" | "BadDigest" | "XAmzContentSHA256Mismatch" | "InternalError")
+            | (408 | 425 | 200..=299, _) => StoreError::transient(format!("{place}: {said}")),
             (403, _) => StoreError::denied(operation, name, &said),
             (404, _) => StoreError::not_found(name),
             // Another create-only put of this name was in progress and failed: nothing is there yet.
-            (409, "ConditionalRequestConflict" | "OperationAborted") => {
-                StoreError::transient(format!("{place}: {said}"))
-            }
+            (409, _) => StoreError::transient(format!("{place}: {said}")),
+            (413, _) => StoreError::other(format!("{place}: {said}; {TOO_LARGE}")),
+            (501, _) => StoreError::other(format!(
+                "{place}: {said}; it lacks conditional writes (If-None-Match) or checksums, which Holdfast needs (docs/stores.md)"
+            )),
             (412, _) => StoreError::other(format!("{name} changed while it was read")),
             (416, _) => StoreError::other(format!("{operation} {name}: the range ends behind the object")),
             (300..=399, _) => StoreError::other(format!(
                 "{place} sends us elsewhere ({said}); check region and endpoint, redirects are not followed"
             )),
-            // 501 says that it will never work.
-            (500..=599, _) if self.status != 501 => StoreError::transient(format!("{place}: {said}")),
+            (500..=599, _) => StoreError::transient(format!("{place}: {said}")),
             _ => StoreError::other(format!("{place}: {operation} {name}: {said}")),
         }
     }
+}
+
+/// Whether an error code, whoever's it is (the store's, or that of a key service behind it), asks for fewer requests.
+fn asks_for_less(code: &str) -> bool {
+    [
+        "Throttl",
+        "LimitExceeded",
+        "SlowDown",
+        "ServiceUnavailable",
+        "TooManyRequests",
+    ]
+    .iter()
+    .any(|part| code.contains(part))
 }
 
 #[cfg(test)]
@@ -168,12 +184,25 @@ mod tests {
     #[test]
     fn answers_lead_to_the_right_reaction() {
         for (status, code) in [
-            (500, "InternalError"),
             (503, "SlowDown"),
             (503, ""),
             (429, ""),
+            (400, "KMS.ThrottlingException"),
+            (403, "RequestLimitExceeded"),
+            (200, "SlowDown"),
+        ] {
+            assert!(
+                matches!(reaction(status, code), StoreError::Busy { .. }),
+                "{status} {code}"
+            );
+        }
+        for (status, code) in [
+            (500, "InternalError"),
+            (200, "InternalError"),
             (409, "ConditionalRequestConflict"),
+            (409, "Conflict"),
             (400, "RequestTimeout"),
+            (408, ""),
             (502, ""),
         ] {
             assert!(

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use holdfast_agent::store::azure::AzureStore;
 use holdfast_agent::store::config::AzureConfig;
 use holdfast_agent::store::contract::{Scale, store_contract};
-use holdfast_agent::store::probe::prove_conditional_writes;
+use holdfast_agent::store::probe::prove;
 use holdfast_agent::store::secret::Secret;
 use holdfast_agent::store::{PutOutcome, SharedStore, StoreError, create, put_new_settled};
 
@@ -48,9 +48,7 @@ fn body(len: usize) -> Bytes {
 #[tokio::test(flavor = "multi_thread")]
 async fn azurite_passes_the_contract() {
     let server = azurite();
-    prove_conditional_writes(open(server.port).as_ref())
-        .await
-        .unwrap();
+    prove(open(server.port).as_ref()).await.unwrap();
     store_contract(async || open(server.port), Scale::Pages).await;
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use holdfast_agent::store::config::S3Config;
 use holdfast_agent::store::contract::{Scale, store_contract};
-use holdfast_agent::store::probe::prove_conditional_writes;
+use holdfast_agent::store::probe::prove;
 use holdfast_agent::store::s3::S3Store;
 use holdfast_agent::store::secret::Secret;
 use holdfast_agent::store::{PutOutcome, SharedStore, Store, StoreError, create, put_new_settled};
@@ -47,9 +47,7 @@ fn body(len: usize) -> Bytes {
 #[tokio::test(flavor = "multi_thread")]
 async fn seaweedfs_passes_the_contract() {
     let server = seaweedfs();
-    prove_conditional_writes(open(server.port).await.as_ref())
-        .await
-        .unwrap();
+    prove(open(server.port).await.as_ref()).await.unwrap();
     store_contract(async || open(server.port).await, Scale::Pages).await;
 }
 
@@ -57,7 +55,7 @@ async fn seaweedfs_passes_the_contract() {
 async fn rclone_is_refused_by_the_probe() {
     let server = rclone();
     let store = open(server.port).await;
-    let error = prove_conditional_writes(store.as_ref()).await.unwrap_err();
+    let error = prove(store.as_ref()).await.unwrap_err();
     assert!(
         matches!(error, StoreError::ConditionalWritesNotEnforced { .. }),
         "{error}"
