@@ -9,6 +9,7 @@ use holdfast_proto::ids::ClusterId;
 use holdfast_proto::keys::{Certificate, Descriptor, Identity, Role};
 use holdfast_proto::manifest::{Exception, ManifestSummary};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use crate::cli::{
     Cli, Command, ExportArgs, ExportBackupArgs, ExportCommand, FindArgs, KeysCommand, OpenArgs, ReaderArgs,
@@ -240,20 +241,75 @@ async fn take_backup(path: &Path, dry_run: bool, json: bool) -> Result<()> {
 }
 
 async fn run_service(path: &Path) -> Result<()> {
-    let config = Config::load(path)?;
-    let repository = open_agent(&config).await?;
-    let stop = tokio_util::sync::CancellationToken::new();
-    let signalled = stop.clone();
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
+    let mut reload = signal(SignalKind::hangup())?;
+    let mut config = Config::load(path)?;
+    let mut repository = open_agent(&config).await?;
+    let mut end = Box::pin(interruption()?);
+    loop {
+        let stop = CancellationToken::new();
+        let (now, served) = (config.clone(), stop.clone());
+        let serve = async {
+            let ended = service::run(now, repository, served.clone()).await;
+            served.cancel();
+            ended
+        };
+        let (ended, next) = tokio::join!(
+            serve,
+            next_configuration(path, &config, &mut end, &mut reload, &stop)
+        );
+        ended?;
+        match next {
+            Some(next) => (config, repository) = next,
+            None => return Ok(()),
         }
-        signalled.cancel();
-    });
-    service::run(config, repository, stop).await?;
-    Ok(())
+    }
+}
+
+/// Waits until the agent is to stop, and stops it. Returns what it is to go on with where that was asked for by SIGHUP; a configuration that
+/// cannot be used stops nothing.
+async fn next_configuration(
+    path: &Path,
+    now: &Config,
+    end: &mut (impl Future<Output = &'static str> + Unpin),
+    reload: &mut tokio::signal::unix::Signal,
+    stop: &CancellationToken,
+) -> Option<(Config, Repository)> {
+    loop {
+        tokio::select! {
+            _ = &mut *end => {
+                service::sd_notify("STOPPING=1");
+                stop.cancel();
+                return None;
+            }
+            () = stop.cancelled() => return None,
+            _ = reload.recv() => match reloaded(path, now).await {
+                Ok(next) => {
+                    tracing::info!("going on with {} as it is now", path.display());
+                    service::sd_notify("RELOADING=1");
+                    stop.cancel();
+                    return Some(next);
+                }
+                Err(problem) => tracing::warn!(
+                    "going on with the configuration of before: [{}] {}\nHINT: {}",
+                    problem.code, problem.fact, problem.hint
+                ),
+            },
+        }
+    }
+}
+
+/// The configuration as it is now, and its providers.
+async fn reloaded(path: &Path, now: &Config) -> Result<(Config, Repository), Problem> {
+    let next = Config::load(path)?;
+    if (&next.cluster, &next.state_dir) != (&now.cluster, &now.state_dir) {
+        return Err(Problem::new(
+            Code::Configuration,
+            "cluster and state_dir cannot change while the agent runs",
+            "restart the agent",
+        ));
+    }
+    let repository = open_agent(&next).await?;
+    Ok((next, repository))
 }
 
 /// What a reader of a repository works with.

@@ -38,6 +38,15 @@ pub async fn run(path: &Path, json: bool) -> Result<()> {
         }),
     ));
     checks.extend(providers(&config).await);
+    if config.backup.schedule.is_none() {
+        checks.push((
+            "backup schedule".into(),
+            Verdict::Doubtful(
+                "`holdfast run` takes backups after breaks of history only".into(),
+                "let something else call `holdfast backup`, and watch its exit status; or set backup.schedule".into(),
+            ),
+        ));
+    }
     let repository = commands::open_agent(&config).await;
     checks.push((
         "repository".into(),

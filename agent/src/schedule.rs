@@ -33,6 +33,12 @@ impl Schedule {
         Some(next.with_timezone(&Utc))
     }
 
+    /// Likewise in milliseconds since 1970 UTC.
+    pub fn next_after_ms(&self, now_ms: u64) -> Option<u64> {
+        let now = DateTime::from_timestamp_millis(i64::try_from(now_ms).ok()?)?;
+        u64::try_from(self.next_after(now)?.timestamp_millis()).ok()
+    }
+
     /// How long until it is due.
     pub fn until_next(&self) -> Option<Duration> {
         let now = Utc::now();

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_proto::ids::{ClusterId, Generation};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::binlog::archiving::{self, Archiving};
-use crate::binlog::status::Board;
+use crate::binlog::status::{Board, StatusRecord};
 use crate::binlog::stream;
 use crate::config::Config;
 use crate::machine::{SharedMachine, ThisMachine};
@@ -63,16 +64,17 @@ pub async fn run(config: Config, repository: Repository, stop: CancellationToken
     let lanes_stop = CancellationToken::new();
     let mut tasks = agent.archiving.start(&lanes_stop);
     tasks.spawn(tell(agent.clone(), lanes_stop.clone()));
-    let backups = tokio::spawn(backups(agent.clone(), stop.clone()));
+    let mut backing_up = JoinSet::new();
+    backing_up.spawn(backups(agent.clone(), stop.clone()));
     sd_notify("READY=1");
     tokio::select! {
         () = stream::run(context, stop.clone()) => stop.cancelled().await,
         () = async { stop.cancelled().await; tokio::time::sleep(DRAIN).await } => {
             tracing::warn!("stopping although the spool is full: what was received last is read again from the source");
         }
+        problem = any_ends(&mut tasks, &mut backing_up, &stop) => return Err(problem),
     }
-    sd_notify("STOPPING=1");
-    backups.await.expect("the backup task does not panic");
+    while backing_up.join_next().await.is_some() {}
     let drained = tokio::time::timeout(DRAIN, async {
         while !agent.archiving.outbox.is_drained() {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -82,10 +84,27 @@ pub async fn run(config: Config, repository: Repository, stop: CancellationToken
         tracing::warn!("stopping with segments in the spool; they go to the providers at the next start");
     }
     lanes_stop.cancel();
-    while let Some(ended) = tasks.join_next().await {
-        ended.expect("the tasks of the agent do not panic");
-    }
+    while tasks.join_next().await.is_some() {}
     Ok(())
+}
+
+/// Waits until a task ends that should not: an agent that goes on without it would seem well. The service manager starts a new one.
+async fn any_ends(tasks: &mut JoinSet<()>, backups: &mut JoinSet<()>, stop: &CancellationToken) -> Problem {
+    let (what, ended) = tokio::select! {
+        Some(ended) = tasks.join_next() => ("that carries segments to providers", ended),
+        Some(ended) = backups.join_next() => {
+            if stop.is_cancelled() {
+                std::future::pending::<()>().await;
+            }
+            ("that takes backups", ended)
+        }
+    };
+    let why = ended.map_or_else(|error| error.to_string(), |()| "it returned".to_owned());
+    Problem::new(
+        Code::Internal,
+        format!("the agent's task {what} ended: {why}"),
+        "start the agent again (systemd does) and report this with its log",
+    )
 }
 
 fn disk(error: std::io::Error) -> Problem {
@@ -144,10 +163,13 @@ async fn tell(agent: Arc<Agent>, stop: CancellationToken) {
         // A backup that was taken by hand tells here, too.
         let last = backup::last::read(&agent.config.state_dir);
         let is_accepted = |object: &str| agent.config.backup.accepts_missing(object);
+        let schedule = agent.config.backup.schedule.as_ref();
         let record = agent
             .archiving
             .board
-            .record(&agent.archiving.outbox, last, is_accepted);
+            .record(&agent.archiving.outbox, last, is_accepted, schedule);
+        let cluster = agent.config.cluster.clone();
+        let record = StatusRecord { cluster, ..record };
         if let Err(error) = record.write(&path) {
             tracing::warn!("the status cannot be written: {error}");
         }

@@ -29,6 +29,19 @@ pub fn run(path: &Path, json: bool) -> Result<()> {
             "restart the agent",
         )
     })?;
+    if !record.cluster.is_empty() && record.cluster != config.cluster {
+        return Err(Problem::new(
+            Code::Alarm,
+            format!(
+                "{} is the state folder of an agent of cluster {}; nothing here protects cluster {}",
+                config.state_dir.display(),
+                record.cluster,
+                config.cluster
+            ),
+            "give each agent of this host a state_dir of its own, and start this one",
+        )
+        .into());
+    }
     if let Some(alarm) = silence(&config, record.written_ms) {
         record.verdict = "alarm".into();
         record.alarms.insert(0, alarm);
@@ -118,6 +131,11 @@ fn describe(config: &Config, record: &StatusRecord) -> Vec<String> {
         "backup     {}{}",
         text(&detail["last_backup"]),
         ended.unwrap_or_default()
+    ));
+    let next = detail["next_backup_ms"].as_u64().map(words::moment);
+    lines.push(format!(
+        "next       {}",
+        next.unwrap_or_else(|| "no backup is scheduled".into())
     ));
     lines.extend(record.alarms.iter().map(|alarm| format!("ALARM      {alarm}")));
     lines

@@ -189,3 +189,61 @@ fn what_a_restore_will_need_is_proved() {
     site.agent(&["init"]).succeeds();
     site.agent(&["doctor"]).succeeds();
 }
+
+/// Keys are rotated by replacing a file: no restart, and nothing is lost.
+#[test]
+fn credentials_that_are_replaced_are_read_again() {
+    let policy = r#"{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": ["arn:aws:s3:::backups", "arn:aws:s3:::backups/*"]}]}"#;
+    let (old, new) = (
+        S3Account {
+            access_key: "oldkey",
+            secret_key: "oldsecret",
+        },
+        S3Account {
+            access_key: "newkey",
+            secret_key: "newsecret",
+        },
+    );
+    let mut store = ObjectStore::start_with_policies(vec![(old, policy.to_owned())]);
+    store.create_bucket("backups");
+    let source = Server::start(Kind::MariaDb1011, ServerOptions::default());
+    source.sql("CREATE DATABASE shop; CREATE TABLE shop.t (id INT PRIMARY KEY)");
+    let site = Site::new(&source);
+    let keys = |account: S3Account| {
+        let text = format!(
+            "[default]\naws_access_key_id = {}\naws_secret_access_key = {}\n",
+            account.access_key, account.secret_key
+        );
+        write(&site.path("keys"), text.as_bytes());
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(site.path("keys"), private).unwrap();
+    };
+    keys(old);
+    let configuration = site.configuration();
+    let sections: Vec<&str> = configuration.split("[[provider]]").collect();
+    site.configure(&format!(
+        "{}[[provider]]{}[[provider]]\nname = \"s\"\nkind = \"s3\"\nbucket = \"backups\"\nendpoint = \"{}\"\nallow_http = true\n\
+         credentials_file = \"keys\"\n",
+        sections[0],
+        sections[1],
+        store.endpoint()
+    ));
+    site.agent(&["init"]).succeeds();
+    let mut archiving = start_archiving(&site);
+    wait_for_manifests(&site, "a", 1);
+    wait_until_archived(&site, &source, &["a", "s"]);
+    store.replace_policies(vec![(new, policy.to_owned())]);
+    store.restart();
+    source.sql("INSERT INTO shop.t VALUES (1)");
+    let troubles = || {
+        status(&site)
+            .map(|record| record["alarms"].to_string())
+            .unwrap_or_default()
+    };
+    wait_until("it is told", PATIENCE, || {
+        troubles().contains("does not accept our credentials")
+    });
+    keys(new);
+    wait_until_archived(&site, &source, &["a", "s"]);
+    assert!(archiving.terminate(Duration::from_secs(30)).success());
+}

@@ -143,3 +143,103 @@ fn agents_of_a_copied_host_part() {
     other.kill();
     assert!(archiving.terminate(Duration::from_secs(30)).success());
 }
+
+/// Two agents of one host with one state folder: a status that speaks of one cluster says nothing of the other.
+#[test]
+fn the_status_of_another_cluster_is_no_answer() {
+    let source = Server::start(Kind::MariaDb1011, ServerOptions::default());
+    let site = Site::new(&source);
+    let archiving = start_archiving(&site);
+    wait_for_manifests(&site, "a", 1);
+    wait_until("all is well", PATIENCE, || is_green(&site));
+    let text = site
+        .configuration()
+        .replace("cluster = \"shop\"", "cluster = \"hr\"");
+    write(&site.path("hr.toml"), text.as_bytes());
+    let other = site.shown("hr.toml");
+    site.bare(&["--config", &other, "status"])
+        .fails()
+        .says(&["of cluster shop", "nothing here protects cluster hr"]);
+    end_archived(archiving, &site, &source);
+}
+
+/// SIGHUP: a configuration that cannot be used stops nothing, and one that can is used.
+#[test]
+fn a_configuration_is_loaded_again_or_refused() {
+    let source = Server::start(Kind::MariaDb1011, ServerOptions::default());
+    source.sql("CREATE DATABASE shop; CREATE TABLE shop.t (id INT PRIMARY KEY)");
+    let site = Site::new(&source);
+    let mut archiving = start_archiving(&site);
+    wait_for_manifests(&site, "a", 1);
+    let good = site.configuration();
+    site.configure(&good.replace("threads = 2", "threads = 2000"));
+    archiving.signal(Signal::HUP);
+    archiving.wait_for("going on with the configuration of before", PATIENCE);
+    site.configure(&good);
+    source.sql("INSERT INTO shop.t VALUES (1)");
+    crate::stream::wait_until_archived(&site, &source, &["a", "b"]);
+
+    std::fs::create_dir(site.path("c")).unwrap();
+    site.configure(&format!(
+        "{}\n[[provider]]\nname = \"c\"\nkind = \"file\"\npath = \"c\"\n",
+        good.replace("schedule = \"never\"\n", "")
+    ));
+    site.agent(&["init"]).succeeds();
+    archiving.signal(Signal::HUP);
+    archiving.wait_for("as it is now", PATIENCE);
+    source.sql("INSERT INTO shop.t VALUES (2)");
+    crate::stream::wait_until_archived(&site, &source, &["a", "b", "c"]);
+    wait_until("all is well", PATIENCE, || is_green(&site));
+    // Backups are due every night where the configuration does not say otherwise.
+    let told = site.agent(&["status"]).succeeds();
+    let next = told.stdout.lines().find(|line| line.starts_with("next"));
+    assert!(next.is_some_and(|next| next.contains("Z")), "{told}");
+    assert!(archiving.terminate(Duration::from_secs(30)).success());
+    let target = Server::start(Kind::MariaDb1011, ServerOptions::default());
+    site.restore_into(&["c"], &target);
+    assert_eq!(target.query("SELECT COUNT(*) FROM shop.t")[0][0], "2");
+}
+
+/// A set of GTIDs that fits into no object is an error with a name, of the agent too.
+#[test]
+fn a_source_with_too_many_gtids_is_told_mysql() {
+    let source = Server::start(MYSQL, ServerOptions::default());
+    source.sql(
+        "SET SESSION group_concat_max_len = 10000000, cte_max_recursion_depth = 200000; \
+         SET GLOBAL gtid_purged = CONCAT('+aaaaaaaa-0000-0000-0000-000000000001:', \
+         (WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 2 FROM n WHERE i < 200000) SELECT GROUP_CONCAT(i SEPARATOR ':') FROM n)); \
+         FLUSH BINARY LOGS",
+    );
+    let site = Site::new(&source);
+    site.agent(&["backup"])
+        .fails()
+        .says(&["HF-E036", "too fragmented"]);
+    let mut archiving = start_archiving(&site);
+    wait_until("an alarm", PATIENCE, || alarms(&site).contains("too fragmented"));
+    assert!(archiving.is_running(), "{}", archiving.output());
+    assert!(archiving.terminate(Duration::from_secs(30)).success());
+}
+
+/// Whoever may write to one provider can put anything there. It is told, and hides no backup.
+#[test]
+fn junk_among_manifests_is_told_and_ignored() {
+    let source = Server::start(Kind::MariaDb1011, ServerOptions::default());
+    source
+        .sql("CREATE DATABASE shop; CREATE TABLE shop.t (id INT PRIMARY KEY); INSERT INTO shop.t VALUES (1)");
+    let site = Site::new(&source);
+    site.backup();
+    let manifests = site
+        .path("a")
+        .join(site.manifests("a")[0].parent().unwrap().parent().unwrap());
+    let junk = manifests.join("2099-01-01");
+    std::fs::create_dir(&junk).unwrap();
+    write(&junk.join("0123456789abcdef0123456789abcdef"), b"junk");
+    let told = site.agent(&["list"]).succeeds();
+    assert!(
+        told.stdout.contains("2099-01-01") && told.stdout.contains("in a, b"),
+        "{told}"
+    );
+    let target = Server::start(Kind::MariaDb1011, ServerOptions::default());
+    site.restore_into(&["a", "b"], &target);
+    assert_eq!(target.query("SELECT COUNT(*) FROM shop.t")[0][0], "1");
+}

@@ -104,6 +104,11 @@ impl ObjectStore {
         self.launch();
     }
 
+    /// Other further accounts, from the next start on.
+    pub fn replace_policies(&mut self, policies: Vec<(S3Account, String)>) {
+        self.policies = policies;
+    }
+
     /// Sends a signal, for instance to freeze it.
     pub fn signal(&self, signal: Signal) {
         match &self.process {

@@ -272,6 +272,7 @@ socket = "{}"
 user = "root"
 
 [backup]
+schedule = "never"
 threads = 2
 stall = "60s"
 

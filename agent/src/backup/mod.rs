@@ -14,11 +14,13 @@ pub mod snapshot;
 use std::sync::Arc;
 
 use holdfast_proto::digest::{DigestSecret, RECIPE};
+use holdfast_proto::gtid::SEALED_TEXT_BYTES_MAX;
 use holdfast_proto::ids::{BackupId, ClusterId, Generation};
 use holdfast_proto::keys::WriterKey;
 use holdfast_proto::manifest::{Exception, Manifest, PREPARED_XA, Source};
 use holdfast_proto::names::Day;
 
+use crate::binlog::segment::too_many_gtids;
 use crate::config::{BackupConfig, Config};
 use crate::problem::{Code, Problem};
 use crate::repository::Repository;
@@ -56,6 +58,18 @@ pub async fn plan(config: &Config) -> Result<BackupPlan, Problem> {
     Ok(BackupPlan { inventory })
 }
 
+/// A set of GTIDs that fits into no object cannot be recorded.
+fn refuse_fragmented(gtid: &str) -> Result<(), Problem> {
+    if gtid.len() <= SEALED_TEXT_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::SourceUnsupported,
+        too_many_gtids(gtid.len()),
+        "every gap in it takes room: find out what makes them (a replica that skips transactions, a purge by hand), and close them",
+    ))
+}
+
 /// Takes a backup of the configured source into every provider of `repository`.
 pub async fn run(config: &Config, repository: &Repository, writer: WriterKey) -> Result<Taken, Problem> {
     let started_ms = crate::words::now_ms();
@@ -78,6 +92,7 @@ pub async fn run(config: &Config, repository: &Repository, writer: WriterKey) ->
     } = snapshot;
     let (file, offset, gtid) = (&position.file, position.offset, &position.gtid);
     tracing::info!(file, offset, gtid, "snapshot opened");
+    refuse_fragmented(gtid)?;
     let uploader = Arc::new(Uploader::start(&repository.providers, config.backup.stall));
     let secret = DigestSecret::generate();
     let level = config.backup.zstd_level;

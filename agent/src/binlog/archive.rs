@@ -5,9 +5,9 @@
 //! and compares what it sees with what it archived: any difference means that this is not the same history.
 
 use holdfast_proto::Flavour;
-use holdfast_proto::gtid::GtidSet;
 use holdfast_proto::gtid::mariadb::GtidList;
 use holdfast_proto::gtid::mysql::MySqlGtidSet;
+use holdfast_proto::gtid::{GtidSet, SEALED_TEXT_BYTES_MAX};
 use holdfast_proto::ids::{ObjectHash, StreamId};
 use holdfast_proto::index::IndexedTransaction;
 use holdfast_proto::names::Level;
@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::cursor::{Cursor, Restart};
 use super::index::Indexer;
-use super::segment::{CutSegment, Segmenter, StreamFile};
+use super::segment::{CutSegment, Segmenter, StreamFile, too_many_gtids};
 use crate::wire::event::{
     EndKind, EventChecksum, EventError, EventHeader, EventType, FILE_MAGIC, FileBoundary, FormatDescription,
     HEADER_BYTES, Heartbeat, Rotate, Step, TransactionTracker, body_bytes_wanted,
@@ -52,9 +52,9 @@ pub enum ArchiveError {
     /// The source has another history than the one we archived.
     #[error("the source's binlog differs from what was archived: {0}")]
     Diverged(String),
-    /// Compression failed.
-    #[error("compress: {0}")]
-    Compress(#[from] std::io::Error),
+    /// A segment could not be made of it.
+    #[error("{0}")]
+    Segment(#[from] std::io::Error),
 }
 
 /// What the events of one call came to, in order.
@@ -434,6 +434,10 @@ impl Archive {
             _ => None,
         };
         if let Some(before) = before {
+            let bytes = before.to_string().len();
+            if bytes > SEALED_TEXT_BYTES_MAX {
+                return Err(self.inconsistent(too_many_gtids(bytes)));
+            }
             self.gtid = before;
             if self.restart.offset == 0 && self.restart.file_index == self.file.index {
                 self.restart.gtid = self.gtid.to_string();

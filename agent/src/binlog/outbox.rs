@@ -208,8 +208,21 @@ impl Outbox {
             room.await;
         };
         let machine = self.machine();
+        let bytes = Arc::new(sealed.bytes);
         // Disks may be slow, and syncing is: neither the lock nor the runtime waits for it.
-        let stored = on_disk(&machine, move |disk| spool::store(disk, &path, &sealed.bytes)).await;
+        let store = || {
+            let (path, bytes) = (path.clone(), bytes.clone());
+            on_disk(&machine, move |disk| spool::store(disk, &path, &bytes))
+        };
+        let mut stored = store().await;
+        if stored
+            .as_ref()
+            .is_err_and(|error| error.kind() == std::io::ErrorKind::StorageFull)
+        {
+            // What others use of the disk must not keep a healthy provider from what a lagging one waits for.
+            self.lock().let_laggards_go()?;
+            stored = store().await;
+        }
         {
             let mut inner = self.lock();
             if let Err(error) = stored {

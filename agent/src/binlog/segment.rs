@@ -6,7 +6,7 @@
 use std::io::Write as _;
 
 use holdfast_proto::container::{PAYLOAD_BYTES_MAX, WINDOW_LOG_MAX};
-use holdfast_proto::gtid::GtidSet;
+use holdfast_proto::gtid::{GtidSet, SEALED_TEXT_BYTES_MAX};
 use holdfast_proto::ids::StreamId;
 use holdfast_proto::index::IndexedTransaction;
 use holdfast_proto::names::Level;
@@ -64,6 +64,13 @@ pub struct Segmenter {
     open: Option<Open>,
     /// That there was a segment without an index was logged.
     has_told: bool,
+}
+
+/// What is said of a set of GTIDs that no object can name.
+pub(crate) fn too_many_gtids(bytes: usize) -> String {
+    format!(
+        "the source's set of GTIDs is too fragmented: {bytes} bytes as text, and {SEALED_TEXT_BYTES_MAX} at most can be recorded"
+    )
 }
 
 impl Segmenter {
@@ -165,6 +172,14 @@ impl Segmenter {
             payload.len() <= PAYLOAD_BYTES_MAX,
             "a segment is cut long before it is too large"
         );
+        let gtid = match open.boundary {
+            Some(_) => gtid.to_string(),
+            // Nothing was committed behind the boundary.
+            None => open.gtid,
+        };
+        if gtid.len() > SEALED_TEXT_BYTES_MAX {
+            return Err(std::io::Error::other(too_many_gtids(gtid.len())));
+        }
         let summary = SegmentSummary {
             stream: self.stream,
             level: self.level,
@@ -174,11 +189,7 @@ impl Segmenter {
             end: open.end,
             boundary: open.boundary,
             transactions: open.transactions,
-            // Nothing was committed behind the boundary.
-            gtid: match open.boundary {
-                Some(_) => gtid.to_string(),
-                None => open.gtid,
-            },
+            gtid,
             commit_us_min: open.commit_us_min,
             commit_us_max: open.commit_us_max,
             closes_file,

@@ -23,6 +23,7 @@ use super::outbox::{LaneStatus, Outbox};
 use crate::backup::last::LastBackup;
 use crate::machine::SharedMachine;
 use crate::problem::Problem;
+use crate::schedule::Schedule;
 use crate::server::inventory::NotCarried;
 use crate::words;
 
@@ -32,6 +33,8 @@ const LAG_ALARM: Duration = Duration::from_secs(30);
 const SILENCE_ALARM: Duration = Duration::from_secs(20);
 /// The source may not be asked where it is for so long.
 const MUTE_ALARM: Duration = Duration::from_secs(30);
+/// A scheduled backup may end so long after it was due.
+const BACKUP_ALARM: Duration = Duration::from_secs(2 * 3600);
 /// Another agent that was seen to write is an alarm for so long.
 const WRITER_ALARM: Duration = Duration::from_secs(600);
 
@@ -90,6 +93,9 @@ struct State {
 /// The written record.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct StatusRecord {
+    /// The cluster that the agent protects; empty in a record of an older agent.
+    #[serde(default)]
+    pub cluster: String,
     /// When it was written, in milliseconds since 1970; a running agent writes every second.
     pub written_ms: u64,
     /// The agent's process.
@@ -415,12 +421,14 @@ impl Board {
 
     /// Puts everything together.
     ///
-    /// `last` is what the newest backup lacks; `is_accepted` says of an object whether the operator accepts that.
+    /// `last` is what the newest backup lacks; `is_accepted` says of an object whether the operator accepts that. `schedule` says when
+    /// backups are due.
     pub fn record(
         &self,
         outbox: &Outbox,
         last: Option<LastBackup>,
         is_accepted: impl Fn(&str) -> bool,
+        schedule: Option<&Schedule>,
     ) -> StatusRecord {
         let lanes = outbox.lanes();
         let (is_full, used_bytes, limit_bytes) = outbox.spool();
@@ -431,6 +439,8 @@ impl Board {
         });
         let mut alarms = alarms(&state, &lanes, now_ms);
         alarms.extend(missing(&state, last, is_accepted));
+        alarms.extend(schedule.and_then(|schedule| overdue(&state, schedule, now_ms)));
+        let next_backup_ms = schedule.and_then(|schedule| schedule.next_after_ms(now_ms));
         if is_full {
             alarms.push(
                 "the spool is full: the source is read no further until a provider takes segments".into(),
@@ -442,9 +452,11 @@ impl Board {
             "providers": lanes,
             "spool": { "used_bytes": used_bytes, "limit_bytes": limit_bytes, "full": is_full },
             "last_backup": state.last_backup, "last_backup_ms": state.last_backup_ms, "backup_running": state.backup_epoch.is_some(),
+            "next_backup_ms": next_backup_ms,
             "incidents": state.incidents,
         });
         StatusRecord {
+            cluster: String::new(),
             written_ms: now_ms,
             pid: std::process::id(),
             verdict: verdict.into(),
@@ -528,6 +540,19 @@ fn alarms(state: &State, lanes: &[LaneStatus], now_ms: u64) -> Vec<String> {
             .map(|text| format!("the last backup failed: {text}")),
     );
     alarms
+}
+
+/// Whether a backup was due and was not taken.
+fn overdue(state: &State, schedule: &Schedule, now_ms: u64) -> Option<String> {
+    let due_ms = schedule.next_after_ms(state.last_backup_ms?)?;
+    let runs = match state.backup_epoch {
+        Some(_) => "one is running",
+        None => "none is running",
+    };
+    (now_ms > due_ms + BACKUP_ALARM.as_millis() as u64).then(|| {
+        let due = words::moment(due_ms);
+        format!("a backup was due at {due} and has not been taken since; {runs}")
+    })
 }
 
 /// What is not protected, though everything works.
@@ -758,6 +783,32 @@ mod tests {
             look(&mut state, std::slice::from_ref(&lane), now_ms);
         }
         alarms(&state, &[], (seconds - 1) * 1000)
+    }
+
+    #[test]
+    fn a_backup_that_was_due_and_not_taken_is_an_alarm() {
+        let nightly = Schedule::parse("0 3 * * *", "UTC").unwrap();
+        let ms = |text: &str| {
+            u64::try_from(
+                text.parse::<chrono::DateTime<chrono::Utc>>()
+                    .unwrap()
+                    .timestamp_millis(),
+            )
+            .unwrap()
+        };
+        let state = State {
+            last_backup_ms: Some(ms("2026-11-01T03:20:00Z")),
+            ..State::default()
+        };
+        for (now, is_told) in [
+            ("2026-11-02T02:59:00Z", false),
+            ("2026-11-02T04:59:00Z", false),
+            ("2026-11-02T05:01:00Z", true),
+            ("2026-12-02T00:00:00Z", true),
+        ] {
+            let told = overdue(&state, &nightly, ms(now));
+            assert_eq!(told.is_some(), is_told, "{now}: {told:?}");
+        }
     }
 
     #[test]

@@ -74,7 +74,7 @@ pub struct BackupConfig {
     pub lock_wait: Duration,
     /// A provider that takes nothing for so long no longer holds up the others.
     pub stall: Duration,
-    /// When backups are taken by `holdfast run`, beside the first one and those after a break of history.
+    /// When backups are taken by `holdfast run`, beside the first one and those after a break of history; `None`: never.
     pub schedule: Option<Schedule>,
     /// Objects that a backup may lack, by name: what the operator knows of and accepts.
     pub accept_missing: Vec<String>,
@@ -197,12 +197,12 @@ fn config(root: &Section<'_>) -> Option<Config> {
         .unwrap_or_else(|| state_dir.join("certificate"));
     repository.finish();
     let source = server(&root.section("source"));
-    let backup = backup(&root.section("backup"));
-    let providers = providers(root);
     let (known_cluster, known_host) = (
         cluster.clone().unwrap_or_default(),
         host.clone().unwrap_or_default(),
     );
+    let backup = backup(&root.section("backup"), &known_cluster, &known_host);
+    let providers = providers(root);
     let binlog = binlog(&root.section("binlog"), &known_cluster, &known_host);
     Some(Config {
         cluster: cluster?,
@@ -269,7 +269,7 @@ pub fn server(section: &Section<'_>) -> Option<SourceConfig> {
     })
 }
 
-fn backup(section: &Section<'_>) -> BackupConfig {
+fn backup(section: &Section<'_>, cluster: &str, host: &str) -> BackupConfig {
     let seconds = Duration::from_secs;
     let threads = section.number("threads", 1..=64).unwrap_or(2);
     let level = section.number("zstd_level", 1..=19).unwrap_or(1);
@@ -282,7 +282,11 @@ fn backup(section: &Section<'_>) -> BackupConfig {
         stall: section
             .duration("stall", seconds(5)..=seconds(86_400))
             .unwrap_or(seconds(120)),
-        schedule: schedule(section),
+        schedule: match section.text("schedule").as_deref() {
+            Some("never") => None,
+            Some(_) => schedule(section),
+            None => daily(section, cluster, host),
+        },
         accept_missing: section.texts("accept_missing"),
     };
     section.finish();
@@ -307,6 +311,20 @@ pub fn schedule(section: &Section<'_>) -> Option<Schedule> {
         .flatten()
 }
 
+/// Once a night, at a time that follows from cluster and host: not every host at the same one.
+fn daily(section: &Section<'_>, cluster: &str, host: &str) -> Option<Schedule> {
+    let zone = section.text("time_zone").unwrap_or_else(|| "UTC".into());
+    let [minute, hour, ..] = digest("holdfast schedule", cluster, host);
+    let daily = format!("{} {} * * *", minute % 60, 1 + hour % 4);
+    let parsed = Schedule::parse(&daily, &zone);
+    parsed.map_err(|error| section.problem("time_zone", &error)).ok()
+}
+
+fn digest(what: &str, cluster: &str, host: &str) -> [u8; 32] {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(format!("{what}\0{cluster}\0{host}")).into()
+}
+
 fn binlog(section: &Section<'_>, cluster: &str, host: &str) -> BinlogConfig {
     let interval = Duration::from_millis(100)..=Duration::from_secs(60);
     let config = BinlogConfig {
@@ -325,8 +343,7 @@ fn binlog(section: &Section<'_>, cluster: &str, host: &str) -> BinlogConfig {
 
 /// A number far from those that people give, the same at each start.
 fn default_server_id(cluster: &str, host: &str) -> u32 {
-    use sha2::Digest as _;
-    let hash = sha2::Sha256::digest(format!("holdfast replica\0{cluster}\0{host}"));
+    let hash = digest("holdfast replica", cluster, host);
     0xe000_0000 | (u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]) >> 4)
 }
 
@@ -417,6 +434,13 @@ fn s3(section: &Section<'_>, name: Option<String>, prefix: Option<String>) -> Op
         section.text("access_key_id"),
         section.path("secret_access_key_file"),
     );
+    let credentials_file = section.path("credentials_file");
+    if credentials_file.is_some() && access_key_id.is_some() {
+        section.problem(
+            "credentials_file",
+            "holds the key's id too: leave `access_key_id` out",
+        );
+    }
     if access_key_id.is_some() != secret.is_some() {
         section.problem(
             "access_key_id",
@@ -434,6 +458,7 @@ fn s3(section: &Section<'_>, name: Option<String>, prefix: Option<String>) -> Op
         path_style,
         access_key_id,
         secret_access_key_file: secret,
+        credentials_file,
         ca_file,
         allow_http,
     }))

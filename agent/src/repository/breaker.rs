@@ -1,7 +1,8 @@
 //! A provider that does not answer is not waited for by every call in turn: once it is known to be away, calls fail at once with what was
 //! found, and one probe at a time finds out when it is back.
 //!
-//! Providers are opened here too, at the first use that succeeds: an agent that started while one was away uses it when it is back.
+//! Providers are opened here too, at the first use that succeeds: an agent that started while one was away uses it when it is back. One that
+//! does not accept our credentials any more is opened anew, since their file may have been replaced.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use holdfast_proto::names::ObjectName;
-use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 use crate::store::config::ProviderConfig;
 use crate::store::{self, Listed, PutOutcome, SharedStore, Store, StoreError};
@@ -22,18 +23,22 @@ const PROBE_FIRST: Duration = Duration::from_secs(1);
 /// … up to this.
 const PROBE_LAST: Duration = Duration::from_secs(15);
 
+/// Credentials that are refused are read again, no more often than this.
+const READ_AGAIN: Duration = Duration::from_secs(10);
+
 /// See the module.
 #[derive(Clone)]
 pub(super) struct Breaker(Arc<Inner>);
 
 struct Inner {
     config: ProviderConfig,
-    store: OnceCell<SharedStore>,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
+    /// The store and when it was opened, once it is.
+    store: Option<(SharedStore, Instant)>,
     /// Failures since the last answer.
     failures: u32,
     /// What was found, while it is away.
@@ -44,30 +49,39 @@ impl Breaker {
     pub(super) fn new(config: ProviderConfig) -> Self {
         Self(Arc::new(Inner {
             config,
-            store: OnceCell::new(),
             state: Mutex::default(),
         }))
     }
 
     /// Opens the store, if it is not open yet.
     pub(super) async fn open(&self) -> Result<(), StoreError> {
-        self.ask(async { self.opened().await.map(|_| ()) }).await
+        self.ask(|_| async { Ok(()) }).await
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn opened(&self) -> Result<&SharedStore, StoreError> {
-        let open = || store::config::open(&self.0.config, &store::secret::from_file);
-        self.0.store.get_or_try_init(open).await
+    async fn opened(&self) -> Result<SharedStore, StoreError> {
+        if let Some((store, _)) = &self.state().store {
+            return Ok(store.clone());
+        }
+        let store = store::config::open(&self.0.config, &store::secret::from_file).await?;
+        self.state().store = Some((store.clone(), Instant::now()));
+        Ok(store)
     }
 
-    async fn ask<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    async fn ask<T, F>(&self, call: impl Fn(SharedStore) -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
         if let Some(error) = self.state().away.clone() {
             return Err(error);
         }
-        let answer = call.await;
+        let mut answer = self.ask_once(&call).await;
+        if matches!(answer, Err(StoreError::Unauthenticated { .. })) && self.forgets_credentials() {
+            answer = self.ask_once(&call).await;
+        }
         match &answer {
             Err(error @ StoreError::Unanswered { .. }) => self.trip(error),
             Err(error @ (StoreError::Transient { .. } | StoreError::Busy { .. })) => {
@@ -83,6 +97,20 @@ impl Breaker {
             _ => self.state().failures = 0,
         }
         answer
+    }
+
+    async fn ask_once<T, F>(&self, call: impl Fn(SharedStore) -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        call(self.opened().await?).await
+    }
+
+    /// Whether the store is to be opened anew because its credentials are refused; not soon after that was done.
+    fn forgets_credentials(&self) -> bool {
+        let mut state = self.state();
+        let is_old = |(_, opened): &mut (SharedStore, Instant)| opened.elapsed() >= READ_AGAIN;
+        state.store.take_if(is_old).is_some()
     }
 
     /// It is away from now on, until a probe is answered.
@@ -112,7 +140,7 @@ impl Breaker {
             match answer {
                 Err(error) if error.is_transient() => state.away = Some(error),
                 _ => {
-                    *state = State::default();
+                    (state.failures, state.away) = (0, None);
                     tracing::info!(provider = self.0.config.name(), "answers again");
                     return;
                 }
@@ -124,31 +152,37 @@ impl Breaker {
 #[async_trait]
 impl Store for Breaker {
     async fn put_new(&self, name: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
-        self.ask(async { self.opened().await?.put_new(name, body).await })
-            .await
+        self.ask(|store| {
+            let body = body.clone();
+            async move { store.put_new(name, body).await }
+        })
+        .await
     }
 
     async fn get(&self, name: &str, max_bytes: u64) -> Result<Bytes, StoreError> {
-        self.ask(async { self.opened().await?.get(name, max_bytes).await })
+        self.ask(|store| async move { store.get(name, max_bytes).await })
             .await
     }
 
     async fn get_range(&self, name: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
-        self.ask(async { self.opened().await?.get_range(name, range).await })
-            .await
+        self.ask(|store| {
+            let range = range.clone();
+            async move { store.get_range(name, range).await }
+        })
+        .await
     }
 
     async fn size(&self, name: &str) -> Result<Option<u64>, StoreError> {
-        self.ask(async { self.opened().await?.size(name).await }).await
+        self.ask(|store| async move { store.size(name).await }).await
     }
 
     async fn list(&self, prefix: &str, start_after: Option<&str>) -> Result<Vec<Listed>, StoreError> {
-        self.ask(async { self.opened().await?.list(prefix, start_after).await })
+        self.ask(|store| async move { store.list(prefix, start_after).await })
             .await
     }
 
     async fn list_folders(&self, folder: &str) -> Result<Vec<String>, StoreError> {
-        self.ask(async { self.opened().await?.list_folders(folder).await })
+        self.ask(|store| async move { store.list_folders(folder).await })
             .await
     }
 
@@ -161,8 +195,8 @@ impl Store for Breaker {
     }
 
     fn describe(&self) -> String {
-        match self.0.store.get() {
-            Some(store) => store.describe(),
+        match &self.state().store {
+            Some((store, _)) => store.describe(),
             None => format!("{} (not open)", self.0.config.name()),
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
+use holdfast_proto::container::Header;
 use holdfast_proto::ids::{BackupId, ClusterId};
 use holdfast_proto::manifest::ManifestSummary;
 use holdfast_proto::names::{Day, ObjectName};
@@ -28,7 +29,7 @@ pub struct ListedBackup {
     pub providers: Vec<String>,
 }
 
-/// A backup that is listed and cannot be told about.
+/// A backup that is listed and cannot be told about. What is not signed by one of us is none.
 #[derive(Debug, Clone)]
 pub struct Unreadable {
     /// Its id.
@@ -99,16 +100,27 @@ impl Repository {
                     break;
                 };
                 let this = self.clone();
-                reading.spawn(async move { (name, providers, this.manifest_summary(&name, bytes).await) });
+                reading.spawn(async move { (name, providers, this.header(&name, Some(bytes)).await) });
             }
             let Some(read) = reading.join_next().await else {
                 return;
             };
-            let (name, providers, summary) = read.expect("reading a header does not panic");
+            let (name, providers, header) = read.expect("reading a header does not panic");
             let ObjectName::Manifest { cluster, day, backup } = name else {
                 continue;
             };
-            match summary {
+            let header = match header {
+                Ok(header) => header,
+                Err(problem) => {
+                    catalog.troubles.push(problem.fact.clone());
+                    // Anybody who may write to one provider could put something there.
+                    if problem.code != Code::ObjectCorrupt {
+                        catalog.unreadable.push(Unreadable { backup, day, problem });
+                    }
+                    continue;
+                }
+            };
+            match summary_of(&name, &header) {
                 Ok(summary) => catalog.backups.push(ListedBackup {
                     cluster,
                     backup,
@@ -156,17 +168,16 @@ impl Repository {
         }
         Ok(names)
     }
+}
 
-    async fn manifest_summary(&self, name: &ObjectName, bytes: u64) -> Result<ManifestSummary, Problem> {
-        let header = self.header(name, Some(bytes)).await?;
-        ManifestSummary::decode(&header.core.summary.0).map_err(|error| {
-            Problem::new(
-                Code::ObjectCorrupt,
-                format!("{name}: {error}"),
-                "another provider may have a good copy",
-            )
-        })
-    }
+fn summary_of(name: &ObjectName, header: &Header) -> Result<ManifestSummary, Problem> {
+    ManifestSummary::decode(&header.core.summary.0).map_err(|error| {
+        Problem::new(
+            Code::ObjectCorrupt,
+            format!("{name}: {error}"),
+            "a newer Holdfast may be able to read it",
+        )
+    })
 }
 
 impl Catalog {

@@ -127,7 +127,7 @@ impl Agent {
 
 async fn tell(archiving: Arc<Archiving>, status: Arc<Mutex<Status>>) {
     loop {
-        let record = archiving.board.record(&archiving.outbox, None, |_| false);
+        let record = archiving.board.record(&archiving.outbox, None, |_| false, None);
         let lanes = archiving.outbox.lanes();
         let told = Status {
             is_green: record.alarms.is_empty(),

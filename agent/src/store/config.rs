@@ -57,6 +57,8 @@ pub struct S3Config {
     pub access_key_id: Option<String>,
     /// The file that holds the secret of `access_key_id`.
     pub secret_access_key_file: Option<PathBuf>,
+    /// A file with id, secret and, where there is one, session token, as AWS's programs have it; instead of those two.
+    pub credentials_file: Option<PathBuf>,
     /// Certificate authorities (PEM) that are trusted besides the system's.
     pub ca_file: Option<PathBuf>,
     /// Allows an endpoint without TLS that is not on this machine.
@@ -87,6 +89,13 @@ pub struct AzureConfig {
     pub allow_http: bool,
 }
 
+impl S3Config {
+    fn secret_file(&self) -> Option<&Path> {
+        let files = [&self.secret_access_key_file, &self.credentials_file];
+        files.into_iter().flatten().next().map(PathBuf::as_path)
+    }
+}
+
 impl ProviderConfig {
     /// What people call this provider.
     pub fn name(&self) -> &str {
@@ -101,11 +110,7 @@ impl ProviderConfig {
     pub fn secret_files(&self) -> Vec<&Path> {
         match self {
             Self::File(_) => Vec::new(),
-            Self::S3(config) => config
-                .secret_access_key_file
-                .iter()
-                .map(PathBuf::as_path)
-                .collect(),
+            Self::S3(config) => config.secret_file().into_iter().collect(),
             Self::Azure(config) => vec![&config.account_key_file],
         }
     }
@@ -118,11 +123,7 @@ pub async fn open(config: &ProviderConfig, secrets: SecretLoader<'_>) -> Result<
             Ok(Arc::new(FileStore::open(&config.path, config.prefix.as_deref())?))
         }
         ProviderConfig::S3(config) => {
-            let secret = config
-                .secret_access_key_file
-                .as_deref()
-                .map(secrets)
-                .transpose()?;
+            let secret = config.secret_file().map(secrets).transpose()?;
             Ok(Arc::new(S3Store::open(config, secret).await?))
         }
         ProviderConfig::Azure(config) => {

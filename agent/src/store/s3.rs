@@ -346,6 +346,21 @@ async fn credentials(
     region: &Region,
 ) -> Result<SharedCredentialsProvider, StoreError> {
     match (&config.access_key_id, secret) {
+        (None, Some(file)) if config.credentials_file.is_some() => {
+            let value = |key: &str| {
+                let mut values = file.expose().lines().filter_map(|line| line.split_once('='));
+                let found = values.rfind(|(name, _)| name.trim() == key);
+                found.map(|(_, value)| value.trim().to_owned())
+            };
+            let (Some(id), Some(secret)) = (value("aws_access_key_id"), value("aws_secret_access_key"))
+            else {
+                return Err(StoreError::other(
+                    "s3: credentials_file needs a line aws_access_key_id = … and a line aws_secret_access_key = …",
+                ));
+            };
+            let keys = Credentials::new(id, secret, value("aws_session_token"), None, "configuration");
+            Ok(SharedCredentialsProvider::new(keys))
+        }
         (Some(id), Some(secret)) => {
             let keys = Credentials::new(id, secret.expose(), None, None, "configuration");
             Ok(SharedCredentialsProvider::new(keys))

@@ -9,8 +9,8 @@ use zeroize::Zeroizing;
 
 use super::StoreError;
 
-/// Longest secret, in bytes: keys of every provider are far shorter.
-const SECRET_BYTES_MAX: u64 = 4096;
+/// Longest secret, in bytes: session tokens are the longest there are.
+const SECRET_BYTES_MAX: u64 = 16384;
 
 /// A secret in memory: wiped when dropped; `Debug` shows nothing of it, and there is no `Display`, `Clone` or `Serialize`.
 pub struct Secret(Zeroizing<String>);
@@ -36,7 +36,7 @@ impl fmt::Debug for Secret {
 /// How [`open`](super::config::open) gets the secret that a path of the configuration names.
 pub type SecretLoader<'a> = &'a (dyn Fn(&Path) -> Result<Secret, StoreError> + Send + Sync);
 
-/// Reads a secret from a file: text, at most 4 KiB, white space at its ends removed.
+/// Reads a secret from a file: text, at most 16 KiB, white space at its ends removed.
 ///
 /// A relative path is a systemd credential, a file in `$CREDENTIALS_DIRECTORY`. Any other file must not be readable for
 /// its group or others.
@@ -70,7 +70,7 @@ fn from_file_in(path: &Path, credentials: Option<&Path>) -> Result<Secret, Store
         )));
     }
     if metadata.len() > SECRET_BYTES_MAX {
-        return Err(fail(&"is longer than 4096 bytes"));
+        return Err(fail(&"is longer than 16384 bytes"));
     }
     let mut raw = Zeroizing::new(String::with_capacity(SECRET_BYTES_MAX as usize + 1));
     file.take(SECRET_BYTES_MAX + 1)
@@ -78,7 +78,7 @@ fn from_file_in(path: &Path, credentials: Option<&Path>) -> Result<Secret, Store
         .map_err(|e| fail(&e))?;
     match raw.trim() {
         "" => Err(fail(&"is empty")),
-        text if text.len() as u64 > SECRET_BYTES_MAX => Err(fail(&"is longer than 4096 bytes")),
+        text if text.len() as u64 > SECRET_BYTES_MAX => Err(fail(&"is longer than 16384 bytes")),
         text => Ok(Secret::new(text.to_owned())),
     }
 }

@@ -15,6 +15,7 @@ use super::servers::{BUCKET, rclone, seaweedfs};
 
 pub(crate) fn config(port: u16) -> S3Config {
     S3Config {
+        credentials_file: None,
         name: "test".to_owned(),
         prefix: Some("repo/one".to_owned()),
         bucket: BUCKET.to_owned(),

@@ -28,6 +28,9 @@ use crate::Flavour;
 /// The longest text of a set that is parsed, in bytes. Every set within [`INTERVALS_MAX`] prints shorter than this.
 pub const TEXT_BYTES_MAX: usize = 32 * 1024 * 1024;
 
+/// The longest text of a set that objects are sealed with, in bytes: two of them fit in the signed header of one object (FORMAT.md §3.2).
+pub const SEALED_TEXT_BYTES_MAX: usize = 400 * 1024;
+
 /// Why a GTID or a set of them was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GtidError {
