@@ -412,7 +412,7 @@ async fn list(config_path: &Path, args: &ReaderArgs, json: bool) -> Result<()> {
             .iter()
             .map(|provider| provider.name.as_str())
             .filter(|name| !listed.providers.iter().any(|has| has == name))
-            .partition(|name| catalog.not_asked.iter().any(|silent| silent == name));
+            .partition(|name| catalog.not_asked.contains_key(*name));
         let told = |what: &str, names: &[&str]| match names.is_empty() {
             true => String::new(),
             false => format!("  {what} {}", names.join(", ")),
@@ -439,15 +439,11 @@ async fn list(config_path: &Path, args: &ReaderArgs, json: bool) -> Result<()> {
     if lines.is_empty() {
         lines.push("there is no backup yet".into());
     }
-    lines.extend(
-        catalog
-            .troubles
-            .iter()
-            .map(|trouble| format!("warning: {trouble}")),
-    );
+    let warnings = catalog.warnings();
+    lines.extend(warnings.iter().map(|warning| format!("warning: {warning}")));
     say(
         json,
-        &serde_json::json!({ "backups": backups, "troubles": catalog.troubles, "not_asked": catalog.not_asked }),
+        &serde_json::json!({ "backups": backups, "troubles": warnings, "not_asked": catalog.not_asked.keys().collect::<Vec<_>>() }),
         &lines,
     );
     Ok(())
@@ -582,10 +578,9 @@ async fn plan_of(
     let (repository, identities) = (&reader.repository, &reader.identities);
     let mut catalog = repository.catalog(reader.cluster).await?;
     catalog.follow = follow.to_vec();
-    catalog
-        .troubles
-        .iter()
-        .for_each(|trouble| words::print_error(format!("warning: {trouble}")));
+    for warning in catalog.warnings() {
+        words::print_error(format!("warning: {warning}"));
+    }
     catalog.one_cluster(reader.cluster)?;
     let choice = except::choose(repository, identities, &catalog, backup, point, except).await?;
     select::plan(repository, choice, identities).await

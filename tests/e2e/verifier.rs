@@ -566,3 +566,58 @@ fn sample_configuration_of_the_verifier_is_valid() {
     // Its files are missing here; what it says is right.
     assert_eq!(told.status.code(), Some(11), "{told}");
 }
+
+/// The runbook's procedure for a lost host: a new server from the newest backup, a new agent. History breaks off there, which is no fault of
+/// any backup; but what can never be compared does not pass for ever.
+fn a_host_that_was_set_up_anew_is_no_failure(kind: Kind) {
+    let (source, site) = with_history(kind, "DO 0");
+    let verifier = Verifier::new(&site, kind);
+    verifier.passes(&[]);
+    let anew = Server::start(kind, ServerOptions::default());
+    site.restore_into(&["a", "b"], &anew);
+    drop(source);
+    std::fs::remove_dir_all(site.path("state")).unwrap();
+    std::fs::create_dir(site.path("state")).unwrap();
+    site.configure(&site::configuration(&anew.socket()));
+    site.certify();
+    site.agent(&["init"]).succeeds();
+    anew.sql("CREATE TABLE shop.anew (id INT PRIMARY KEY)");
+    let archiving = start_archiving(&site);
+    crate::stream::wait_for_manifests(&site, "b", 3);
+    end_archived(archiving, &site, &anew);
+    for nth in 1..3 {
+        let report = verifier.passes(&[]);
+        let said = report["not_covered"].to_string();
+        assert!(
+            said.contains(&format!("not applicable, {nth} time(s) in a row")),
+            "{said}"
+        );
+    }
+    verifier.does_not_pass(&[], "inconclusive", "earlier-backup");
+    site.backup();
+    verifier.passes(&[]);
+}
+
+#[test]
+fn a_host_that_was_set_up_anew_is_no_failure_mariadb() {
+    a_host_that_was_set_up_anew_is_no_failure(Kind::MariaDb1011);
+}
+
+#[test]
+fn a_host_that_was_set_up_anew_is_no_failure_mysql() {
+    a_host_that_was_set_up_anew_is_no_failure(Kind::MySql97 { gtid: true });
+}
+
+/// Of a provider that cannot be asked nothing is known: its backups are not gone.
+#[test]
+fn a_provider_that_is_away_is_not_one_that_lost_backups() {
+    let (_source, site) = small_site();
+    let verifier = Verifier::new(&site, Kind::MariaDb1011);
+    verifier.passes(&["--backup-only"]);
+    let away = site.path("away");
+    std::fs::rename(site.path("b"), &away).unwrap();
+    let report = verifier.does_not_pass(&["--backup-only"], "inconclusive", "history");
+    assert!(!report.to_string().contains("is gone"), "{report}");
+    std::fs::rename(&away, site.path("b")).unwrap();
+    verifier.passes(&["--backup-only"]);
+}

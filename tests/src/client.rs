@@ -20,6 +20,11 @@ impl Server {
         Ok(String::from_utf8_lossy(&output).into_owned())
     }
 
+    /// Runs statements; one that the server refuses does not keep the others from running.
+    pub fn sql_as_far_as_it_goes(&self, statements: &str) {
+        let _ = feed(&mut self.client(&["--force"]), statements.as_bytes());
+    }
+
     /// Runs a script for the client program, byte for byte, with its commands (`DELIMITER`); panics with the error.
     #[track_caller]
     pub fn feed(&self, script: &[u8]) {

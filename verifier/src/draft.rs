@@ -68,6 +68,8 @@ pub(crate) fn verdict_of(problem: &Problem) -> Verdict {
         | Code::Configuration
         | Code::Interrupted
         | Code::Permissions
+        | Code::Provider
+        | Code::ProviderDenied
         | Code::ProviderUnreachable => Verdict::Inconclusive,
         _ => Verdict::Fail,
     }

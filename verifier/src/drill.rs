@@ -12,6 +12,7 @@ use holdfast_agent::problem::{Code, Problem};
 use holdfast_agent::repository::catalog::{Catalog, ListedBackup};
 use holdfast_agent::repository::{self, OpenProvider, Repository};
 use holdfast_agent::restore::moment;
+use holdfast_agent::restore::select;
 use holdfast_agent::restore::target_point::{FilePosition, TargetPoint};
 use holdfast_agent::restore::{self, RestoreOptions, RestorePlan, Restored, STALL, Then};
 use holdfast_agent::{kit, words};
@@ -58,6 +59,9 @@ struct Drill<'a> {
     identities: Arc<Vec<Identity>>,
     cluster: ClusterId,
 }
+
+/// After so many drills in a row in which history broke off before the backup, a drill is not passed any more.
+const BREAKS_MAX: u32 = 3;
 
 /// Runs one drill to its report. An error means that there is none: the verifier itself could not work.
 pub(crate) async fn run(
@@ -222,7 +226,22 @@ impl Drill<'_> {
         };
         draft.restored(&plan, &restored);
         let had_binlogs = memory.binlogs.contains(&self.drill.cluster);
-        self.earlier(&picked, &catalog, &plan, had_binlogs, draft).await;
+        let why = self.earlier(&picked, &catalog, &plan, had_binlogs, draft).await;
+        let breaks = memory.breaks.entry(self.drill.cluster.clone()).or_default();
+        *breaks = why.as_ref().map_or(0, |_| breaks.saturating_add(1));
+        if let Some(why) = why {
+            match *breaks < BREAKS_MAX {
+                true => draft.give_up(
+                    EARLIER,
+                    &format!("not applicable, {breaks} time(s) in a row: {why}"),
+                ),
+                false => draft.unproven(
+                    EARLIER,
+                    "an earlier backup and the binlogs behind it",
+                    format!("{breaks} drills in a row have not proven this: {why}"),
+                ),
+            }
+        }
     }
 
     /// Lists, compares with what is remembered, and picks.
@@ -234,7 +253,6 @@ impl Drill<'_> {
         memory: &mut Memory,
         draft: &mut Draft,
     ) -> Option<(Catalog, Choice)> {
-        let names: Vec<String> = picked.providers.iter().map(|p| p.name.clone()).collect();
         let scope = "backups and reports that this verifier has seen before";
         let catalog = match picked.catalog(Some(self.cluster)).await {
             Ok(catalog) => catalog,
@@ -243,25 +261,33 @@ impl Drill<'_> {
                 return None;
             }
         };
-        let mut wrong = memory.vanished(&self.drill.cluster, &catalog, &names);
+        let providers = picked.providers.iter().map(|provider| &provider.name);
+        let listed: Vec<String> = providers
+            .filter(|name| !catalog.not_asked.contains_key(*name))
+            .cloned()
+            .collect();
+        let mut wrong = memory.vanished(&self.drill.cluster, &catalog, &listed);
         wrong.extend(breaks);
         wrong.extend(catalog.troubles.iter().cloned());
         memory.see(&self.drill.cluster, &catalog);
-        draft.check(
-            HISTORY,
-            scope,
-            match wrong.is_empty() {
-                true => Ok(format!(
-                    "{} backups are listed, none is gone",
-                    catalog.backups.len()
-                )),
-                false => Err(Problem::new(
-                    Code::ObjectMissing,
-                    wrong.join("; "),
-                    "find out who removed or changed it; bring it back from versions of the bucket",
-                )),
-            },
-        );
+        let unknown: Vec<String> = catalog.not_asked.values().cloned().collect();
+        let told = match (wrong.is_empty(), unknown.is_empty()) {
+            (true, true) => Ok(format!(
+                "{} backups are listed, none is gone",
+                catalog.backups.len()
+            )),
+            (true, false) => Err(Problem::new(
+                Code::ProviderUnreachable,
+                format!("what it holds is not known: {}", unknown.join("; ")),
+                "bring the provider back and drill again",
+            )),
+            (false, _) => Err(Problem::new(
+                Code::ObjectMissing,
+                [wrong, unknown].concat().join("; "),
+                "find out who removed or changed it; bring it back from versions of the bucket",
+            )),
+        };
+        draft.check(HISTORY, scope, told);
         match pick::pick(self.wanted, &catalog, seed) {
             Ok(choice) => Some((catalog, choice)),
             Err(problem) => {
@@ -444,7 +470,8 @@ impl Drill<'_> {
         .await
     }
 
-    /// Proves that the backup before this one and the binlogs behind it give this one.
+    /// Proves that the backup before this one and the binlogs behind it give this one. Returns why there is nothing to prove, where history
+    /// broke off between them.
     async fn earlier(
         &self,
         picked: &Repository,
@@ -452,15 +479,16 @@ impl Drill<'_> {
         plan: &RestorePlan,
         had_binlogs: bool,
         draft: &mut Draft,
-    ) {
+    ) -> Option<String> {
         if !self.wanted.earlier_backup {
-            return; // said at the beginning
+            return None; // said at the beginning
         }
         let Some(before) = pick::earlier(catalog, &plan.listed) else {
-            return draft.give_up(
+            draft.give_up(
                 EARLIER,
                 "whether the backup before it leads to this one: this is the first one",
             );
+            return None;
         };
         let at = &plan.manifest.position;
         let point = TargetPoint::Position(FilePosition {
@@ -473,10 +501,13 @@ impl Drill<'_> {
         );
         let earlier_plan = match self.plan_exactly(picked, before, point).await {
             Ok(earlier_plan) => earlier_plan,
-            Err(problem) => match self.broke_off(picked, before, plan, had_binlogs).await {
-                Some(why) => return draft.give_up(EARLIER, &format!("{scope}: {why}")),
-                None => return draft.check(EARLIER, &scope, Err(problem)),
-            },
+            Err(problem) => {
+                let broke_off = self.broke_off(picked, before, plan, had_binlogs).await;
+                if broke_off.is_none() {
+                    draft.check(EARLIER, &scope, Err(problem));
+                }
+                return broke_off.map(|why| format!("{scope}: {why}"));
+            }
         };
         if let Some(picked) = &mut draft.report.picked {
             picked.earlier_backup = Some(before.backup);
@@ -491,6 +522,7 @@ impl Drill<'_> {
             format!("{}, as they were on the live source", compared.detail)
         });
         draft.check(EARLIER, &scope, compared);
+        None
     }
 
     async fn equals_later(
@@ -527,10 +559,11 @@ impl Drill<'_> {
     ) -> Option<String> {
         let gaps = picked.gaps(self.cluster).await.ok()?;
         let between = before.summary.started_ms..=plan.manifest.finished_ms;
-        // A stream that begins in the very file of the backup before goes on from it: nothing broke off.
+        // A stream of the same server that begins in the very file of the backup before goes on from it: nothing broke off.
+        let is_same_server = self.is_same_server(picked, before, plan).await;
         let goes_on = |gap: &GapSummary| {
             let is_same_history = matches!(gap.cause, GapCause::First | GapCause::StateLost);
-            is_same_history && gap.file == before.summary.position.file
+            is_same_server && is_same_history && gap.file == before.summary.position.file
         };
         let mut recorded = gaps.iter().map(|(_, gap)| gap);
         if let Some(gap) = recorded.find(|gap| between.contains(&gap.found_ms) && !goes_on(gap)) {
@@ -540,8 +573,29 @@ impl Drill<'_> {
                 words::moment(gap.found_ms)
             ));
         }
+        if !is_same_server {
+            return Some("they are of different servers, or of agents with different keys".to_owned());
+        }
         let never = !had_binlogs && gaps.is_empty();
         never.then(|| "no binlogs are archived, nor have been seen before".to_owned())
+    }
+}
+
+impl Drill<'_> {
+    /// Whether two backups are of one server and one agent, as far as that can be told: a host that was set up anew after it was lost is
+    /// another one, though its binlogs have the same names.
+    async fn is_same_server(&self, picked: &Repository, before: &ListedBackup, plan: &RestorePlan) -> bool {
+        let writer = async |name| Some(picked.header(name, None).await.ok()?.core.writer);
+        if writer(&before.name).await != writer(&plan.listed.name).await {
+            return false;
+        }
+        match select::manifest(picked, before, &self.identities).await {
+            Ok((earlier, _)) => {
+                let (one, other) = (&earlier.source, &plan.manifest.source);
+                (&one.server_uuid, one.server_id) == (&other.server_uuid, other.server_id)
+            }
+            Err(_) => true,
+        }
     }
 }
 

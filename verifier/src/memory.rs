@@ -20,6 +20,9 @@ pub(crate) struct Memory {
     /// The clusters, by name, of which archived binlogs were seen.
     #[serde(default)]
     pub(crate) binlogs: BTreeSet<String>,
+    /// By cluster's name: how many drills in a row could not compare a backup with the one before, because history broke off.
+    #[serde(default)]
+    pub(crate) breaks: BTreeMap<String, u32>,
     /// The last report of our own series.
     pub(crate) last_report: Option<LastReport>,
     /// By cluster's name: up to when scheduled drills are done with, in milliseconds since 1970 UTC.

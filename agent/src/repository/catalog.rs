@@ -45,10 +45,10 @@ pub struct Unreadable {
 pub struct Catalog {
     /// By the moment they show.
     pub backups: Vec<ListedBackup>,
-    /// Providers that could not be listed and manifests that could not be read, for people.
+    /// Manifests that could not be read, for people.
     pub troubles: Vec<String>,
-    /// The providers that could not be listed: nothing is known of what they hold.
-    pub not_asked: Vec<String>,
+    /// The providers that could not be listed, and why: nothing is known of what they hold.
+    pub not_asked: BTreeMap<String, String>,
     /// The manifests of which no provider has a good header.
     pub unreadable: Vec<Unreadable>,
     /// Whose history is followed where two agents archived different ones: beginnings of the ids of their starts.
@@ -74,8 +74,8 @@ impl Repository {
                     providers.push(provider.name.clone());
                 }),
                 Err(problem) => {
-                    catalog.troubles.push(problem.fact.clone());
-                    catalog.not_asked.push(provider.name.clone());
+                    let why = problem.fact.clone();
+                    catalog.not_asked.insert(provider.name.clone(), why);
                     failed = Some(problem);
                 }
             }
@@ -181,6 +181,11 @@ fn summary_of(name: &ObjectName, header: &Header) -> Result<ManifestSummary, Pro
 }
 
 impl Catalog {
+    /// All that went wrong while it was made, for people.
+    pub fn warnings(&self) -> Vec<String> {
+        self.not_asked.values().chain(&self.troubles).cloned().collect()
+    }
+
     /// The backup whose id starts with `prefix`, or the newest one. Refuses to take an older one silently where a
     /// newer one is listed but cannot be read.
     pub fn choose(&self, prefix: Option<&str>) -> Result<&ListedBackup, Problem> {

@@ -516,7 +516,7 @@ fn before(step: &Step, session: &ProgramSession) -> Vec<String> {
             statements.push(format!("ALTER DATABASE {} COLLATE {then}", schema.quoted()));
         }
     }
-    statements.push(program_session(session));
+    statements.push(program_session(step, session));
     statements
 }
 
@@ -525,14 +525,18 @@ fn after(step: &Step, session: &ProgramSession) -> Option<String> {
     Some(format!("ALTER DATABASE {} COLLATE {own}", schema.quoted()))
 }
 
-fn program_session(session: &ProgramSession) -> String {
+fn program_session(step: &Step, session: &ProgramSession) -> String {
     // A server drops or disables an event whose time is over when it is created.
     let time = session
         .unix_seconds
         .map(|seconds| format!(", timestamp = {seconds}"))
         .unwrap_or_default();
+    // MariaDB keeps the text of a trigger with its definer quoted as the session had it that made the trigger.
+    let definer = step.statement.strip_prefix(b"CREATE DEFINER=");
+    let is_quoted = definer.is_none_or(|rest| rest.first().is_some_and(|first| b"`\"'".contains(first)));
     format!(
-        "SET SESSION sql_mode = {}, time_zone = {}, collation_connection = {}, character_set_client = {}{time}",
+        "SET SESSION sql_quote_show_create = {}, sql_mode = {}, time_zone = {}, collation_connection = {}, character_set_client = {}{time}",
+        u8::from(is_quoted),
         quote_text(&session.sql_mode),
         quote_text(&session.time_zone),
         session.collation_connection,
