@@ -11,7 +11,7 @@
 //! - [`replica`]: a replica of the source stopped at a transaction: what a restore to it must equal
 //! - [`oracle`]: everything in a server, compared row for row and object for object
 //! - [`relay`]: a source that is slow at the worst moment
-//! - [`object_stores`], [`line`]: SeaweedFS, Azurite, rclone, and the line to them
+//! - [`object_stores`], [`mod@line`]: SeaweedFS, Azurite, rclone, and the line to them
 //! - [`holdfast`], [`site`]: the binaries under test, and an installation of them
 //! - [`installed`], [`process`], [`certificates`]: what those stand on
 
