@@ -436,28 +436,44 @@ fn rows_restored(site: &Site, kind: Kind, name: &str, options: &[&str]) -> (Stri
     )
 }
 
+const GTIDS_OFF: &str =
+    "SET GLOBAL gtid_mode = ON_PERMISSIVE; SET GLOBAL gtid_mode = OFF_PERMISSIVE; SET GLOBAL gtid_mode = OFF";
+
 /// The source has GTIDs in its history and writes anonymous transactions now: they have no names to wait for.
 #[test]
 fn anonymous_transactions_behind_named_ones_are_replayed_mysql() {
-    let kind = MYSQL;
-    let off = "SET GLOBAL gtid_mode = ON_PERMISSIVE; SET GLOBAL gtid_mode = OFF_PERMISSIVE; SET GLOBAL gtid_mode = OFF";
-    let (source, site, _) = archived(
-        kind,
-        off,
-        "INSERT INTO shop.t VALUES (2, 2), (3, 3); INSERT INTO shop.t VALUES (4, 4)",
-    );
+    let after = "INSERT INTO shop.t VALUES (2, 2), (3, 3); INSERT INTO shop.t VALUES (4, 4)";
+    let (_source, site, _) = archived(MYSQL, GTIDS_OFF, after);
     let (rows, told) = rows_restored(&site, MYSQL_WITHOUT_GTIDS, "latest", &[]);
     assert_eq!(rows, "1,2,3,4", "{told}");
-    drop(source);
-    // Switched between backup and target point: no server takes both kinds.
-    let (_source, site, _) = archived(
-        kind,
-        "SELECT 1",
-        &format!("INSERT INTO shop.t VALUES (2, 2); {off}; INSERT INTO shop.t VALUES (3, 3)"),
-    );
+}
+
+/// Switched between backup and target point: no server takes both kinds.
+#[test]
+fn named_transactions_before_anonymous_ones_are_refused_mysql() {
+    let (source, site, _) = archived(MYSQL, "SELECT 1", "INSERT INTO shop.t VALUES (2, 2)");
+    let archiving = start_archiving(&site);
+    wait_until_archived(&site, &source);
+    source.sql(&format!("{GTIDS_OFF}; INSERT INTO shop.t VALUES (3, 3)"));
+    end_archived(archiving, &site, &source);
     let scratch = site.shown("refused");
     let refused = site.restore(&["a"], &["--scratch", &scratch]).fails();
     refused.says(&["HF-E041", "gtid_mode was switched"]);
+}
+
+/// A source whose `gtid_mode` was switched sends nothing from before that any more: a gap, and a backup after it.
+#[test]
+fn gtids_switched_off_behind_the_agents_back_are_a_gap_mysql() {
+    let (source, site, _) = archived(MYSQL, "SELECT 1", "INSERT INTO shop.t VALUES (2, 2)");
+    source.sql(&format!(
+        "INSERT INTO shop.t VALUES (3, 3); {GTIDS_OFF}; INSERT INTO shop.t VALUES (4, 4)"
+    ));
+    let archiving = start_archiving(&site);
+    crate::stream::wait_for_manifests(&site, "b", 2);
+    source.sql("INSERT INTO shop.t VALUES (5, 5)");
+    end_archived(archiving, &site, &source);
+    let (rows, told) = rows_restored(&site, MYSQL_WITHOUT_GTIDS, "latest", &[]);
+    assert_eq!(rows, "1,2,3,4,5", "{told}");
 }
 
 /// A backup that is cut while an XA transaction is prepared says so, and restores to later moments begin with the one before it.

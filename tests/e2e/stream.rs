@@ -49,9 +49,17 @@ fn is_archived(site: &Site, source: &Server, providers: &[&str]) -> bool {
 }
 
 pub(crate) fn wait_until_archived(site: &Site, source: &Server, providers: &[&str]) {
-    process::wait_until("everything is archived", PATIENCE, || {
-        is_archived(site, source, providers)
-    });
+    let state = || {
+        let told = site.agent(&["status", "--json"]).run();
+        let now = replica::now(source);
+        format!("{now:?}\n{told}\n{}", process::tail(&site.path("run.log"), 40))
+    };
+    process::wait_until_or_tell(
+        "everything is archived",
+        PATIENCE,
+        || is_archived(site, source, providers),
+        state,
+    );
 }
 
 pub(crate) fn wait_for_manifests(site: &Site, provider: &str, count: usize) {

@@ -138,10 +138,25 @@ pub fn tail(file: &Path, lines: usize) -> String {
 
 /// Waits until `done`; panics, saying what was waited for, after `limit`.
 #[track_caller]
-pub fn wait_until(what: &str, limit: Duration, mut done: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, limit: Duration, done: impl FnMut() -> bool) {
+    wait_until_or_tell(what, limit, done, String::new);
+}
+
+/// The same; the panic shows what `tell` gives, too.
+#[track_caller]
+pub fn wait_until_or_tell(
+    what: &str,
+    limit: Duration,
+    mut done: impl FnMut() -> bool,
+    tell: impl Fn() -> String,
+) {
     let started = Instant::now();
     while !done() {
-        assert!(started.elapsed() < limit, "waited {limit:?} in vain until {what}");
+        assert!(
+            started.elapsed() < limit,
+            "waited {limit:?} in vain until {what}\n{}",
+            tell()
+        );
         std::thread::sleep(Duration::from_millis(50));
     }
 }

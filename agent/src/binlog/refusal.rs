@@ -4,7 +4,7 @@
 /// A refusal that is understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// The file asked for is gone.
+    /// The file asked for is gone, or the source does not send what is in it any more.
     Purged,
     /// The source has something else where the archive ends.
     Diverged,
@@ -14,9 +14,12 @@ pub enum Refusal {
 
 /// Error 1941 of MariaDB and 1236 of MySQL say it in almost the same words.
 const SAME_ID: &str = "with the same server_uuid/server_id";
-const PURGED: [&str; 2] = [
+/// The last two: `gtid_mode` was switched before everything from before that was archived, so it would have to be switched back.
+const PURGED: [&str; 4] = [
     "Could not find first log file name in binary log index file",
     "purged required binary logs",
+    "Cannot replicate GTID-transaction when @@GLOBAL.GTID_MODE = OFF",
+    "Cannot replicate anonymous transaction when @@GLOBAL.GTID_MODE = ON",
 ];
 /// The file is shorter than what was archived: MySQL's words, and MariaDB's.
 const SHORTER: [&str; 2] = ["from position > file size", "from impossible position"];
@@ -49,8 +52,12 @@ mod tests {
 
     #[test]
     fn only_known_texts_end_a_history() {
-        let first = "Could not find first log file name in binary log index file";
-        assert_eq!(refusal(first, false), Some(Refusal::Purged));
+        for gone in [
+            "Could not find first log file name in binary log index file",
+            "Cannot replicate GTID-transaction when @@GLOBAL.GTID_MODE = OFF, at file ./binlog.000001, position 158.",
+        ] {
+            assert_eq!(refusal(gone, false), Some(Refusal::Purged));
+        }
         for shorter in [
             "Client requested source to start replication from position > file size",
             "Client requested master to start replication from impossible position; the first event 'binlog.000001' at 9000",

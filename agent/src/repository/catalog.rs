@@ -29,7 +29,7 @@ pub struct ListedBackup {
     pub providers: Vec<String>,
 }
 
-/// A backup that is listed and cannot be told about. What is not signed by one of us is none.
+/// A manifest that is listed and of which no provider has a good header.
 #[derive(Debug, Clone)]
 pub struct Unreadable {
     /// Its id.
@@ -38,6 +38,8 @@ pub struct Unreadable {
     pub day: Day,
     /// What is wrong with its manifest.
     pub problem: Problem,
+    /// Whether there is more to it than a name: anybody who may write to one provider could put something there.
+    pub is_signed: bool,
 }
 
 /// All backups, oldest first, and what went wrong while listing.
@@ -49,7 +51,7 @@ pub struct Catalog {
     pub troubles: Vec<String>,
     /// The providers that could not be listed, and why: nothing is known of what they hold.
     pub not_asked: BTreeMap<String, String>,
-    /// The manifests of which no provider has a good header.
+    /// The manifests that could not be read.
     pub unreadable: Vec<Unreadable>,
     /// Whose history is followed where two agents archived different ones: beginnings of the ids of their starts.
     pub follow: Vec<String>,
@@ -113,10 +115,14 @@ impl Repository {
                 Ok(header) => header,
                 Err(problem) => {
                     catalog.troubles.push(problem.fact.clone());
-                    // Anybody who may write to one provider could put something there.
-                    if problem.code != Code::ObjectCorrupt {
-                        catalog.unreadable.push(Unreadable { backup, day, problem });
-                    }
+                    let is_signed = problem.code != Code::ObjectCorrupt
+                        || self.has_signed_part(cluster, day, backup).await;
+                    catalog.unreadable.push(Unreadable {
+                        backup,
+                        day,
+                        problem,
+                        is_signed,
+                    });
                     continue;
                 }
             };
@@ -130,10 +136,31 @@ impl Repository {
                 }),
                 Err(problem) => {
                     catalog.troubles.push(problem.fact.clone());
-                    catalog.unreadable.push(Unreadable { backup, day, problem });
+                    catalog.unreadable.push(Unreadable {
+                        backup,
+                        day,
+                        problem,
+                        is_signed: true,
+                    });
                 }
             }
         }
+    }
+
+    /// Whether one of our writers signed one of the first parts of a backup. Parts need not be numbered without holes.
+    async fn has_signed_part(&self, cluster: ClusterId, day: Day, backup: BackupId) -> bool {
+        for sequence in 0..4 {
+            let part = ObjectName::Part {
+                cluster,
+                day,
+                backup,
+                sequence,
+            };
+            if self.header(&part, None).await.is_ok() {
+                return true;
+            }
+        }
+        false
     }
 
     async fn manifest_names(
@@ -206,7 +233,7 @@ impl Catalog {
             if let Some(unreadable) = self
                 .unreadable
                 .iter()
-                .find(|u| newest_day.is_none_or(|day| u.day >= day))
+                .find(|u| u.is_signed && newest_day.is_none_or(|day| u.day >= day))
             {
                 let mut problem = unreadable.problem.clone();
                 problem

@@ -111,7 +111,7 @@ mod tests {
             (b"hunter2", 0o640, "chmod 600"),
             (b"hunter2", 0o604, "chmod 600"),
             (b" \n", 0o600, "empty"),
-            (&[b'x'; 4097], 0o600, "longer"),
+            (&[b'x'; SECRET_BYTES_MAX as usize + 1], 0o600, "longer"),
             (b"hunter2\xff", 0o600, "UTF-8"),
         ];
         for (contents, mode, says) in cases {
