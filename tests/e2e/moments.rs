@@ -371,7 +371,7 @@ fn an_applier_error_names_the_transaction(kind: Kind) {
     let Until::Position { file, offset_bytes } = replica::now(&source) else {
         unreachable!("now is a position")
     };
-    source.sql("SET sql_log_bin = 0; INSERT INTO shop.t VALUES (3, 3); SET sql_log_bin = 1; UPDATE shop.t SET a = 4 WHERE id = 3");
+    source.sql("SET sql_log_bin = 0; INSERT INTO shop.t VALUES (3, 3); SET sql_log_bin = 1; UPDATE shop.t SET a = 4 WHERE id = 3; INSERT INTO shop.t VALUES (4, 4)");
     end_archived(archiving, &site, &source);
     let (scratch, prefix) = (site.shown("scratch"), kind.prefix().display().to_string());
     let to = [
@@ -392,6 +392,16 @@ fn an_applier_error_names_the_transaction(kind: Kind) {
         // MySQL's coordinator may stand further back than its workers; it names the transaction instead.
         refused.says(&[&format!("{file}:{offset_bytes}")]);
     }
+    // The hint has what leaves that transaction out.
+    let (_, except) = refused.stderr.split_once("all but it: --except ").unwrap();
+    let except = except.split_whitespace().next().unwrap();
+    let (rows, told) = rows_restored(
+        &site,
+        kind,
+        "all-but-it",
+        &["--backup", &backup.id, "--except", except],
+    );
+    assert_eq!(rows, "1,2,4", "{told}");
 }
 
 #[test]

@@ -282,3 +282,36 @@ fn a_restored_server_is_protected_again_mariadb() {
 fn a_restored_server_is_protected_again_mysql() {
     a_restored_server_is_protected_again(MYSQL);
 }
+
+/// An account that is not there and a package of the other family are refused before anything is made.
+#[test]
+fn what_a_server_cannot_be_made_with_is_refused_first() {
+    let source = Server::start(Kind::MariaDb1011, ServerOptions::default());
+    let site = site::Site::new(&source);
+    site.backup();
+    let scratch = site.shown("scratch");
+    let refused = |options: &[&str], says: &[&str]| {
+        let told = site
+            .restore(&["a"], &[&["--scratch", &scratch], options].concat())
+            .fails();
+        told.says(says);
+        assert!(!site.path("scratch").exists(), "{told}");
+    };
+    let (own, other) = (Kind::MariaDb1011.prefix(), MYSQL.prefix());
+    refused(
+        &[
+            "--server-prefix",
+            &own.display().to_string(),
+            "--server-user",
+            "nobody-of-this-name",
+        ],
+        &["nobody-of-this-name", "HINT: "],
+    );
+    let other = other.display().to_string();
+    let says = [
+        "mariadbd is not below",
+        "mysqld is",
+        "install the MariaDB server package",
+    ];
+    refused(&["--server-prefix", &other], &says);
+}

@@ -151,6 +151,7 @@ impl Instance {
                 "name another folder",
             )
         };
+        user::check(options.bounds.user.as_deref())?;
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)

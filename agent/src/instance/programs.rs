@@ -25,9 +25,9 @@ pub struct Programs {
 impl Programs {
     /// Finds the programs of `flavour`: below `prefix` if given, else where packages put them.
     pub fn find(flavour: Flavour, prefix: Option<&Path>) -> Result<Self, Problem> {
-        let names: &[&str] = match flavour {
-            Flavour::MariaDb => &["mariadbd"],
-            Flavour::MySql => &["mysqld"],
+        let (names, others): (&[&str], &str) = match flavour {
+            Flavour::MariaDb => (&["mariadbd"], "mysqld"),
+            Flavour::MySql => (&["mysqld"], "mariadbd"),
         };
         let mut folders: Vec<PathBuf> = match prefix {
             Some(prefix) => ["usr/sbin", "usr/bin", "sbin", "bin"]
@@ -48,9 +48,16 @@ impl Programs {
                 .find(|path| path.is_file())
         };
         let server = names.iter().find_map(|name| look_for(name)).ok_or_else(|| {
+            let instead = match (prefix, look_for(others)) {
+                (Some(_), Some(found)) => format!(", but {} is", found.display()),
+                _ => String::new(),
+            };
+            let place = prefix.map_or("installed here".into(), |prefix| {
+                format!("below {}", prefix.display())
+            });
             Problem::new(
                 Code::TargetServer,
-                format!("{} is not installed here", names[0]),
+                format!("{} is not {place}{instead}", names[0]),
                 format!("install the {flavour} server package, or give its place with --server-prefix DIR"),
             )
         })?;

@@ -54,6 +54,18 @@ pub(super) fn choose(folder: &Path, wanted: Option<&str>) -> Result<Option<User>
     Ok(Some(user))
 }
 
+/// Refuses an account asked for that no server could run as, before anything is made.
+///
+/// # Errors
+/// [`Problem`] as of [`choose`].
+pub(super) fn check(wanted: Option<&str>) -> Result<(), Problem> {
+    match wanted {
+        // The folder matters only where nobody is asked for.
+        Some(name) => choose(Path::new("/"), Some(name)).map(drop),
+        None => Ok(()),
+    }
+}
+
 fn refused(fact: impl Into<String>, hint: &str) -> Problem {
     Problem::new(Code::TargetServer, fact, hint)
 }

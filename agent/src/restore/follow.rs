@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use holdfast_proto::Flavour;
 use holdfast_proto::gtid::GtidSet;
 use tokio::sync::watch;
 
@@ -331,7 +332,22 @@ impl Following<'_> {
             .applier_error
             .clone()
             .unwrap_or_else(|| "unknown error".to_owned());
-        let mut hint = "everything before that transaction can be restored: --to-position or --before-gtid; all but it: --except".to_owned();
+        let failing = details
+            .iter()
+            .chain([&error])
+            .find_map(|error| names_transaction(error));
+        let failing = match (
+            failing,
+            self.plan.resolved.target.gtid.flavour() == Flavour::MariaDb,
+        ) {
+            (Some(gtid), _) => format!(" {gtid}"),
+            // The place is exact: its workers commit in order.
+            (None, true) => format!(" {}:{}", status.file, status.offset),
+            (None, false) => String::new(),
+        };
+        let mut hint = format!(
+            "everything before that transaction can be restored: --to-position or --before-gtid; all but it: --except{failing}"
+        );
         if details.iter().chain([&error]).any(|error| is_of_accounts(error)) {
             hint.push_str("\nit is a statement about users or grants, and without these all can be restored: --accounts leave");
         }
@@ -355,6 +371,13 @@ impl Following<'_> {
             hint,
         )
     }
+}
+
+/// The GTID of the transaction that an applier of MySQL says failed.
+fn names_transaction(error: &str) -> Option<&str> {
+    let (_, rest) = error.split_once("executing transaction '")?;
+    let (gtid, _) = rest.split_once('\'')?;
+    gtid.contains(':').then_some(gtid)
 }
 
 /// What the target server lacks, by what it says, and how it gets that.
