@@ -316,6 +316,32 @@ fn nothing_banned_is_left() {
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
+/// The tests that a page names are there.
+#[test]
+fn faults_name_tests_that_there_are() {
+    let sources = rust_sources();
+    let tests: BTreeSet<&str> = sources
+        .iter()
+        .flat_map(|(_, source)| source.lines())
+        .filter_map(|line| {
+            line.trim_start()
+                .strip_prefix("fn ")
+                .or(line.trim_start().strip_prefix("async fn "))
+        })
+        .filter_map(|rest| rest.split('(').next())
+        .collect();
+    let page = fs::read_to_string(root().join("docs/faults.md")).unwrap();
+    let rows = page.lines().filter_map(|line| line.split(" | ").nth(2));
+    let named: Vec<&str> = rows.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+    assert!(named.len() > 80, "the table was not read: {named:?}");
+    let is_there = |name: &&&str| match name.strip_suffix('*') {
+        Some(beginning) => tests.iter().any(|test| test.starts_with(beginning)),
+        None => tests.contains(**name),
+    };
+    let gone: Vec<_> = named.iter().filter(|name| !is_there(name)).collect();
+    assert!(gone.is_empty(), "docs/faults.md names no tests with {gone:?}");
+}
+
 #[test]
 fn functions_are_short() {
     let mut long = Vec::new();
