@@ -140,8 +140,45 @@ fn agents_of_a_copied_host_part() {
     wait_until("another stream", PATIENCE, || {
         status(&site).is_some_and(|record| record["stream"] != stream)
     });
-    other.kill();
+    let of_copy = || {
+        let told = site.bare(&["--config", &config, "status", "--json"]).run();
+        let record: serde_json::Value = serde_json::from_str(told.stdout.lines().next()?).ok()?;
+        record["stream"].as_str().map(str::to_owned)
+    };
+    wait_until("another stream of the copy", Duration::from_secs(180), || {
+        id += 1;
+        source.sql(&format!("INSERT INTO shop.t VALUES ({id})"));
+        of_copy().is_some_and(|found| stream != found.as_str())
+    });
+    for _ in 0..5 {
+        id += 1;
+        source.sql(&format!("INSERT INTO shop.t VALUES ({id})"));
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    crate::stream::wait_until_archived(&site, &source, &["a", "b"]);
+    let own = status(&site).unwrap()["stream"].as_str().unwrap().to_owned();
+    let of_copy = of_copy().unwrap();
+    assert!(other.terminate(Duration::from_secs(30)).success());
     assert!(archiving.terminate(Duration::from_secs(30)).success());
+    // Both are histories of their own now, and neither goes on from the other.
+    let told = site
+        .restore(&["a"], &["--scratch", &site.shown("unsaid")])
+        .fails();
+    told.says(&[
+        "HF-E041",
+        "side by side",
+        &own[..12],
+        &of_copy[..12],
+        "--follow ID",
+    ]);
+    site.restore_to_scratch(&["a"], "own", &["--follow", &own[..12]]);
+    let restored = Server::over(
+        Kind::MariaDb1011,
+        &site.path("own/data"),
+        ServerOptions::default(),
+    );
+    let rows = "SELECT COUNT(*) FROM shop.t";
+    assert_eq!(restored.value(rows), source.value(rows));
 }
 
 /// Two agents of one host with one state folder: a status that speaks of one cluster says nothing of the other.

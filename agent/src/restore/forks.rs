@@ -21,6 +21,10 @@ use crate::repository::segments::Segment;
 use crate::wire::source::Place;
 use crate::words;
 
+/// What to do about two histories.
+pub(super) const CHOOSE: &str = "choose one: --follow ID, by the beginning of its id; or restore to a point before. A copied host must not \
+     run the agent of the one it was copied from: give it a configuration and a state folder of its own";
+
 /// Where two histories of one stream part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Fork {
@@ -277,8 +281,7 @@ impl Fork {
                 "two agents archived different histories from {} on: {one}; and {other}",
                 archive.tell(self.at)
             ),
-            "choose one: --follow ID, by the beginning of its id; or restore to a point before. A copied host must not run the agent of the \
-             one it was copied from: give it a configuration and a state folder of its own",
+            CHOOSE,
         )
     }
 }
@@ -290,9 +293,14 @@ fn describe(archive: &Archive, generation: Generation) -> String {
         .iter()
         .filter(|segment| segment.generation() == Some(generation))
         .collect();
+    describe_side(archive.repository(), &generation.to_string(), &of_it)
+}
+
+/// The same of segments that have an id in common.
+pub(super) fn describe_side(repository: &Repository, id: &str, of_it: &[&Segment]) -> String {
     let host = of_it
         .first()
-        .and_then(|segment| archive.repository().trust.writer(&segment.writer))
+        .and_then(|segment| repository.trust.writer(&segment.writer))
         .map_or_else(
             || "an unknown host".to_owned(),
             |certificate| certificate.name.clone(),
@@ -307,7 +315,7 @@ fn describe(archive: &Archive, generation: Generation) -> String {
         .max_by_key(|segment| (segment.summary.file_index, segment.summary.end));
     format!(
         "{} by {host}, written from {} to {}, up to {}{}",
-        &generation.to_string()[..12],
+        &id[..12],
         times().min().map_or_else(String::new, words::moment_us),
         times().max().map_or_else(String::new, words::moment_us),
         last.map_or_else(String::new, |segment| format!(

@@ -256,7 +256,8 @@ pub(super) async fn consider(
         };
         match attach(repository, identities, listed, &binlogs).await {
             Ok(Some(history)) if is_enough(&history) => {
-                if let Some(problem) = older(repository, listed, &history, &binlogs, wanted).await? {
+                if let Some(problem) = older(repository, listed, &history, &binlogs, (wanted, follow)).await?
+                {
                     return Ok(Considered::Surpassed(problem));
                 }
                 let stream = history.archive.stream();
@@ -305,7 +306,7 @@ async fn older(
     listed: &ListedBackup,
     history: &History,
     binlogs: &BinlogCatalog,
-    wanted: &TargetPoint,
+    (wanted, follow): (&TargetPoint, &[String]),
 ) -> Result<Option<Problem>, Problem> {
     let to_the_end = is_latest(wanted) || matches!(wanted, TargetPoint::Share(_));
     if history.coverage.hole.is_some() || !to_the_end {
@@ -315,7 +316,7 @@ async fn older(
     if !is_latest(wanted) {
         return Ok(None);
     }
-    let newest = reach::refuse_surpassed(repository, listed, history, binlogs, wanted).await;
+    let newest = reach::refuse_surpassed(repository, listed, history, binlogs, (wanted, follow)).await;
     Ok(newest.err())
 }
 

@@ -1,17 +1,21 @@
 //! Whether the end of a history is the end of what was archived: "latest" must not silently be something older.
 //!
 //! Two things tell that there was more: a head, in which the agent signed how far a provider was durable, and another
-//! stream that goes on where this one broke off. Which backup and stream are taken is [`super::moment`]'s business.
+//! stream that goes on where this one broke off. Where two streams were written to side by side, as after a host was copied with
+//! its agent, neither goes on from the other, and which is followed is the operator's choice. Which backup and stream are taken is
+//! [`super::moment`]'s business.
 
 use holdfast_proto::gtid::GtidSet;
+use holdfast_proto::ids::StreamId;
 use holdfast_proto::stream::GapSummary;
 
+use super::forks;
 use super::resolve::History;
 use super::target_point::TargetPoint;
-use crate::problem::Problem;
+use crate::problem::{Code, Problem};
 use crate::repository::Repository;
 use crate::repository::catalog::ListedBackup;
-use crate::repository::segments::{BinlogCatalog, StreamSegments};
+use crate::repository::segments::{BinlogCatalog, Segment, StreamSegments};
 use crate::wire::source::Place;
 use crate::words;
 
@@ -56,7 +60,7 @@ pub(super) async fn refuse_surpassed(
     listed: &ListedBackup,
     history: &History,
     binlogs: &BinlogCatalog,
-    wanted: &TargetPoint,
+    (wanted, follow): (&TargetPoint, &[String]),
 ) -> Result<(), Problem> {
     let ours = history.archive.stream();
     let summaries = history.archive.summaries();
@@ -75,7 +79,20 @@ pub(super) async fn refuse_surpassed(
         .into_iter()
         .map(|(_, gap)| gap)
         .collect();
+    let is_followed = |stream: StreamId| {
+        let id = stream.to_string();
+        follow
+            .iter()
+            .any(|wanted| !wanted.is_empty() && id.starts_with(wanted.as_str()))
+    };
+    let own = binlogs.streams.iter().find(|stream| Some(stream.stream) == ours);
     for other in binlogs.streams.iter().filter(|other| Some(other.stream) != ours) {
+        if let Some(own) = own.filter(|own| are_side_by_side(own, other, &gaps)) {
+            if is_followed(own.stream) {
+                continue;
+            }
+            return Err(refuse_to_choose(repository, own, other));
+        }
         let newer_us = other
             .segments
             .iter()
@@ -100,6 +117,61 @@ pub(super) async fn refuse_surpassed(
         }
     }
     Ok(())
+}
+
+/// Whether two streams were written to at the same time: one agent ends a stream before it begins the next one.
+fn are_side_by_side(one: &StreamSegments, other: &StreamSegments, gaps: &[GapSummary]) -> bool {
+    let beginning = |stream: &StreamSegments| gaps.iter().find(|gap| gap.stream == stream.stream);
+    let (first, second) = (beginning(one), beginning(other));
+    let went_on = |gap: Option<&GapSummary>, before: &StreamSegments| {
+        gap.is_some_and(|gap| gap.previous == Some(before.stream) && went_on_behind(before, gap))
+    };
+    let have_one_origin = match (first, second) {
+        (Some(first), Some(second)) => first.previous.is_some() && first.previous == second.previous,
+        _ => false,
+    };
+    went_on(first, other) || went_on(second, one) || (have_one_origin && overlap(one, other))
+}
+
+/// Whether a stream was written to behind the place where a gap says that it ended, and later. Both, since an agent may be killed before it
+/// remembers its last segments, and clocks jump.
+fn went_on_behind(stream: &StreamSegments, gap: &GapSummary) -> bool {
+    let segments = || stream.segments.iter();
+    let (Some(file), Some(offset)) = (&gap.previous_file, gap.previous_offset) else {
+        return false;
+    };
+    let ended = segments()
+        .filter(|segment| segment.summary.file == *file)
+        .map(|segment| (segment.summary.file_index, offset))
+        .max();
+    ended.is_some_and(|ended| {
+        segments().any(|segment| {
+            (segment.summary.file_index, segment.summary.end) > ended && segment.created_ms > gap.found_ms
+        })
+    })
+}
+
+fn overlap(one: &StreamSegments, other: &StreamSegments) -> bool {
+    let span = |stream: &StreamSegments| {
+        let times = || stream.segments.iter().map(|segment| segment.created_ms);
+        times().min().zip(times().max())
+    };
+    match (span(one), span(other)) {
+        (Some(one), Some(other)) => one.0 < other.1 && other.0 < one.1,
+        _ => false,
+    }
+}
+
+fn refuse_to_choose(repository: &Repository, one: &StreamSegments, other: &StreamSegments) -> Problem {
+    let [one, other] = [one, other].map(|stream| {
+        let segments: Vec<&Segment> = stream.segments.iter().collect();
+        forks::describe_side(repository, &stream.stream.to_string(), &segments)
+    });
+    Problem::new(
+        Code::TargetPoint,
+        format!("two agents archived different histories side by side: {one}; and {other}"),
+        forks::CHOOSE,
+    )
 }
 
 /// Whether all that a stream has committed is known to be in `committed`.
