@@ -309,7 +309,7 @@ fn what_a_server_cannot_be_made_with_is_refused_first() {
     );
     let other = other.display().to_string();
     let says = [
-        "mariadbd is not below",
+        "mariadbd is not installed below",
         "mysqld is",
         "install the MariaDB server package",
     ];

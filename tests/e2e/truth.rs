@@ -160,7 +160,11 @@ fn agents_of_a_copied_host_part() {
     let of_copy = of_copy().unwrap();
     assert!(other.terminate(Duration::from_secs(30)).success());
     assert!(archiving.terminate(Duration::from_secs(30)).success());
-    // Both are histories of their own now, and neither goes on from the other.
+    assert_neither_goes_on(&site, &source, &own, &of_copy);
+}
+
+/// Both are histories of their own now, and the operator chooses.
+fn assert_neither_goes_on(site: &Site, source: &Server, own: &str, of_copy: &str) {
     let told = site
         .restore(&["a"], &["--scratch", &site.shown("unsaid")])
         .fails();

@@ -52,12 +52,10 @@ impl Programs {
                 (Some(_), Some(found)) => format!(", but {} is", found.display()),
                 _ => String::new(),
             };
-            let place = prefix.map_or("installed here".into(), |prefix| {
-                format!("below {}", prefix.display())
-            });
+            let place = prefix.map_or("here".into(), |prefix| format!("below {}", prefix.display()));
             Problem::new(
                 Code::TargetServer,
-                format!("{} is not {place}{instead}", names[0]),
+                format!("{} is not installed {place}{instead}", names[0]),
                 format!("install the {flavour} server package, or give its place with --server-prefix DIR"),
             )
         })?;
